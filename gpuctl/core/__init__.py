@@ -1,0 +1,1 @@
+"""What gpuctl decides, as values: no clock, no network, no AWS, no terminal."""
