@@ -1,0 +1,182 @@
+"""One folder a run: what was asked of AWS, the keys, what is known of the training, what is home."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gpuctl.core.errors import GpuctlError, UsageError
+from gpuctl.core.plan import Plan
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """`run.json`, written whole before each attempt's fleet call: a call whose answer was lost is made from it again."""
+
+    plan: Plan
+    attempt: int
+    template_request: dict[str, Any] | None = None
+    fleet_request: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it is stored."""
+        return {"schema": SCHEMA, **asdict(self), "plan": self.plan.to_json()}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What this laptop has seen of a run: `progress.json`. `started` is set before training is started, not after."""
+
+    instance_ids: tuple[str, ...] = ()
+    started: bool = False
+    ended: str | None = None
+    exit_code: int | None = None
+    destination: str | None = None
+    home: bool = False
+    down: bool = False
+
+
+class RunFolder:
+    """The folder of one run. Every write is whole: aside, then renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    @property
+    def identity(self) -> Path:
+        """The caller's private key for this run."""
+        return self.path / "identity"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The run's host key, pinned before its host exists."""
+        return self.path / "known_hosts"
+
+    @property
+    def ssh_config(self) -> Path:
+        """What plain `ssh -F` reads."""
+        return self.path / "ssh_config"
+
+    @property
+    def log(self) -> Path:
+        """The part of the host's log that is here already."""
+        return self.path / "log"
+
+    @property
+    def metrics(self) -> Path:
+        """The part of the host's metrics that is here already."""
+        return self.path / "metrics.jsonl"
+
+    def exists(self) -> bool:
+        """True where this laptop knows of the run."""
+        return (self.path / "run.json").exists()
+
+    def has_key(self) -> bool:
+        """True where this laptop can reach the run's hosts."""
+        return self.identity.exists() and self.known_hosts.exists()
+
+    def read(self) -> RunRecord:
+        """The record. Raises GpuctlError where it cannot be read."""
+        try:
+            data = json.loads((self.path / "run.json").read_text())
+            return RunRecord(
+                plan=Plan.from_json(data["plan"]),
+                attempt=data["attempt"],
+                template_request=data["template_request"],
+                fleet_request=data["fleet_request"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise GpuctlError(
+                f"what this laptop knows of run {self.name} cannot be read ({self.path / 'run.json'}: {error!r})",
+                "move that folder away; `gpuctl ls` and `gpuctl down` work without it",
+            ) from error
+
+    def write(self, record: RunRecord) -> None:
+        """Write the record whole."""
+        self.write_file("run.json", json.dumps(record.to_json(), indent=1))
+
+    def progress(self) -> Progress:
+        """What has been seen of the run so far."""
+        data = self._json("progress.json")
+        known = {k: v for k, v in data.items() if k in Progress.__dataclass_fields__}
+        known["instance_ids"] = tuple(known.get("instance_ids", ()))
+        return Progress(**known)
+
+    def note(self, **changes: Any) -> Progress:
+        """Write down what has been seen now."""
+        progress = replace(self.progress(), **changes)
+        self.write_file("progress.json", json.dumps(asdict(progress)))
+        return progress
+
+    def pulled(self) -> dict[str, Any]:
+        """What `pull` has brought home, by name."""
+        return self._json("pulled.json")
+
+    def write_pulled(self, pulled: Mapping[str, Any]) -> None:
+        """Remember what is home."""
+        self.write_file("pulled.json", json.dumps(pulled))
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Write one file whole, readable by its owner alone."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor, aside = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).replace(self.path / name)
+        return self.path / name
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run against another gpuctl on this laptop. Raises UsageError where one is at it."""
+        lock = FileLock(self.path.parent / f".{self.name}.lock")
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with lock.acquire(timeout=0):
+                yield
+        except Timeout:
+            raise UsageError(f"another gpuctl is launching {self.name} now", "give this one another --name") from None
+
+    def forget_keys(self) -> None:
+        """Remove what reaches hosts that are gone; what was seen of the run stays."""
+        for path in (self.identity, self.path / "identity.pub", self.ssh_config, self.known_hosts):
+            path.unlink(missing_ok=True)
+        record = self.read()
+        self.write(replace(record, template_request=None, fleet_request=None))
+
+    def remove(self) -> None:
+        """Remove the folder: the run was undone before it was one."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            data = json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+
+def run_folder(runs: Path, name: str) -> RunFolder:
+    """The folder of the run called `name`, there or not."""
+    return RunFolder(runs / name)
+
+
+def all_run_folders(runs: Path) -> list[RunFolder]:
+    """The folders of the runs that this laptop knows of, by name."""
+    if not runs.is_dir():
+        return []
+    folders = [RunFolder(p) for p in sorted(runs.iterdir()) if p.is_dir()]
+    return [f for f in folders if f.exists()]

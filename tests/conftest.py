@@ -1,0 +1,27 @@
+"""What every test stands on: a home of its own, no variables from outside, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_KEPT = ("PATH", "LANG", "TERM", "TMPDIR")
+_KEPT_PREFIXES = ("PIP_", "SSL_", "COV_", "PYTEST", "REQUESTS_CA", "CURL_CA", "GPUCTL_PROVE", "OPENBLAS")
+
+
+@pytest.fixture(autouse=True)
+def own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """HOME is empty, AWS and gpuctl variables from outside are gone, and the terminal is plain."""
+    home = tmp_path_factory.mktemp("home")
+    pip_settings = Path(os.environ.get("PIP_CONFIG_FILE") or Path.home() / ".config/pip/pip.conf")
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(_KEPT_PREFIXES):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    if pip_settings.is_file():
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(pip_settings))
+    yield home
