@@ -1,0 +1,88 @@
+"""The options that every job has, and its own, made of one dataclass.
+
+A job's settings are a frozen dataclass of `option` fields; its presets are instances of it::
+
+    @dataclass(frozen=True)
+    class Settings:
+        batch: int = option(64, "sequences a step")
+
+    PRESETS = {"smoke": Settings(batch=8), "laptop": Settings(), "gpu": Settings(batch=256)}
+    common, settings = parse(PRESETS, doc=__doc__)
+
+What is given on the command line (`--batch 32`) wins over the preset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+S = TypeVar("S")
+
+
+def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
+    """A setting with its default (whose type is the option's type), what it means, and what it may be."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options of every job. `preset` is the name of the one that was taken."""
+
+    preset: str
+    max_seconds: float | None
+    resume: str
+    outputs: str
+    seed: int
+    device: str | None
+    threads: int | None
+
+
+def parse(
+    presets: Mapping[str, S], *, doc: str | None = None, prog: str | None = None, argv: Sequence[str] | None = None
+) -> tuple[Common, S]:
+    """Read the command line (``argv``, else the process's own): the common options, and the job's settings."""
+    parser = argparse.ArgumentParser(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_common(parser, sorted(presets))
+    own = parser.add_argument_group("settings (defaults: " + ", ".join(presets) + ")")
+    fields = dataclasses.fields(next(iter(presets.values())))  # type: ignore[arg-type]
+    for field in fields:
+        _add_setting(own, field, [getattr(preset, field.name) for preset in presets.values()])
+    given = vars(parser.parse_args(argv))
+    preset = given["preset"] or ("gpu" if torch.cuda.is_available() else "laptop")
+    chosen = {field.name: given.pop(field.name) for field in fields}
+    settings = dataclasses.replace(presets[preset], **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[type-var]
+    return Common(**{**given, "preset": preset}), settings
+
+
+def _add_common(parser: argparse.ArgumentParser, presets: Sequence[str]) -> None:
+    add = parser.add_argument
+    add("--preset", choices=presets, help="which defaults to take (default: gpu with CUDA, else laptop)")
+    add("--max-seconds", type=float, metavar="N", help="end training after so long, the learning rate falling in time")
+    add(
+        "--resume",
+        default="auto",
+        metavar="CKPT",
+        help="go on from this checkpoint, or 'never' (default: what GPUCTL_RESUME names, else what the same command "
+        "left unfinished in the outputs folder)",
+    )
+    add("--outputs", default=os.environ.get("GPUCTL_OUTPUTS") or "outputs", metavar="FOLDER", help="where results go")
+    add("--seed", type=int, default=1337, metavar="N", help="where random numbers begin (default: 1337)")
+    add("--device", metavar="NAME", help="cuda, mps or cpu (default: the fastest that is here)")
+    add("--threads", type=int, metavar="N", help="processor threads (default: torch's own choice)")
+
+
+def _add_setting(group: Any, field: dataclasses.Field[Any], defaults: Sequence[Any]) -> None:
+    flag = "--" + field.name.replace("_", "-")
+    shown = ", ".join(str(value) for value in (defaults if len(set(defaults)) > 1 else defaults[:1]))
+    text = f"{field.metadata['help']} ({shown or 'none'})".replace("%", "%%")
+    if isinstance(field.default, bool):
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+    else:
+        group.add_argument(flag, type=type(field.default), choices=field.metadata["choices"], default=None, help=text)

@@ -1,0 +1,46 @@
+"""Where a job computes, how precisely, and how its randomness begins."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import numpy as np
+import torch
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called ``name`` (``cuda``, ``cuda:1``, ``mps``, ``cpu``), or the fastest kind that is here."""
+    if name:
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Start Python's, NumPy's and torch's random numbers (every device's) from ``seed``."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def limit_threads(n: int | None) -> None:
+    """Let torch use ``n`` processor threads; ``None`` or 0 leaves it to torch.
+
+    Sums are cut into as many parts as there are threads, so a run is repeated bit for bit only with the same number.
+    """
+    if n:
+        torch.set_num_threads(n)
+
+
+def autocast_for(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Compute in bfloat16 where the GPU does so natively (compute capability 8.0 on), else in float32.
+
+    A T4 or V100 says that it supports bfloat16 and emulates it, slower than float32.
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
