@@ -1,0 +1,278 @@
+"""Jobs as values: what a `job.toml` says, checked before anything else happens. No file is read here.
+
+All of it is optional: `name`, `summary`, `command`, `requirements`, `presets`, `include`, `[outputs] paths,
+checkpoints`, `[metrics] pattern`, `[data]`. What is wrong is a JobError that names the key and what was expected there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
+
+from gpuctl.core.errors import JobError
+from gpuctl.core.loss_styles import job_style
+
+tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+T = TypeVar("T")
+
+CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.npz", "checkpoint-*/")
+"""What counts as a checkpoint where the job does not say."""
+
+_JOB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
+_RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_PRESET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_SHELL_WORDS = frozenset({"&&", "||", "|", ";", ">", ">>", "<", "&", "2>&1"})
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job. `outputs` is None where the job does not say what it leaves; `include` are folders beside its own."""
+
+    name: str
+    summary: str = ""
+    command: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    requirements_file: str | None = None
+    presets: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    outputs: tuple[str, ...] | None = None
+    checkpoints: tuple[str, ...] = CHECKPOINTS
+    pattern: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+def job_name_ok(name: str) -> bool:
+    """Whether a job may be called so: lower-case letters, digits, `-` and `_`, at most 40 of them."""
+    return _JOB_NAME.fullmatch(name) is not None
+
+
+def run_name_ok(name: str) -> bool:
+    """Whether a run may be called so: lower-case letters, digits and `-`, at most 63, as in a host's name."""
+    return _RUN_NAME.fullmatch(name) is not None
+
+
+def job_name(folder_name: str) -> str:
+    """The name of a job that does not say its own, from its folder's."""
+    name = re.sub(r"[^a-z0-9_]+", "-", folder_name.lower()).strip("-_")[:40].strip("-_")
+    return name or "job"
+
+
+def job_without_file(folder_name: str) -> Job:
+    """A folder that has no `job.toml` is a job too."""
+    return Job(name=job_name(folder_name))
+
+
+def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
+    """The command to run, given the words after `--`: words that begin with a dash are added to the job's own
+    command, any other replace it. Raises JobError where there is none."""
+    if words and not words[0].startswith("-"):
+        return tuple(words)
+    if not job_command:
+        what = "nothing for them to be added to" if words else "no command to run"
+        raise JobError(
+            f"there is {what}: the job has no command of its own",
+            "give one after two dashes (`-- python train.py`), or write `command` into its job.toml",
+        )
+    return (*job_command, *words)
+
+
+def parse_job(text: str, *, source: str, folder_name: str) -> Job:
+    """The job that a `job.toml` describes. `source` is its path, for messages. Raises JobError."""
+    top = _Table(_toml(text, source), source, "")
+    top.only("name", "summary", "command", "requirements", "presets", "include", "outputs", "metrics", "data")
+    outputs, metrics = top.table("outputs"), top.table("metrics")
+    outputs.only("paths", "checkpoints")
+    metrics.only("pattern")
+    requirements = top.get("requirements", _requirements)
+    return Job(
+        name=top.get("name", _name) or job_name(folder_name),
+        summary=top.get("summary", _line) or "",
+        command=top.get("command", _command) or (),
+        requirements=requirements if isinstance(requirements, tuple) else (),
+        requirements_file=requirements if isinstance(requirements, str) else None,
+        presets=top.get("presets", _presets) or (),
+        include=top.get("include", _paths) or (),
+        outputs=outputs.get("paths", _paths),
+        checkpoints=outputs.get("checkpoints", _paths) or CHECKPOINTS,
+        pattern=metrics.get("pattern", _pattern),
+        data=top.get("data", _data) or {},
+    )
+
+
+class _WrongError(Exception):
+    """What a value should have been."""
+
+
+class _Table:
+    """A table of the file; messages name its keys as they are written, `outputs.paths`."""
+
+    def __init__(self, values: Mapping[str, Any], source: str, prefix: str) -> None:
+        self._values, self._source, self._prefix = values, source, prefix
+
+    def only(self, *keys: str) -> None:
+        """Raises JobError for any other key."""
+        for key in self._values:
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, n=1)
+                hint = f"did you mean `{self._prefix}{near[0]}`?" if near else f"there are {', '.join(keys)}"
+                raise JobError(f"{self._source}: unknown key `{self._prefix}{key}`", hint)
+
+    def table(self, key: str) -> _Table:
+        """The table under `key`, an empty one where there is none."""
+        value = self.get(key, _table)
+        return _Table(value or {}, self._source, f"{self._prefix}{key}.")
+
+    def get(self, key: str, check: Callable[[Any], T]) -> T | None:
+        """The checked value of `key`, None where it is not there."""
+        if key not in self._values:
+            return None
+        try:
+            return check(self._values[key])
+        except _WrongError as wrong:
+            raise JobError(f"{self._source}: `{self._prefix}{key}` {wrong}") from None
+        except JobError as error:
+            raise JobError(f"{self._source}: `{self._prefix}{key}`: {error.message}", error.next_step) from None
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        read: dict[str, Any] = tomllib.loads(text)
+        return read
+    except RecursionError as error:
+        raise JobError(f"{source}: tables or lists are nested too deeply") from error
+    except ValueError as error:
+        found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", str(error), re.DOTALL)
+        if found:
+            raise JobError(f"{source}, line {found[2]}, column {found[3]}: {found[1]}", "it must be TOML") from error
+        line = text.count("\n") + 1
+        raise JobError(f"{source}, line {line}: {error}", "it must be TOML") from error
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "a table",
+    }
+    return kinds.get(type(value), "a date or time")
+
+
+def _line(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongError(f"must be a string, not {_kind(value)}")
+    if not value.isprintable():
+        raise _WrongError("must be one line of printable characters")
+    return value.strip()
+
+
+def _name(value: Any) -> str:
+    name = _line(value)
+    if not job_name_ok(name):
+        raise _WrongError(f"must be lower-case letters, digits, - and _ (at most 40), not {name!r}")
+    return name
+
+
+def _words(value: Any, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _WrongError(f"must be {what}, not {_kind(value)}")
+    for item in value:
+        if not isinstance(item, str):
+            raise _WrongError(f"must be {what}; it holds {_kind(item)}")
+        if not item or "\0" in item:
+            raise _WrongError(
+                f"must be {what}; it holds an empty one" if not item else f"must be {what}; one holds a NUL"
+            )
+    return tuple(value)
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        words = _words(value, "a string or a list of strings")
+    else:
+        try:
+            words = tuple(shlex.split(value))
+        except ValueError as error:
+            raise _WrongError(f"cannot be split into words ({error})") from error
+        shell = [word for word in words if word in _SHELL_WORDS]
+        if shell or (words and _ASSIGNMENT.match(words[0])):
+            said = shell[0] if shell else words[0]
+            raise _WrongError(
+                f"is not run by a shell, and {said!r} means something to a shell alone: use sh -c '…', or a list"
+            )
+    if not words or "\0" in "".join(words):
+        raise _WrongError("must name a program to run")
+    return words
+
+
+def _requirements(value: Any) -> tuple[str, ...] | str:
+    """Jobs beside each other may share a file in the folder above."""
+    if isinstance(value, str):
+        above = "../" if value.startswith("../") else ""
+        return above + _path(value.removeprefix("../"))
+    lines = _words(value, "the name of a file, or a list of requirements")
+    for line in lines:
+        if line.startswith("-") or not line.isprintable():
+            raise _WrongError(
+                f"is a list of requirements, and {line!r} is none: pip's options go into a file that it names"
+            )
+    return lines
+
+
+def _presets(value: Any) -> tuple[str, ...]:
+    names = _words(value, "a list of names")
+    for name in names:
+        if not _PRESET.fullmatch(name):
+            raise _WrongError(f"must be a list of names, and {name!r} is none")
+    return names
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    return tuple(_path(path) for path in _words(value, "a list of paths"))
+
+
+def _path(path: str) -> str:
+    """A relative path that stays where it is counted from. Raises _WrongError."""
+    if not path.isprintable() or not path:
+        raise _WrongError(f"must hold paths of printable characters, not {path!r}")
+    if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or "\\" in path:
+        raise _WrongError(f"must hold relative paths with / between, not {path!r}")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise _WrongError(f"must hold paths that stay inside, not {path!r}")
+    if not parts:
+        raise _WrongError(f"must name something inside, not {path!r}")
+    return "/".join(parts) + ("/" if path.endswith("/") else "")
+
+
+def _pattern(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongError(f"must be a string, not {_kind(value)}")
+    job_style(value)
+    return value
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _WrongError(f"must be a table, not {_kind(value)}")
+    return value
+
+
+def _data(value: Any) -> dict[str, Any]:
+    for key, item in _table(value).items():
+        if isinstance(item, list):
+            _words(item, f"a table of strings, numbers and lists of strings, and in {key} a list of strings")
+        elif not isinstance(item, (str, int, float)):
+            raise _WrongError(f"must be a table of strings, numbers and lists of strings; {key} is {_kind(item)}")
+    return dict(value)

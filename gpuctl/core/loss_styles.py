@@ -1,0 +1,146 @@
+"""The rule table of how training programs print their losses. A new style is a new row, and an excerpt that shows it.
+
+A row matches a whole line, never a part of one: the word "loss" in a sampled text gives no point. A program that prints
+several kinds of lines has several rows of one name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpuctl.core.errors import JobError
+from gpuctl.core.metrics import SPLIT_NAMES, Point, Split, number, point
+
+Build = Callable[["re.Match[str]", "Point | None"], list[Point]]
+"""From a row's match and the newest point that its style gave before, the points of the line."""
+
+LOSS_GROUPS = ("loss", "train", "val", "test")
+"""The named groups that hold a loss; the log marks what they matched."""
+
+GROUPS = ("step", "epoch", "split", *LOSS_GROUPS)
+
+_NUMBER = r"[-+]?(?:(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?|[nN]a[nN]|[iI]nf(?:inity)?)"
+_COUNT = r"\d{1,15}"
+_EPOCH = r"\d{1,9}(?:\.\d{1,9})?"
+
+
+def by_names(match: re.Match[str], before: Point | None) -> list[Point]:
+    """The points that the named groups say: `loss` of `split` (train unless said), `train`, `val`, `test`."""
+    said = {name: text for name, text in match.groupdict().items() if text is not None}
+    step, epoch = _count(said.get("step")), number(said.get("epoch", ""))
+    epoch = epoch if epoch is not None and math.isfinite(epoch) and epoch >= 0 else None
+    losses: list[tuple[Split | None, str | None]] = [
+        (SPLIT_NAMES.get(said.get("split", "train").strip().lower()), said.get("loss")),
+        ("train", said.get("train")),
+        ("val", said.get("val")),
+        ("test", said.get("test")),
+    ]
+    found = []
+    for split, text in losses:
+        loss = None if text is None else number(text)
+        if split is not None and loss is not None:
+            found.append(point(split, loss, step=step, epoch=epoch))
+    return found
+
+
+def _part_of_epoch(match: re.Match[str], before: Point | None) -> list[Point]:
+    """`Train Epoch: 2 [640/60000 …` is 1.0107 passes over the data."""
+    seen, of = int(match["seen"]), int(match["of"])
+    epoch = int(match["of_epoch"]) - 1 + (seen / of if of else 0.0)
+    return [point("train", float(match["loss"]), epoch=round(max(0.0, epoch), 6))]
+
+
+def _after_epoch(match: re.Match[str], before: Point | None) -> list[Point]:
+    """A line that follows an epoch's lines and does not say which epoch that was."""
+    epoch = None if before is None or before.epoch is None else float(math.floor(before.epoch) + 1)
+    return [point("test", float(match["test"]), epoch=epoch)]
+
+
+@dataclass(frozen=True)
+class Style:
+    """One kind of line: whose it is (`name`), what prints it (`source`), how it looks, how points are made of it.
+
+    A `pattern` matches the whole line, or with `anywhere` a part of it.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    source: str
+    build: Build = by_names
+    anywhere: bool = False
+
+
+def _style(name: str, pattern: str, source: str, build: Build = by_names) -> Style:
+    return Style(name, re.compile(pattern, re.ASCII), source, build)
+
+
+STYLES: tuple[Style, ...] = (
+    _style(
+        "gpuctl",
+        rf"step (?P<step>{_COUNT})  epoch (?P<epoch>{_EPOCH})(?=.*  (?:train|val|test) loss )"
+        rf"(?:  train loss (?P<train>{_NUMBER}))?(?:  val loss (?P<val>{_NUMBER}))?(?:  test loss (?P<test>{_NUMBER}))?"
+        r"(?:  .*)?",
+        "the packaged jobs, jobs/common",
+    ),
+    _style(
+        "nanoGPT",
+        rf"step (?P<step>{_COUNT}): train loss (?P<train>{_NUMBER}), val loss (?P<val>{_NUMBER})(?:, .*)?",
+        "https://github.com/karpathy/nanoGPT, train.py: the losses over eval_iters batches",
+    ),
+    _style(
+        "nanoGPT",
+        rf"iter (?P<step>{_COUNT}): loss (?P<loss>{_NUMBER}), time .*",
+        "https://github.com/karpathy/nanoGPT, train.py: the loss of one batch",
+    ),
+    _style(
+        "char-rnn",
+        rf"(?P<step>{_COUNT})/{_COUNT} \(epoch (?P<epoch>{_EPOCH})\), train_loss = +(?P<train>{_NUMBER})(?:, .*)?",
+        "https://github.com/karpathy/char-rnn, train.lua",
+    ),
+    _style(
+        "char-rnn",
+        rf"saving checkpoint to .*_epoch(?P<epoch>{_EPOCH})_(?P<val>{_NUMBER})\.t7",
+        "https://github.com/karpathy/char-rnn, train.lua: the validation loss is in the checkpoint's name",
+    ),
+    _style(
+        "mnist",
+        rf"Train Epoch: (?P<of_epoch>{_COUNT}) \[(?P<seen>{_COUNT})/(?P<of>{_COUNT}) \(\d{{1,3}}%\)\]"
+        rf"\s{{1,20}}Loss: (?P<loss>{_NUMBER})",
+        "https://github.com/pytorch/examples, mnist/main.py",
+        _part_of_epoch,
+    ),
+    _style(
+        "mnist",
+        rf"Test set: Average loss: (?P<test>{_NUMBER}), Accuracy: .*",
+        "https://github.com/pytorch/examples, mnist/main.py: after each epoch",
+        _after_epoch,
+    ),
+)
+
+
+def job_style(pattern: str) -> Style:
+    """A job's own `[metrics] pattern`, looked for anywhere in a line. Raises JobError saying what is wrong with it."""
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise JobError(f"the pattern is not a regular expression ({error})", "see docs/metrics.md") from error
+    for name in compiled.groupindex:
+        if name not in GROUPS:
+            near = difflib.get_close_matches(name, GROUPS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(GROUPS)}"
+            raise JobError(f"the pattern has a group {name!r} that means nothing here", hint)
+    if not set(LOSS_GROUPS) & set(compiled.groupindex):
+        raise JobError(
+            "the pattern has no group for a loss", r"name what holds it: loss (?P<loss>\S+), or train, val, test"
+        )
+    return Style("job.toml", compiled, "the job's own [metrics] pattern", anywhere=True)
+
+
+def _count(text: str | None) -> int | None:
+    """A step, from what a job's own pattern may have caught: `1,200` too."""
+    digits = (text or "").strip().replace(",", "").replace("_", "")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 15 else None

@@ -1,0 +1,139 @@
+"""Losses out of a log: bytes in as they come, lines that are safe to show and the points they hold out.
+
+Everything here is hostile input. Any bytes give lines and points, never an exception, and how the bytes were cut into
+pieces on their way changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpuctl.core.loss_styles import LOSS_GROUPS, STYLES, Style, job_style
+from gpuctl.core.metrics import Point, Split
+from gpuctl.core.text import safe
+
+HEAD_BYTES = 4096
+TAIL_BYTES = 1024
+"""Of a line that is longer than both together, only its beginning and its end are kept."""
+
+MATCH_LIMIT = 1000
+"""A line of more characters gives no point, so that no pattern, a user's own included, takes long on a hostile line."""
+
+_ENDS = re.compile(rb"[\r\n]")
+_BEFORE = re.compile(
+    r"\s{0,40}(?:\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?[ :]{1,4})?"
+    r"(?:\[?(?:rank|default)_?\d{1,5}\]?: ?)?(?:(?:\[?(?:INFO|DEBUG)\]?|- INFO -)[ :]{1,4})?"
+)
+"""What loggers and torchrun put before a line: a date, a rank, a level."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One line of a log: its text, safe to show, the points it gave, and where in the text their losses stand.
+
+    `transient`: the line ended in a carriage return, so that what comes next is written over it (a progress bar).
+    """
+
+    text: str
+    points: tuple[Point, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
+    transient: bool = False
+
+
+class LossReader:
+    """Reads one log. With a job's own pattern only that is looked for, else the styles of the table.
+
+    The style that gives the first point of a split is that split's source from then on: what looks like a loss in
+    another style later (a sample, a quoted log) gives none.
+    """
+
+    def __init__(self, pattern: str | None = None, *, styles: Sequence[Style] = STYLES) -> None:
+        self._styles = tuple(styles) if pattern is None else (job_style(pattern),)
+        self._sources: dict[Split, str] = {}
+        self._newest: dict[str, Point] = {}
+        self._line = _Line()
+        self._written_over = ""
+
+    @property
+    def sources(self) -> dict[Split, str]:
+        """The name of the style that each split's points come from."""
+        return dict(self._sources)
+
+    def feed(self, data: bytes) -> list[Marked]:
+        """The lines that these bytes end, in order."""
+        lines: list[Marked] = []
+        start = 0
+        for end in _ENDS.finditer(data):
+            self._line.add(data[start : end.start()])
+            start = end.end()
+            lines.extend(self._returned() if end[0] == b"\r" else self._ended())
+        self._line.add(data[start:])
+        return lines
+
+    def finish(self) -> list[Marked]:
+        """The last line, where the log has ended without a newline."""
+        return self._ended() if self._line or self._written_over else []
+
+    def _returned(self) -> list[Marked]:
+        if not self._line:
+            return []
+        marked = self._read(self._line.take(), transient=True)
+        self._written_over = marked.text
+        return [marked]
+
+    def _ended(self) -> list[Marked]:
+        """A newline right after a carriage return ends what stands there: `\\r\\n`, or a progress bar's last state."""
+        before, self._written_over = self._written_over, ""
+        return [self._read(self._line.take(), transient=False) if self._line else Marked(before)]
+
+    def _read(self, text: str, *, transient: bool) -> Marked:
+        if len(text) > MATCH_LIMIT:
+            return Marked(text, transient=transient)
+        for style in self._styles:
+            match = style.pattern.search(text) if style.anywhere else _whole(style.pattern, text)
+            points = self._points(style, match) if match else ()
+            if match and points:
+                named = [name for name in LOSS_GROUPS if match.groupdict().get(name) is not None]
+                return Marked(text, points, tuple(sorted(match.span(name) for name in named)), transient)
+        return Marked(text, transient=transient)
+
+    def _points(self, style: Style, match: re.Match[str]) -> tuple[Point, ...]:
+        found = style.build(match, self._newest.get(style.name))
+        mine = tuple(point for point in found if self._sources.setdefault(point.split, style.name) == style.name)
+        if mine:
+            self._newest[style.name] = mine[-1]
+        return mine
+
+
+def _whole(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    before = _BEFORE.match(text)
+    return pattern.fullmatch(text, before.end() if before else 0, len(text.rstrip()))
+
+
+class _Line:
+    """The bytes of a line that has not ended: all of a short one, the beginning and the end of a long one."""
+
+    def __init__(self) -> None:
+        self._head, self._tail, self._length = bytearray(), bytearray(), 0
+
+    def __bool__(self) -> bool:
+        return self._length > 0
+
+    def add(self, data: bytes) -> None:
+        self._length += len(data)
+        room = HEAD_BYTES - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:][-TAIL_BYTES:]
+        del self._tail[:-TAIL_BYTES]
+
+    def take(self) -> str:
+        """The line, safe to show, and an empty one in its place."""
+        left_out = self._length - len(self._head) - len(self._tail)
+        if left_out:
+            text = f"{safe(bytes(self._head))} … {left_out:,} bytes … {safe(bytes(self._tail))}"
+        else:
+            text = safe(bytes(self._head + self._tail))
+        self._head, self._tail, self._length = bytearray(), bytearray(), 0
+        return text
