@@ -6,7 +6,7 @@ A plan is a value: it can be printed, compared, stored in `run.json` and tested 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_UP, Decimal
@@ -19,6 +19,9 @@ from gpuctl.core.tags import RunTags, iso, parse_iso
 DEFAULT_LEASE = timedelta(hours=24)
 IDLE_AFTER_HOME_S = 30 * 60
 """A host whose training has ended and whose outputs are home powers itself off after this many seconds."""
+
+FAR_MORE = Decimal("1.5")
+MOST_POOLS = 12
 
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -80,6 +83,11 @@ class Plan:
         """The choice that the fleet is expected to take."""
         return self.choices[0]
 
+    def attempts(self) -> list[Plan]:
+        """The plan cut by market, in order: one fleet call takes one market, and the next is tried without capacity."""
+        markets = dict.fromkeys(c.market for c in self.choices)
+        return [replace(self, choices=tuple(c for c in self.choices if c.market == market)) for market in markets]
+
     def most_usd(self, now: datetime) -> Decimal:
         """What the run costs if it lives to the end of its lease at the best price, in whole cents, rounded up."""
         return cost_usd(self.best.price_usd_per_hour, self.lease_ends - now)
@@ -107,6 +115,21 @@ class Plan:
         values["max_price_usd_per_hour"] = None if most is None else _money(most)
         values["lease_ends"] = parse_iso(data["lease_ends"])
         return cls(**values)
+
+
+def shortlist(ranked: Sequence[Offer]) -> tuple[Choice, ...]:
+    """The offers that the fleet calls may take, spot's before on-demand's; the best one's image must fit them all.
+
+    A fleet weighs capacity against price by itself, so a pool that costs far more than its market's best is not in it.
+    """
+    fitting = [o for o in ranked if o.instance_type.architecture == ranked[0].instance_type.architecture]
+    choices: list[Choice] = []
+    for market in dict.fromkeys(offer.market for offer in fitting):
+        pools = [offer for offer in fitting if offer.market == market]
+        limit = pools[0].price_usd_per_hour * FAR_MORE
+        near = [offer for offer in pools if offer.price_usd_per_hour <= limit]
+        choices.extend(choice(offer) for offer in near[:MOST_POOLS])
+    return tuple(choices)
 
 
 def cost_usd(price_usd_per_hour: Decimal, time: timedelta) -> Decimal:

@@ -152,8 +152,8 @@ class RunFolder:
 
     def forget_keys(self) -> None:
         """Remove what reaches hosts that are gone; what was seen of the run stays."""
-        for path in (self.identity, self.path / "identity.pub", self.ssh_config, self.known_hosts):
-            path.unlink(missing_ok=True)
+        for name in ("identity", "identity.pub", "host_key", "host_key.pub", "known_hosts", "ssh_config"):
+            (self.path / name).unlink(missing_ok=True)
         record = self.read()
         self.write(replace(record, template_request=None, fleet_request=None))
 

@@ -1,0 +1,152 @@
+"""The entry point: commands loaded when they are named, errors told once, exit codes from the error's class.
+
+`gpuctl --help` and tab completion import click and nothing heavier.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from gpuctl import __version__
+from gpuctl.core.errors import GpuctlError
+from gpuctl.core.text import safe
+
+COMMANDS = {
+    "launch": "Start a training job on a GPU of its own.",
+    "ls": "The runs in the account.",
+    "status": "One run, whole: hosts, cost, lease, losses.",
+    "tail": "A run's log as it comes, losses marked.",
+    "watch": "Train and validation loss, live.",
+    "metrics": "Every loss so far.",
+    "attach": "The run's tmux session.",
+    "ssh": "A shell, one command or a forward on the run's host.",
+    "pull": "Bring a run's outputs home.",
+    "stop": "End the training politely, keep the host.",
+    "down": "Outputs home, then everything of the run gone, verified.",
+    "jobs": "The packaged jobs.",
+    "local": "Run a job on this machine.",
+    "offers": "What a GPU costs now.",
+    "cloud": "The embedded cloud: start, stop, status, env.",
+}
+"""Every command and its summary. The module and the function have the command's name (`ls` is `list_runs`)."""
+
+_MODULES = {"ls": "list_runs", "local": "local_run"}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of a run's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"gpuctl.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The summaries, without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """The commands that begin so, and the group's own options."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(n, help=h) for n, h in COMMANDS.items() if n.startswith(incomplete)]
+        return names if names or not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="gpuctl")
+@click.option("--cloud", metavar="aws|local", help="Where hosts come from (GPUCTL_CLOUD; aws unless said).")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:
+    """Take a training job from this laptop to a spot GPU and bring the model home.
+
+    \b
+    gpuctl launch char_rnn            a packaged job
+    gpuctl launch ./project -- python train.py    your own
+    """
+    ctx.obj = {"cloud": cloud, "debug": debug}
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run the command line; its exit code."""
+    debug = "--debug" in words
+    try:
+        with _click_errors():
+            code = gpuctl.main(args=words, prog_name="gpuctl", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except GpuctlError as error:
+        _tell(str(error))
+        _remember(debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _tell("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  (the one place where what nobody foresaw is told)
+        where = _remember(debug)
+        _tell(f"unexpected {type(error).__name__}: {error}; please report it with {where}")
+        return 1
+
+
+class _ClickError(GpuctlError):
+    """A click error, already phrased for a person."""
+
+
+@contextmanager
+def _click_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        told = _ClickError(error.format_message(), f"see `{error.ctx.command_path if error.ctx else 'gpuctl'} --help`")
+        told.exit_code = 2
+        raise told from error
+    except click.ClickException as error:
+        raise _ClickError(error.format_message()) from error
+    except click.Abort:
+        raise KeyboardInterrupt from None
+
+
+def _tell(text: str) -> None:
+    click.echo(f"gpuctl: {safe(text)}", err=True)
+
+
+def _remember(debug: bool) -> str:
+    """Keep the traceback where a person can send it from; shown at once with `--debug`."""
+    import traceback
+
+    from gpuctl.state.places import places
+
+    if debug:
+        traceback.print_exc()
+    log = places().debug_log
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("a") as file:
+            file.write(f"\n$ gpuctl (arguments are not kept) {__version__}, Python {sys.version.split()[0]}\n")
+            traceback.print_exc(file=file)
+    except OSError:
+        return "--debug"
+    return str(log)

@@ -1,0 +1,89 @@
+"""The options that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gpuctl.state.places import Places, places
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from gpuctl.core.profile import Profile
+    from gpuctl.workflows.hosts import OpenRun
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    runs = places().runs
+    names = sorted(p.name for p in runs.iterdir() if (p / "run.json").exists()) if runs.is_dir() else []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def run_argument(function: F) -> F:
+    """The RUN that a command is about."""
+    return click.argument("run", metavar="RUN", shell_complete=_complete_run)(function)
+
+
+def cloud_options(function: F) -> F:
+    """`--cloud` and `--region`."""
+    function = click.option("--region", metavar="REGION", help="The AWS region.")(function)
+    return click.option("--cloud", metavar="aws|local", help="Where hosts come from (GPUCTL_CLOUD).")(function)
+
+
+def json_option(function: F) -> F:
+    """`--json`: the documented answer alone on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(function)
+
+
+def yes_option(function: F) -> F:
+    """`-y`."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def chosen_cloud(cloud: str | None) -> str | None:
+    """The cloud that was said: at the command, before it, or in the environment."""
+    before = (click.get_current_context().find_root().obj or {}).get("cloud")
+    return cloud or before or os.environ.get("GPUCTL_CLOUD") or None
+
+
+def profile_of(cloud: str | None) -> tuple[Profile, Places]:
+    """The cloud that was said, else `aws`."""
+    from gpuctl.workflows.clouds import open_cloud
+
+    here = places()
+    return open_cloud(chosen_cloud(cloud) or "aws", here), here
+
+
+def open_run_of(run: str, cloud: str | None, region: str | None) -> OpenRun:
+    """The run that was named."""
+    from gpuctl.workflows.hosts import open_run
+
+    return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region)
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def print_json(value: object) -> None:
+    """One document on standard output."""
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def agreed(question: str, *, yes: bool) -> bool:
+    """True with `--yes`, or where nobody can be asked; else the answer."""
+    if yes or not sys.stdin.isatty():
+        return True
+    return click.confirm(question, default=True, err=True)

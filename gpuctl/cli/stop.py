@@ -1,0 +1,26 @@
+"""`gpuctl stop`: end the training politely, keep the host."""
+
+from __future__ import annotations
+
+import click
+
+from gpuctl.cli.options import cloud_options, json_option, open_run_of, print_json, run_argument
+
+
+@click.command("stop")
+@cloud_options
+@run_argument
+@click.option("--grace", type=click.FloatRange(1, 3600), default=110, show_default=True, help="Seconds until SIGKILL.")
+@json_option
+def command(run: str, grace: float, as_json: bool, cloud: str | None, region: str | None) -> None:
+    """C-c, then SIGTERM, then SIGKILL to the training command; the host and its outputs stay."""
+    from gpuctl.workflows.stop import stop
+
+    state = stop(open_run_of(run, cloud, region), grace_s=grace)
+    if as_json:
+        print_json({"run": run, "state": state.get("state"), "exit_code": state.get("exit_code")})
+        return
+    click.echo(
+        f"{run} {state.get('state')} (exit code {state.get('exit_code')}); its host is still there and costs money"
+    )
+    click.echo(f"next: gpuctl pull {run}, gpuctl down {run}")

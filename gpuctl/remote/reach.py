@@ -1,0 +1,38 @@
+"""Where an instance's SSH server is: its public address and port 22, or what the cloud's directory of hosts says."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from http.client import HTTPException
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from gpuctl.core.errors import HostUnreachable
+from gpuctl.core.hosts import Instance, Reach
+from gpuctl.core.profile import Profile
+
+_ANSWER_LIMIT = 4096
+
+
+def reach_of(profile: Profile, instance: Instance, *, alias: str, user: str) -> Reach:
+    """How the instance is reached. Raises HostUnreachable where it has no address."""
+    if profile.host_directory_url is not None:
+        address, port = _from_directory(f"{profile.host_directory_url}/{instance.instance_id}", instance.instance_id)
+        return Reach(alias=alias, address=address, port=port, user=user)
+    if instance.public_ip is None:
+        raise HostUnreachable(
+            f"host {instance.instance_id} has no public address", "its subnet must give one (see `gpuctl down`)"
+        )
+    return Reach(alias=alias, address=instance.public_ip, port=22, user=user)
+
+
+def _from_directory(url: str, instance_id: str) -> tuple[str, int]:
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=10) as answer:
+            known = json.loads(answer.read(_ANSWER_LIMIT))
+        return str(ipaddress.ip_address(known["address"])), int(known["port"])
+    except (URLError, HTTPException, OSError, ValueError, KeyError, TypeError) as error:
+        raise HostUnreachable(
+            f"host {instance_id} is not in its cloud's directory ({error})", "is it still there? `gpuctl ls` tells"
+        ) from error

@@ -1,0 +1,106 @@
+"""Clouds by name. The embedded one is started when first needed, as a process of its own, and reached over HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from http.client import HTTPException
+from importlib.util import find_spec
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from gpuctl.core.errors import GpuctlError, UsageError
+from gpuctl.core.profile import Profile
+from gpuctl.state.places import Places
+
+IMAGE_PARAMETERS = {
+    architecture: f"/aws/service/deeplearning/ami/{architecture}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+    for architecture in ("x86_64", "arm64")
+}
+"""AWS's Deep Learning Base AMI: Ubuntu with NVIDIA's driver, by SSM's public parameters."""
+
+CHECK_IP = "https://checkip.amazonaws.com"
+
+_LOCAL_KEY = "embedded"
+
+
+def open_cloud(name: str, places: Places) -> Profile:
+    """The profile of a cloud; raises UsageError for a name that is none."""
+    if name == "aws":
+        return Profile(name="aws", caller_address_url=CHECK_IP, image_parameters=IMAGE_PARAMETERS)
+    if name == "local":
+        return local_profile(start_embedded(places)["endpoint"])
+    raise UsageError(f"there is no cloud called {name!r}", "choose aws or local (--cloud, or GPUCTL_CLOUD)")
+
+
+def local_profile(endpoint: str) -> Profile:
+    """The embedded cloud at `endpoint`."""
+    return Profile(
+        name="local",
+        caller_address_url=f"{endpoint}/gpuctl/caller-address",
+        image_parameters=IMAGE_PARAMETERS,
+        endpoint_url=endpoint,
+        access_key_id=_LOCAL_KEY,
+        secret_access_key=_LOCAL_KEY,
+        default_region="us-east-1",
+        host_directory_url=f"{endpoint}/gpuctl/hosts",
+    )
+
+
+def embedded_environment(endpoint: str) -> dict[str, str]:
+    """The variables with which any AWS client reaches the embedded cloud; botocore knows AWS_DEFAULT_REGION alone."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": _LOCAL_KEY,
+        "AWS_SECRET_ACCESS_KEY": _LOCAL_KEY,
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def start_embedded(places: Places, *, port: int | None = None) -> dict[str, Any]:
+    """Make sure the embedded cloud runs: its endpoint, and the instances that were lost with one that died."""
+    running = embedded_if_running(places)
+    if running:
+        return {**running, "lost": []}
+    return _cloud_command(places, "start", *(["--port", str(port)] if port else []))
+
+
+def stop_embedded(places: Places) -> dict[str, Any]:
+    """End the embedded cloud and every host in it."""
+    return _cloud_command(places, "stop")
+
+
+def embedded_status(places: Places) -> dict[str, Any]:
+    """Whether the embedded cloud runs, where, and how many instances it has."""
+    return _cloud_command(places, "status")
+
+
+def embedded_if_running(places: Places) -> dict[str, Any] | None:
+    """The embedded cloud as its own file tells of it, if it answers at that address as itself."""
+    try:
+        known: dict[str, Any] = json.loads((places.cloud / "cloud.json").read_text())
+        with build_opener(ProxyHandler({})).open(f"{known['endpoint']}/gpuctl/health", timeout=5) as answer:
+            health = json.load(answer)
+    except (OSError, ValueError, KeyError, URLError, HTTPException):
+        return None
+    return known if health.get("pid") == known.get("pid") else None
+
+
+def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
+    if find_spec("moto") is None or find_spec("asyncssh") is None:
+        raise GpuctlError(
+            "the embedded cloud is not installed (--cloud local)",
+            "get it with: pip install 'gpuctl-train[local]' (or pipx inject gpuctl-train 'gpuctl-train[local]')",
+        )
+    command = [sys.executable, "-m", "gpuctl.localcloud", verb, "--state", str(places.cloud)]
+    if verb == "start":
+        command += ["--cache", str(places.cache)]
+    done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise GpuctlError(f"the embedded cloud did not {verb}: {said[-1]}", f"its log is {places.cloud / 'cloud.log'}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer

@@ -1,0 +1,151 @@
+"""Down: home what is not home, then everything of the run gone, and AWS asked again whether it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from gpuctl.aws.account import Account
+from gpuctl.aws.inventory import Resource, find_instances, find_resources, prices, remove
+from gpuctl.core.errors import HostError, NotFound
+from gpuctl.core.hosts import Instance
+from gpuctl.core.profile import Profile
+from gpuctl.state.places import Places
+from gpuctl.state.runs import all_run_folders, run_folder
+from gpuctl.workflows.follow import Follower, note_state
+from gpuctl.workflows.hosts import OpenRun, connect
+from gpuctl.workflows.pull import Brought, destination_of, pull_from
+from gpuctl.workflows.reporter import Reporter
+
+REMOVE_TIMEOUT_S = 600
+POLITE_S = 40
+"""How long a command that still runs gets to save itself before its outputs are brought home."""
+
+
+@dataclass(frozen=True)
+class WentDown:
+    """What was removed, what is left (nothing, unless AWS still tells of it), and what came home before."""
+
+    removed: tuple[Resource, ...]
+    left: tuple[Resource, ...]
+    brought: tuple[Brought, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `down --json` prints it."""
+        rows = {"removed": self.removed, "left": self.left}
+        return {key: [{"kind": r.kind, "id": r.id} for r in value] for key, value in rows.items()}
+
+
+def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[OpenRun, ...]:
+    """Every run of the caller's own that left anything in the account."""
+    account = Account(profile, region)
+    names = {r.run for r in find_resources(account, owner=account.owner()) if r.run}
+    return tuple(OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
+
+
+def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter) -> WentDown:
+    """Take runs down. Raises HostError, with nothing removed, where outputs would be lost that can be saved."""
+    found = {run.name: find_resources(run.account, run=run.name) for run in runs}
+    for run in runs:
+        if not found[run.name] and not run.folder.exists():
+            raise NotFound(
+                f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
+                "`gpuctl ls` shows the runs",
+            )
+    brought = () if discard else _bring_home([run for run in runs if found[run.name]], now, reporter)
+    removed: list[Resource] = []
+    for account, resources in _by_account(runs, found):
+        reporter.phase("down", f"removing {len(resources)} things in {account.region}")
+        remove(account, resources, deadline=time.monotonic() + REMOVE_TIMEOUT_S, on_removed=removed.append)
+    reporter.phase("verify", "asking AWS what is left")
+    left = [resource for run in runs for resource in find_resources(run.account, run=run.name)]
+    if not left:
+        for run in runs:
+            if run.folder.exists():
+                run.folder.note(down=True)
+                run.folder.forget_keys()
+    return WentDown(tuple(removed), tuple(left), tuple(brought))
+
+
+def forgotten(places: Places, profile: Profile) -> list[str]:
+    """Runs that this laptop believes to be up, by name, whatever the account says: `down --all` looks at these too."""
+    names = []
+    for folder in all_run_folders(places.runs):
+        record = folder.read()
+        if record.plan.cloud == profile.name and not folder.progress().down:
+            names.append(folder.name)
+    return names
+
+
+def _by_account(runs: Sequence[OpenRun], found: dict[str, list[Resource]]) -> list[tuple[Account, list[Resource]]]:
+    """The resources, one list an account and region, so that calls are batched."""
+    groups: dict[tuple[str, str], tuple[Account, list[Resource]]] = {}
+    for run in runs:
+        key = (run.profile.name, run.account.region)
+        groups.setdefault(key, (run.account, []))[1].extend(found[run.name])
+    return [(account, resources) for account, resources in groups.values() if resources]
+
+
+def _bring_home(runs: Sequence[OpenRun], now: datetime, reporter: Reporter) -> tuple[Brought, ...]:
+    """Outputs of every run that may have some, side by side."""
+    if not runs:
+        return ()
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="home") as pool:
+        futures = [pool.submit(_bring_one_home, run, now, reporter) for run in runs]
+        results = [future.result() for future in futures]
+    return tuple(brought for brought in results if brought is not None)
+
+
+def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought | None:
+    living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in ("pending", "running")]
+    if not living:
+        return None
+    if not run.folder.has_key():
+        raise HostError(
+            f"this laptop has no key to run {run.name}, so its outputs cannot be brought home",
+            f"use the laptop that launched it, or lose them with --discard; {_waiting_costs(run, living, now)}",
+        )
+    if not run.folder.progress().started:
+        return None
+    return _save(run, living, now, reporter)
+
+
+def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter) -> Brought | None:
+    try:
+        with connect(run, living[0]) as host:
+            host.connect()
+            state = host.call("state", {"schema": 1})
+            if state.get("state") == "running":
+                reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
+                state = host.call("stop", {"schema": 1, "grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
+            note_state(run.folder, state)
+            brought = pull_from(run, host, destination_of(run, None), reporter=reporter)
+        _keep_log(run)
+    except HostError as error:
+        if run.folder.progress().home:
+            reporter.note(f"{run.name} does not answer, and its outputs are home already")
+            return None
+        raise HostError(
+            f"run {run.name} cannot be asked for its outputs ({error.message})",
+            f"try again, or lose them with --discard; {_waiting_costs(run, living, now)}",
+        ) from error
+    return brought
+
+
+def _keep_log(run: OpenRun) -> None:
+    """The end of the log, for `tail` and `metrics` after the host is gone."""
+    for _ in Follower(run).updates(until_end=False):
+        pass
+
+
+def _waiting_costs(run: OpenRun, living: list[Instance], now: datetime) -> str:
+    """What refusing costs, in words."""
+    priced = prices(run.account, living)
+    an_hour = sum((i.price_usd_per_hour or Decimal(0) for i in priced), Decimal(0))
+    hours = max(0.0, (living[0].tags.lease_ends - now).total_seconds() / 3600)
+    return f"it costs ${an_hour:.2f} an hour until its lease ends in {hours:.1f} h"

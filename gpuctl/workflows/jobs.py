@@ -1,0 +1,117 @@
+"""Jobs as folders: the packaged ones by name, anybody's project by path, and what of them goes to a host."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from gpuctl.core.errors import JobError, NotFound, UsageError
+from gpuctl.core.job import Job, job_without_file, parse_job
+from gpuctl.core.plan import Upload
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """A job, the folder it was read from, its requirements' lines, and what of it goes into the workspace."""
+
+    job: Job
+    folder: Path
+    requirements: tuple[str, ...]
+    uploads: tuple[Upload, ...]
+
+    @property
+    def working_folder(self) -> Path:
+        """Where the command runs on this machine: the folder that the workspace mirrors."""
+        return self.folder.parent.parent if self.job.include else self.folder
+
+
+def shipped(what: str) -> Path:
+    """A folder that gpuctl ships as files, `jobs` or `provisioning`: inside the wheel's package, else beside it."""
+    package = Path(str(files("gpuctl")))
+    inside = package / "_shipped" / what
+    return inside if inside.is_dir() else package.parent / what
+
+
+def packaged_jobs() -> list[LoadedJob]:
+    """The jobs that come with gpuctl, by name."""
+    return [load_job(path.parent) for path in sorted(shipped("jobs").glob("*/job.toml"))]
+
+
+def find_job(name: str) -> LoadedJob:
+    """The packaged job of that name, or the job in the folder of that path. Raises NotFound or JobError."""
+    packaged = {path.parent.name: path.parent for path in sorted(shipped("jobs").glob("*/job.toml"))}
+    looks_like_path = "/" in name or name in (".", "..")
+    if not looks_like_path:
+        wanted = name.replace("-", "_")
+        if wanted in packaged:
+            return load_job(packaged[wanted])
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return load_job(folder.resolve())
+    if folder.exists():
+        raise JobError(f"{name} is not a folder", "name the folder that holds the training script")
+    near = difflib.get_close_matches(name, packaged, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(packaged)}, or name a folder"
+    raise NotFound(f"there is no job called {name!r}", hint)
+
+
+def load_job(folder: Path) -> LoadedJob:
+    """Read a job's folder; a folder without `job.toml` is a job too."""
+    file = folder / "job.toml"
+    if file.exists():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise JobError(f"{file} cannot be read ({error})", "it must be a TOML file in UTF-8") from error
+        job = parse_job(text, source=str(file), folder_name=folder.name)
+    else:
+        job = job_without_file(folder.name)
+    return LoadedJob(job, folder, _requirements(job, folder), _workspace(job, folder))
+
+
+def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
+    """`--put FILE[:NAME]`, checked: what it names is there, and the name stays in the workspace."""
+    uploads = []
+    for word in words:
+        source, colon, name = word.rpartition(":")
+        if not colon or (not Path(source).exists() and Path(word).exists()):
+            source, name = word, ""
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise UsageError(f"--put: there is no {source}", "name a file or folder of this laptop")
+        name = name or path.resolve().name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UsageError(f"--put: {name!r} would lie outside the workspace", "give a relative name after the colon")
+        uploads.append(Upload(str(path.resolve()), name))
+    return tuple(uploads)
+
+
+def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
+    named = job.requirements_file
+    file = folder / (named or "requirements.txt")
+    if job.requirements or (named is None and not file.is_file()):
+        return job.requirements
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{file} cannot be read ({error})", f"see `requirements` in {folder / 'job.toml'}") from error
+    stripped = [line.split(" #")[0].strip() for line in lines]
+    return tuple(line for line in stripped if line and not line.startswith("#"))
+
+
+def _workspace(job: Job, folder: Path) -> tuple[Upload, ...]:
+    """Where a job's files go. One with `include` is part of a package: it keeps its place there and runs from above."""
+    if not job.include:
+        return (Upload(str(folder), "."),)
+    package = folder.parent
+    uploads = [Upload(str(folder), f"{package.name}/{folder.name}")]
+    for name in job.include:
+        if not (package / name).is_dir():
+            raise JobError(f"{folder / 'job.toml'}: include names {name!r}, and there is no folder {package / name}")
+        uploads.append(Upload(str(package / name), f"{package.name}/{name}"))
+    if (package / "__init__.py").exists():
+        uploads.append(Upload(str(package / "__init__.py"), f"{package.name}/__init__.py"))
+    return tuple(uploads)

@@ -1,0 +1,204 @@
+"""Launch: acquire a host, provision it, start the training; or leave nothing behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpuctl.aws.access import default_network, open_access
+from gpuctl.aws.account import Account
+from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
+from gpuctl.aws.inventory import find_resources, remove
+from gpuctl.core.boot import BootKeys, user_data
+from gpuctl.core.errors import GpuctlError, Interrupted, NoCapacity, UsageError
+from gpuctl.core.fleet import fleet_request, template_request
+from gpuctl.core.hosts import Instance
+from gpuctl.core.plan import IDLE_AFTER_HOME_S, Plan
+from gpuctl.core.profile import Profile
+from gpuctl.remote.host import Host
+from gpuctl.remote.keys import generate_key
+from gpuctl.remote.payload import build_payload
+from gpuctl.remote.reach import reach_of
+from gpuctl.remote.upload import workspace_tar
+from gpuctl.state.places import Places
+from gpuctl.state.runs import RunFolder, RunRecord, run_folder
+from gpuctl.workflows.hosts import write_reach
+from gpuctl.workflows.interrupts import ending_signals_interrupt, interrupts_ignored, interrupts_wait
+from gpuctl.workflows.jobs import shipped
+from gpuctl.workflows.planning import Planned
+from gpuctl.workflows.reporter import Reporter
+
+CAPACITY_TIMEOUT_S = 300
+BOOT_TIMEOUT_S = 600
+REMOVE_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A run whose training has started."""
+
+    plan: Plan
+    instances: tuple[Instance, ...]
+    state: Mapping[str, Any]
+
+
+def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Reporter) -> Launched:
+    """Carry out the plan up to the start of the training. Whatever ends it before that, nothing is left behind."""
+    folder = run_folder(places.runs, planned.plan.run)
+    with ending_signals_interrupt(), folder.locked():
+        record = _begin(planned, folder)
+        with _undone_unless_started(planned.account, folder, reporter):
+            instances = _acquire(record, planned.account, folder, reporter)
+            state = _set_up(record.plan, planned, instances[0], profile, folder, reporter)
+    return Launched(record.plan, tuple(instances), state)
+
+
+def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
+    """A new record, or the stored one of a launch that was cut off before its training started."""
+    name = planned.plan.run
+    mine = folder.exists() and folder.has_key() and not folder.progress().started
+    if planned.in_use and not mine:
+        raise UsageError(
+            f"the name {name} is in use: {len(planned.in_use)} things in {planned.plan.region} are tagged with it",
+            f"choose another --name, or remove them with `gpuctl down {name}`",
+        )
+    if planned.in_use and mine:
+        stored = folder.read()
+        if (stored.plan.job, stored.plan.command) != (planned.plan.job, planned.plan.command):
+            raise UsageError(
+                f"the name {name} belongs to a half-made launch of {stored.plan.job}", f"`gpuctl down {name}` first"
+            )
+        if stored.fleet_request is not None:
+            return stored
+        return RunRecord(planned.plan, attempt=stored.attempt)
+    folder.remove()
+    caller, host = generate_key(f"gpuctl {name}"), generate_key(f"gpuctl host of {name}")
+    for file, text in (("identity", caller.private), ("identity.pub", caller.public)):
+        folder.write_file(file, text)
+    for file, text in (("host_key", host.private), ("host_key.pub", host.public), ("known_hosts", "")):
+        folder.write_file(file, text)
+    record = RunRecord(planned.plan, attempt=1)
+    folder.write(record)
+    return record
+
+
+@contextmanager
+def _undone_unless_started(account: Account, folder: RunFolder, reporter: Reporter) -> Iterator[None]:
+    """Remove all that is tagged with the run, and what the laptop keeps of it, unless the block ends well."""
+    try:
+        yield
+    except BaseException as error:
+        with interrupts_ignored(lambda: reporter.note("removing what was made; this takes a moment")):
+            undo(account, folder, reporter)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"launch of {folder.name} interrupted", "everything it had made is removed") from None
+        raise
+
+
+def undo(account: Account, folder: RunFolder, reporter: Reporter) -> None:
+    """Remove a run that never trained, from AWS and from this laptop."""
+    reporter.phase("undo", "removing everything that this launch made")
+    try:
+        resources = find_resources(account, run=folder.name)
+        remove(account, resources, deadline=time.monotonic() + REMOVE_TIMEOUT_S)
+    except GpuctlError as error:
+        reporter.note(f"not everything could be removed ({error.message}); run `gpuctl down {folder.name}`")
+        return
+    folder.remove()
+
+
+def _acquire(record: RunRecord, account: Account, folder: RunFolder, reporter: Reporter) -> list[Instance]:
+    """One fleet call a market, in the plan's order, until one has capacity."""
+    markets = record.plan.attempts()
+    for attempt in range(record.attempt, len(markets) + 1):
+        try:
+            return _attempt(record, markets[attempt - 1], account, folder, reporter)
+        except NoCapacity as error:
+            if attempt == len(markets):
+                raise
+            reporter.note(f"{error.message}; trying {markets[attempt].best.market}")
+            record = RunRecord(record.plan, attempt=attempt + 1)
+    raise AssertionError("a plan has at least one market")
+
+
+def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder, reporter: Reporter) -> list[Instance]:
+    best = plan.best
+    reporter.phase("acquire", f"{best.instance_type} ({best.gpu}) in {plan.region}, {best.market}")
+    if record.fleet_request is None:
+        record = _with_requests(record, plan, account, folder)
+        folder.write(record)
+    assert record.template_request is not None
+    assert record.fleet_request is not None
+    with interrupts_wait():
+        create_template(account, record.template_request)
+        answer = create_fleet(account, record.fleet_request)
+        folder.note(instance_ids=list(answer.instance_ids))
+    reporter.note(f"{', '.join(answer.instance_ids)} is booting")
+    return wait_until_running(account, answer.instance_ids, deadline=time.monotonic() + CAPACITY_TIMEOUT_S)
+
+
+def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunFolder) -> RunRecord:
+    """The record with the very requests of this attempt: what is called now, and again where its answer is lost."""
+    network = default_network(account)
+    with interrupts_wait():
+        group_id = open_access(account, plan.tags, plan.caller_cidr, vpc=network.vpc_id)
+    keys = BootKeys(
+        host_private=(folder.path / "host_key").read_text(),
+        host_public=(folder.path / "host_key.pub").read_text(),
+        caller_public=(folder.path / "identity.pub").read_text(),
+    )
+    text = user_data(run=plan.run, deadline=plan.lease_ends, keys=keys)
+    template = template_request(plan, group_id=group_id, user_data=text, attempt=record.attempt)
+    fleet = fleet_request(plan, subnets=network.subnets, attempt=record.attempt, template=template)
+    return replace(record, template_request=template, fleet_request=fleet)
+
+
+def _set_up(
+    plan: Plan, planned: Planned, instance: Instance, profile: Profile, folder: RunFolder, reporter: Reporter
+) -> Mapping[str, Any]:
+    """From a running instance to a running training command: its state as the host tells it."""
+    reporter.phase("boot", f"{instance.instance_type} {instance.instance_id} in {instance.zone}")
+    reach = reach_of(profile, instance, alias=plan.run, user=plan.login_user)
+    write_reach(folder, [reach], (folder.path / "host_key.pub").read_text())
+    with Host(reach, identity_file=folder.identity, known_hosts_file=folder.known_hosts) as host:
+        host.wait_until_reachable(time.monotonic() + BOOT_TIMEOUT_S)
+        host.put_payload(build_payload(shipped("provisioning")))
+        _provision(host, plan, planned.environment, reporter)
+        reporter.phase("start", " ".join(plan.command))
+        with interrupts_wait():
+            folder.note(started=True)
+            answer = host.call("start", {"schema": 1})
+    state: Mapping[str, Any] = answer["state"]
+    return state
+
+
+def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter: Reporter) -> None:
+    """One round trip: the workspace goes up, the environment is made, the deadline is read back."""
+    reporter.phase("provision", "the job's files, then what it needs")
+    last: list[str] = []
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "phase":
+            reporter.phase(f"provision: {event.get('phase')}", str(event.get("detail", "")))
+        elif event.get("event") == "output":
+            last[:] = [*last[-4:], str(event.get("text", ""))]
+            reporter.note(last[-1])
+
+    request = {
+        "schema": 1,
+        "run": plan.run,
+        "deadline": plan.lease_ends.timestamp(),
+        "requirements": list(plan.requirements),
+        "command": list(plan.command),
+        "env": dict(environment),
+        "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},
+        "gpu": True,
+        "idle_s": IDLE_AFTER_HOME_S,
+        "files": True,
+    }
+    with workspace_tar([(Path(u.source), u.name) for u in plan.uploads]) as body:
+        host.call("provision", request, body=body, on_event=on_event)

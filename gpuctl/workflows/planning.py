@@ -1,0 +1,130 @@
+"""From what a person asks to a plan: jobs, prices, images, the caller's address, all asked for side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from gpuctl.aws.access import caller_cidr
+from gpuctl.aws.account import Account
+from gpuctl.aws.images import find_image
+from gpuctl.aws.inventory import find_resources
+from gpuctl.aws.offers import find_offers
+from gpuctl.core.errors import UsageError
+from gpuctl.core.job import merge_command, run_name_ok
+from gpuctl.core.offers import Wanted, rank
+from gpuctl.core.plan import Plan, lease_ends, new_run_name, shortlist
+from gpuctl.core.profile import Profile
+from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
+
+ROOM_GIB = 25
+LEAST_VOLUME_GIB = 100
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks `launch` for."""
+
+    job: str
+    words: tuple[str, ...] = ()
+    gpu: str | None = None
+    instance_type: str | None = None
+    region: str | None = None
+    max_price_usd_per_hour: Decimal | None = None
+    budget_usd: Decimal | None = None
+    max_hours: Decimal | None = None
+    on_demand: Literal["never", "fallback", "only"] = "never"
+    env: tuple[str, ...] = ()
+    put: tuple[str, ...] = ()
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, the job that it is for, and what is told to the host alone: the environment's values."""
+
+    plan: Plan
+    job: LoadedJob
+    environment: dict[str, str]
+    account: Account
+    in_use: tuple[Any, ...]
+
+
+def plan_launch(request: Request, *, profile: Profile, now: datetime) -> Planned:
+    """Decide everything. Raises what is wrong in the order: usage, credentials, region, names, prices."""
+    loaded = find_job(request.job)
+    command = merge_command(loaded.job.command, request.words)
+    environment = chosen_environment(request.env, os.environ)
+    uploads = (*loaded.uploads, *put_uploads(request.put))
+    run = request.name or new_run_name(loaded.job.name)
+    if not run_name_ok(run):
+        raise UsageError(f"--name {run!r} will not do", "use a-z, 0-9 and -, beginning with a letter, at most 48")
+    account = Account(profile, request.region)
+    wanted = Wanted(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
+    owner, in_use, offers, cidr = _side_by_side(
+        account.owner,
+        lambda: find_resources(account, run=run),
+        lambda: find_offers(account, wanted),
+        lambda: caller_cidr(profile),
+    )
+    ranked = rank(offers, wanted)
+    image = find_image(account, ranked[0].instance_type.architecture)
+    choices = shortlist(ranked)
+    ends = lease_ends(
+        now,
+        max_hours=request.max_hours,
+        budget_usd=request.budget_usd,
+        price_usd_per_hour=max(c.price_usd_per_hour for c in choices),
+    )
+    plan = Plan(
+        run=run,
+        job=loaded.job.name,
+        cloud=profile.name,
+        region=account.region,
+        region_source=account.region_source,
+        owner=owner,
+        command=command,
+        requirements=loaded.requirements,
+        uploads=uploads,
+        environment_names=tuple(sorted(environment)),
+        outputs=loaded.job.outputs,
+        checkpoints=loaded.job.checkpoints,
+        pattern=loaded.job.pattern,
+        choices=choices,
+        image_id=image.image_id,
+        image_name=image.name,
+        login_user=profile.login_user,
+        root_device=image.root_device,
+        volume_gib=max(LEAST_VOLUME_GIB, image.root_gib + ROOM_GIB),
+        caller_cidr=cidr,
+        max_price_usd_per_hour=request.max_price_usd_per_hour,
+        lease_ends=ends,
+    )
+    return Planned(plan, loaded, environment, account, tuple(in_use))
+
+
+def chosen_environment(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """`--env K=V`, or `--env K` for this shell's own value."""
+    chosen = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name.isidentifier():
+            raise UsageError(
+                f"--env {word!r}: {name!r} is not a variable's name", "write --env NAME=VALUE or --env NAME"
+            )
+        if not equals and name not in environment:
+            raise UsageError(f"--env {name}: this shell has no such variable", f"write --env {name}=VALUE")
+        chosen[name] = value if equals else environment[name]
+    return chosen
+
+
+def _side_by_side(*questions: Callable[[], Any]) -> list[Any]:
+    """Ask all at once; the answers in order, so that the first question's error is the one that is told."""
+    with ThreadPoolExecutor(max_workers=len(questions), thread_name_prefix="plan") as pool:
+        futures = [pool.submit(question) for question in questions]
+        return [future.result() for future in futures]
