@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from gpuctl.core.errors import JobError
 from gpuctl.core.loss_styles import job_style
+from gpuctl.core.text import safe
 
 tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -124,7 +125,7 @@ class _Table:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
                 hint = f"did you mean `{self._prefix}{near[0]}`?" if near else f"there are {', '.join(keys)}"
-                raise JobError(f"{self._source}: unknown key `{self._prefix}{key}`", hint)
+                raise JobError(f"{self._source}: unknown key `{self._prefix}{safe(key)}`", hint)
 
     def table(self, key: str) -> _Table:
         """The table under `key`, an empty one where there is none."""

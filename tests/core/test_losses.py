@@ -1,0 +1,226 @@
+"""Losses are found in what programs really print, and nowhere else."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuctl.core.errors import JobError
+from gpuctl.core.losses import MATCH_LIMIT, LossReader, Marked
+from gpuctl.core.metrics import Point
+
+CAPTURED = Path(__file__).with_name("captured")
+
+
+def read(data: bytes, *, pattern: str | None = None) -> list[Marked]:
+    """All lines of a whole log."""
+    reader = LossReader(pattern)
+    return reader.feed(data) + reader.finish()
+
+
+def points(data: bytes, *, pattern: str | None = None) -> list[Point]:
+    """All points of a whole log."""
+    return [point for line in read(data, pattern=pattern) for point in line.points]
+
+
+def captured(name: str) -> list[Point]:
+    """All points of a captured log."""
+    return points((CAPTURED / name).read_bytes())
+
+
+def test_nanogpt() -> None:
+    """nanoGPT's evaluations give train and validation losses, its other lines train losses, with their steps."""
+    found = captured("nanogpt.txt")
+    assert len(found) == 3 * 2 + 21
+    assert found[:3] == [
+        Point(0, None, "train", 4.1725),
+        Point(0, None, "val", 4.1783),
+        Point(0, None, "train", 4.1838),
+    ]
+    assert [p for p in found if p.split == "val"][-1] == Point(20, None, "val", 4.0948)
+
+
+def test_nanogpt_with_dates() -> None:
+    """A date before each line does not hide the losses, and NaN is told as NaN."""
+    found = captured("nanogpt_dated.txt")
+    assert found[0] == Point(2990, None, "train", 3.8853)
+    assert found[2] == Point(3000, None, "val", 4.0427)
+    assert found[-1] == Point(3020, None, "train", None, "nan")
+
+
+@pytest.mark.parametrize("name", ["nanogpt_nan.txt", "mnist_nan.txt"])
+def test_losses_that_are_not_numbers(name: str) -> None:
+    """A training that broke shows it: the losses from there on are null, and say nan."""
+    found = captured(name)
+    assert found[-1].loss is None
+    assert found[-1].nonfinite == "nan"
+    assert found[0].loss is not None
+
+
+def test_char_rnn() -> None:
+    """Karpathy's char-rnn: train losses with step and epoch, the validation loss from the checkpoint's name."""
+    found = captured("char_rnn_lua.txt")
+    assert found[0] == Point(3297, 49.955, "train", 1.49928484)
+    assert found[3] == Point(None, 50.0, "val", 2.0510)
+    assert found[4] == Point(3300, 50.0, "train", 1.46940195)
+    assert len(found) == 5
+    assert [p.step for p in captured("char_rnn_lua_start.txt")] == [1, 2, 3, 4, 5]
+
+
+def test_mnist() -> None:
+    """PyTorch's mnist: batches as parts of an epoch, and the test set's loss after each epoch, as test."""
+    found = captured("mnist.txt")
+    assert found[1] == Point(None, 0.16, "train", 1.510582)
+    assert [p for p in found if p.split == "test"] == [
+        Point(None, 1.0, "test", 0.1987),
+        Point(None, 2.0, "test", 0.1413),
+    ]
+    assert len(found) == 16
+
+
+def test_the_packaged_jobs() -> None:
+    """What jobs/common prints, one split or several a line, with more after it."""
+    log = (
+        b"step 120  epoch 0.40  train loss 1.9312  val loss 1.9800  rate 0.002\n"
+        b"step 130  epoch 0.43  train loss 1.9000\n"
+        b"step 140  epoch 0.46  val loss nan\n"
+        b"step 500  epoch 1.66  test loss 1.4870  accuracy 0.98\n"
+    )
+    assert points(log) == [
+        Point(120, 0.40, "train", 1.9312),
+        Point(120, 0.40, "val", 1.98),
+        Point(130, 0.43, "train", 1.9),
+        Point(140, 0.46, "val", None, "nan"),
+        Point(500, 1.66, "test", 1.487),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"The loss of such a lord includes all harm.",
+        b"and so: step 250: train loss 1.9, val loss 2.0",
+        b"iter 250: loss of hope, time enough",
+        b"loss 1.93",
+        b"train loss: 1.2",
+        b"step 1  epoch 2  loss of all  ",
+        b"Test set: Average loss: great, Accuracy: none",
+    ],
+)
+def test_the_word_loss_alone_gives_nothing(line: bytes) -> None:
+    """A line that only speaks of loss is no point."""
+    assert points(line + b"\n") == []
+
+
+def test_a_sample_of_shakespeare_gives_nothing() -> None:
+    """Shakespeare's losses are not the network's."""
+    assert captured("tinyshakespeare.txt") == []
+
+
+def test_a_split_keeps_its_source() -> None:
+    """Once one style has given a split's losses, another style that turns up later gives none of them."""
+    log = (CAPTURED / "nanogpt.txt").read_bytes() + (CAPTURED / "mnist.txt").read_bytes()
+    found = points(log)
+    assert {p.split for p in found} == {"train", "val", "test"}
+    assert [p for p in found if p.split == "train"] == [p for p in captured("nanogpt.txt") if p.split == "train"]
+
+
+def test_the_losses_are_marked_where_they_stand() -> None:
+    """A line says where in its shown text the losses are."""
+    (line,) = read(b"\x1b[32mstep 250: train loss 1.9312, val loss 1.9800\x1b[0m\n")
+    assert line.text == "step 250: train loss 1.9312, val loss 1.9800"
+    assert [line.text[start:end] for start, end in line.spans] == ["1.9312", "1.9800"]
+
+
+def test_a_jobs_own_pattern() -> None:
+    """The pattern of job.toml is looked for anywhere in a line, and nothing else is."""
+    pattern = r"\[(?P<step>[\d,]+)\] (?P<split>\w+) L=(?P<loss>\S+)"
+    log = (
+        b"> [1,200] valid L=0.5 ok\n> [1,300] training L=inf\nstep 250: train loss 1.9, val loss 2.0\n> [1] other L=1\n"
+    )
+    assert points(log, pattern=pattern) == [Point(1200, None, "val", 0.5), Point(1300, None, "train", None, "inf")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(", "not a regular expression"),
+        (r"loss (\d+)", "no group for a loss"),
+        (r"(?P<los>\d+)", "did you mean loss"),
+        (r"(?P<loss>\d+) (?P<zebra>\d)", "there are step, epoch"),
+    ],
+)
+def test_a_wrong_pattern_is_refused(pattern: str, says: str) -> None:
+    """A pattern that can give nothing is an error at once, not a run without losses."""
+    with pytest.raises(JobError, match=says):
+        LossReader(pattern)
+
+
+def test_progress_bars() -> None:
+    """What ends in a carriage return is written over; the bar's last state is a line."""
+    lines = read(b"\r 10%|#  | loss\r 50%|## |\r100%|###|\nnext\r\nend\r")
+    assert [(line.text, line.transient) for line in lines] == [
+        (" 10%|#  | loss", True),
+        (" 50%|## |", True),
+        ("100%|###|", False),
+        ("next", True),
+        ("next", False),
+        ("end", True),
+        ("end", False),
+    ]
+
+
+def test_a_loss_before_a_carriage_return_counts_once() -> None:
+    """Lines that end in \\r\\n give each loss once."""
+    assert points(b"step 1: train loss 2.0, val loss 3.0\r\n") == [
+        Point(1, None, "train", 2.0),
+        Point(1, None, "val", 3.0),
+    ]
+
+
+def test_a_line_of_a_megabyte() -> None:
+    """A huge line is kept in little memory: its beginning, its end, and how much is missing."""
+    (line, after) = read(b"begin" + b"x" * 1_000_000 + b"end\nstep 1: train loss 2.0, val loss 3.0\n")
+    assert line.text.startswith("beginxxx")
+    assert line.text.endswith("xxxend")
+    assert "994,888 bytes" in line.text
+    assert len(line.text) < 6000
+    assert len(after.points) == 2
+
+
+def test_a_long_line_is_not_searched() -> None:
+    """Past a thousand characters no pattern is tried, so that none can take for ever."""
+    assert points(b"loss 1 " + b"x" * MATCH_LIMIT, pattern=r"loss (?P<loss>\d)") == []
+    assert len(points(b"loss 1 " + b"x" * 900, pattern=r"loss (?P<loss>\d)")) == 1
+
+
+_PIECES = st.lists(
+    st.one_of(
+        st.binary(max_size=20),
+        st.sampled_from(
+            [
+                b"step 250: train loss 1.9, val loss nan\n",
+                b"iter 1: loss 2, time 1ms\r",
+                b"\r\n",
+                b"\r\r\n",
+                b"Train Epoch: 1 [0/60000 (0%)]\tLoss: 2.329474\n",
+                b"x" * 3000,
+                "é…\u202e".encode(),
+            ]
+        ),
+    )
+)
+
+
+@given(pieces=_PIECES, cuts=st.lists(st.integers(0, 12_000)))
+def test_how_the_bytes_are_cut_changes_nothing(pieces: list[bytes], cuts: list[int]) -> None:
+    """Any bytes, in any pieces, give the lines and points that they give as a whole."""
+    data = b"".join(pieces)
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    reader = LossReader()
+    lines = [line for a, b in pairwise(places) for line in reader.feed(data[a:b])]
+    assert lines + reader.finish() == read(data)
