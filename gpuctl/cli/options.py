@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
     runs = places().runs
@@ -32,7 +32,7 @@ def _complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str)
 
 def run_argument(function: F) -> F:
     """The RUN that a command is about."""
-    return click.argument("run", metavar="RUN", shell_complete=_complete_run)(function)
+    return click.argument("run", metavar="RUN", shell_complete=complete_run)(function)
 
 
 def cloud_options(function: F) -> F:

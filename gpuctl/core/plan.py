@@ -5,6 +5,7 @@ A plan is a value: it can be printed, compared, stored in `run.json` and tested 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -160,7 +161,7 @@ def lease_ends(
 
 def new_run_name(job: str) -> str:
     """A run's id: the job's name and four letters that are hard to confuse (`char-rnn-k3f9`)."""
-    stem = job.lower().replace("_", "-").strip("-")[:40]
+    stem = re.sub(r"[^a-z0-9]+", "-", job.lower()).strip("-")[:40].strip("-") or "run"
     return f"{stem}-{''.join(secrets.choice(_ID_LETTERS) for _ in range(4))}"
 
 

@@ -16,7 +16,7 @@ from gpuctl.core.errors import HostError, NotFound
 from gpuctl.core.hosts import Instance
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
-from gpuctl.state.runs import all_run_folders, run_folder
+from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.follow import Follower, note_state
 from gpuctl.workflows.hosts import OpenRun, connect
 from gpuctl.workflows.pull import Brought, destination_of, pull_from
@@ -42,9 +42,10 @@ class WentDown:
 
 
 def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[OpenRun, ...]:
-    """Every run of the caller's own that left anything in the account."""
+    """Every run of the caller's own that left anything in the account, or that this laptop believes to be up."""
     account = Account(profile, region)
     names = {r.run for r in find_resources(account, owner=account.owner()) if r.run}
+    names.update(_believed_up(places, profile, account.region))
     return tuple(OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
 
 
@@ -66,20 +67,26 @@ def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Rep
     left = [resource for run in runs for resource in find_resources(run.account, run=run.name)]
     if not left:
         for run in runs:
-            if run.folder.exists():
-                run.folder.note(down=True)
-                run.folder.forget_keys()
+            _forget(run.folder)
     return WentDown(tuple(removed), tuple(left), tuple(brought))
 
 
-def forgotten(places: Places, profile: Profile) -> list[str]:
-    """Runs that this laptop believes to be up, by name, whatever the account says: `down --all` looks at these too."""
-    names = []
-    for folder in all_run_folders(places.runs):
-        record = folder.read()
-        if record.plan.cloud == profile.name and not folder.progress().down:
-            names.append(folder.name)
-    return names
+def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
+    """Runs that this laptop believes to be up, by name, whatever the account says."""
+    folders = [folder for folder in all_run_folders(places.runs) if not folder.progress().down]
+    plans = [folder.read().plan for folder in folders]
+    return [plan.run for plan in plans if (plan.cloud, plan.region) == (profile.name, region)]
+
+
+def _forget(folder: RunFolder) -> None:
+    """What a laptop keeps of a run that is gone: what was seen of its training, no keys; of a half-made one nothing."""
+    if not folder.exists():
+        return
+    if not folder.progress().started:
+        folder.remove()
+        return
+    folder.note(down=True)
+    folder.forget_keys()
 
 
 def _by_account(runs: Sequence[OpenRun], found: dict[str, list[Resource]]) -> list[tuple[Account, list[Resource]]]:

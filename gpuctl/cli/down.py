@@ -1,0 +1,69 @@
+"""`gpuctl down`: outputs home, then everything of the run gone, and AWS asked again."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gpuctl.cli.options import (
+    agreed,
+    chosen_cloud,
+    cloud_options,
+    complete_run,
+    json_option,
+    now,
+    open_run_of,
+    print_json,
+    profile_of,
+    yes_option,
+)
+from gpuctl.core.errors import GpuctlError, UsageError
+
+
+@click.command("down")
+@cloud_options
+@click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=complete_run)
+@click.option("--all", "everything", is_flag=True, help="Every run of your own in the account.")
+@click.option("--discard", is_flag=True, help="Do not bring outputs home; what is not home is lost.")
+@yes_option
+@json_option
+def command(
+    runs: tuple[str, ...],
+    everything: bool,
+    discard: bool,
+    yes: bool,
+    as_json: bool,
+    cloud: str | None,
+    region: str | None,
+) -> None:
+    """Bring home what is not home, remove everything that is tagged with the run, and verify that it is gone."""
+    from gpuctl.cli.pull import tell
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.down import down, runs_of_mine
+
+    if bool(runs) == everything:
+        raise UsageError("down wants either runs by name or --all", "`gpuctl ls` shows the runs")
+    if everything:
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("down --all cannot ask here", "say -y")
+        profile, here = profile_of(cloud)
+        opened = runs_of_mine(profile, places=here, region=region)
+    else:
+        opened = tuple(open_run_of(name, chosen_cloud(cloud), region) for name in dict.fromkeys(runs))
+    names = ", ".join(run.name for run in opened)
+    if opened and not agreed(f"Take down {names}?", yes=yes):
+        raise click.Abort
+    with Phases() as phases:
+        went = down(opened, discard=discard, now=now(), reporter=phases)
+    for brought in went.brought:
+        tell(brought)
+    if as_json:
+        print_json(went.to_json())
+    else:
+        for resource in went.removed:
+            click.echo(f"removed {resource.kind} {resource.id}")
+        click.echo(f"{names or 'no run'}: nothing is left" if not went.left else f"{len(went.left)} things are left")
+    if went.left:
+        left = ", ".join(f"{r.kind} {r.id}" for r in went.left)
+        raise GpuctlError(f"AWS still tells of {left}", "run `gpuctl down` again in a minute")
