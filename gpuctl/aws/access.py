@@ -1,0 +1,213 @@
+"""Who may reach a run's hosts: the caller's own address, the hosts of the same run, and nobody else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+from gpuctl.aws.account import Account, is_loopback
+from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.aws.parallel import NotYet, until
+from gpuctl.core.errors import CloudError
+from gpuctl.core.profile import Profile
+from gpuctl.core.tags import RUN, RunTags
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, SecurityGroupTypeDef
+
+SSH_PORT = 22
+_ADDRESS_LIMIT = 64
+"""Longer than any address: more than this is not one."""
+_ADDRESS_TIMEOUT_S = 10
+_SETTLE_S = 20
+
+
+@dataclass(frozen=True)
+class Network:
+    """The region's default network: one subnet in each zone."""
+
+    vpc_id: str
+    subnets: Mapping[str, str]
+
+
+def caller_cidr(profile: Profile) -> str:
+    """The caller's own address as `/32` or `/128`, as the cloud's service for that sees it. Raises CloudError."""
+    url = profile.caller_address_url
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise CloudError(f"{url} is not a web address")
+    loopback = is_loopback(url)
+    opener = build_opener(ProxyHandler({})) if loopback else build_opener()
+    try:
+        with opener.open(url, timeout=_ADDRESS_TIMEOUT_S) as answer:
+            raw: bytes = answer.read(_ADDRESS_LIMIT + 1)
+    except (OSError, URLError, HTTPException) as error:
+        raise CloudError(f"{url} did not say what this machine's address is: {error}", "check the network") from error
+    return parse_address(raw, loopback=loopback, source=url)
+
+
+def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
+    """An address from a stranger, as a CIDR block of that one address. Raises CloudError for anything else.
+
+    It must be one that can be a caller's: public, or of this machine where the cloud is on this machine too.
+    """
+    try:
+        text = raw.decode("ascii").strip()
+        address: IPv4Address | IPv6Address = ip_address(text)
+    except ValueError:
+        raise CloudError(f"{source} did not answer with an address", "is there a sign-in page in between?") from None
+    if isinstance(address, IPv6Address):
+        if "%" in text:
+            raise CloudError(f"{source} answered with an address of one link, {address}")
+        address = address.ipv4_mapped or address
+    fits = address.is_loopback if loopback else address.is_global and not address.is_multicast
+    if not fits:
+        raise CloudError(f"{source} answered with {address}, which cannot be this machine's public address")
+    return f"{address}/{address.max_prefixlen}"
+
+
+def default_network(account: Account) -> Network:
+    """The default VPC and its subnets. Raises CloudError where the account has none in the region."""
+    with aws_errors("look for the default network"):
+        pages = account.client("ec2").get_paginator("describe_subnets")
+        filters: Any = [
+            {"Name": "default-for-az", "Values": ["true"]},
+            {"Name": "state", "Values": ["available"]},
+        ]
+        found = [subnet for page in pages.paginate(Filters=filters) for subnet in page["Subnets"]]
+    if not found:
+        raise CloudError(
+            f"the account has no default VPC with subnets in {account.region}",
+            f"make one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
+        )
+    subnets = {subnet["AvailabilityZone"]: subnet["SubnetId"] for subnet in found}
+    return Network(found[0]["VpcId"], dict(sorted(subnets.items())))
+
+
+def open_access(
+    account: Account, tags: RunTags, cidr: str, *, vpc: str, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """The id of the run's security group, made where there is none: SSH from `cidr`, anything among its members."""
+    ec2 = account.client("ec2")
+    name = f"gpuctl-{tags.run}"
+    pairs: Any = [{"Key": key, "Value": value} for key, value in tags.as_dict().items()]
+    with aws_errors(f"create the security group {name}"):
+        try:
+            group_id = ec2.create_security_group(
+                GroupName=name,
+                Description=f"gpuctl run {tags.run}: its caller, and its hosts among themselves",
+                VpcId=vpc,
+                TagSpecifications=[{"ResourceType": "security-group", "Tags": pairs}],
+            )["GroupId"]
+        except ec2.exceptions.ClientError as error:
+            if classify(code_of(error)) is not Means.ALREADY:
+                raise
+            group_id = _existing(account, name, run=tags.run, vpc=vpc)
+    set_caller(account, group_id, cidr, sleep=sleep)
+    return group_id
+
+
+def set_caller(account: Account, group_id: str, cidr: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Make the group's rules exactly these: SSH from `cidr`, anything among its members.
+
+    What is missing is added before what is too much is revoked, so that a connection in use is not cut. Each rule goes
+    by itself, as the group really holds it: EC2 refuses a list of rules whole for one that is already there.
+    """
+    wanted = [_ssh_from(cidr), _members(group_id)]
+    with aws_errors(f"set who may reach {group_id}"):
+        held = _rules(_settled(account, group_id, sleep))
+        for rule in wanted:
+            if _key(rule) not in {_key(other) for other in held}:
+                _authorize(account, group_id, rule)
+        for rule in held:
+            if _key(rule) not in {_key(other) for other in wanted}:
+                _revoke(account, group_id, rule)
+
+
+def _existing(account: Account, name: str, *, run: str, vpc: str) -> str:
+    filters: Any = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
+    found = account.client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
+    for group in found:
+        if {tag["Key"]: tag["Value"] for tag in group.get("Tags", [])}.get(RUN) == run:
+            return group["GroupId"]
+    raise CloudError(
+        f"there is a security group {name} that does not belong to run {run}", "give the run another --name"
+    )
+
+
+def _settled(account: Account, group_id: str, sleep: Callable[[float], None]) -> SecurityGroupTypeDef:
+    """The group, once EC2 knows it everywhere: for a moment, a new one may not be found."""
+    ec2 = account.client("ec2")
+
+    def look() -> SecurityGroupTypeDef:
+        try:
+            return ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
+        except ec2.exceptions.ClientError as error:
+            if classify(code_of(error)) is Means.GONE:
+                raise NotYet from error
+            raise
+
+    try:
+        return until(look, deadline=time.monotonic() + _SETTLE_S, sleep=sleep)
+    except NotYet as error:
+        raise CloudError(f"the security group {group_id} is gone", "launch again, or `gpuctl down` the run") from error
+
+
+def _authorize(account: Account, group_id: str, rule: IpPermissionTypeDef) -> None:
+    ec2 = account.client("ec2")
+    try:
+        ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[rule])
+    except ec2.exceptions.ClientError as error:
+        if classify(code_of(error)) is not Means.ALREADY:
+            raise
+
+
+def _revoke(account: Account, group_id: str, rule: IpPermissionTypeDef) -> None:
+    ec2 = account.client("ec2")
+    try:
+        ec2.revoke_security_group_ingress(GroupId=group_id, IpPermissions=[rule])
+    except ec2.exceptions.ClientError as error:
+        if classify(code_of(error)) is not Means.GONE:
+            raise
+
+
+def _ssh_from(cidr: str) -> IpPermissionTypeDef:
+    rule: IpPermissionTypeDef = {"IpProtocol": "tcp", "FromPort": SSH_PORT, "ToPort": SSH_PORT}
+    described = "the caller of this run"
+    if ":" in cidr:
+        return {**rule, "Ipv6Ranges": [{"CidrIpv6": cidr, "Description": described}]}
+    return {**rule, "IpRanges": [{"CidrIp": cidr, "Description": described}]}
+
+
+def _members(group_id: str) -> IpPermissionTypeDef:
+    return {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group_id}]}
+
+
+def _rules(group: Any) -> list[Any]:
+    """What the group holds, one source a rule: EC2 tells several sources of the same ports together."""
+    rules: list[Any] = []
+    for held in group.get("IpPermissions", []):
+        ports = {key: held[key] for key in ("IpProtocol", "FromPort", "ToPort") if key in held}
+        for sources in ("IpRanges", "Ipv6Ranges", "PrefixListIds", "UserIdGroupPairs"):
+            rules += [{**ports, sources: [source]} for source in held.get(sources, [])]
+    return rules
+
+
+def _key(rule: Any) -> tuple[Any, ...]:
+    """What makes two rules the same for EC2: ports and source, not the description."""
+    for sources, name in (
+        ("IpRanges", "CidrIp"),
+        ("Ipv6Ranges", "CidrIpv6"),
+        ("PrefixListIds", "PrefixListId"),
+        ("UserIdGroupPairs", "GroupId"),
+    ):
+        if rule.get(sources):
+            ports = (None, None) if rule["IpProtocol"] == "-1" else (rule.get("FromPort"), rule.get("ToPort"))
+            return (rule["IpProtocol"], *ports, sources, rule[sources][0].get(name))
+    return (rule["IpProtocol"],)

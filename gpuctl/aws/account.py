@@ -1,0 +1,169 @@
+"""An AWS account in one region: who asks, where, and the clients to ask with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from difflib import get_close_matches
+from functools import cached_property
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Literal, overload
+from urllib.parse import urlsplit
+
+from gpuctl import __version__
+from gpuctl.aws.errors import aws_errors
+from gpuctl.core.errors import NotAllowed, UsageError
+from gpuctl.core.profile import Profile
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ssm import SSMClient
+    from mypy_boto3_sts import STSClient
+
+LAST_RESORT_REGION = "us-east-1"
+ATTEMPTS = 3
+"""A call and two retries: botocore retries an InsufficientInstanceCapacity too, which no retry cures soon."""
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+"""CreateFleet answers when its instances are there."""
+_TAG_LIMIT = 256
+
+
+class Account:
+    """Where calls go and as whom. Nothing is read or asked before it is needed; safe to share between threads."""
+
+    def __init__(self, profile: Profile, region: str | None = None) -> None:
+        self.profile = profile
+        self._asked_region = region
+        self._clients: dict[tuple[str, str | None], Any] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def region(self) -> str:
+        """The region: `--region`, else AWS's own variables and configuration, else the cloud's default."""
+        return self._region_and_source[0]
+
+    @property
+    def region_source(self) -> str:
+        """Where the region comes from: `--region`, a variable's name, `~/.aws/config` or `default`."""
+        return self._region_and_source[1]
+
+    @overload
+    def client(self, service: Literal["ec2"]) -> EC2Client: ...
+    @overload
+    def client(self, service: Literal["ssm"]) -> SSMClient: ...
+    @overload
+    def client(self, service: Literal["sts"]) -> STSClient: ...
+    @overload
+    def client(self, service: Literal["pricing"], *, region: str) -> Any: ...
+    def client(self, service: str, *, region: str | None = None) -> Any:
+        """The service's client. Raises NotAllowed without credentials, UsageError for a region that is none."""
+        with self._lock:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = self._new_client(service, region)
+            return self._clients[service, region]
+
+    def owner(self) -> str:
+        """Who asks, as a tag's value that stays the same from one day to the next. Raises NotAllowed."""
+        with aws_errors("ask AWS who you are"):
+            return owner_of(self.client("sts").get_caller_identity()["Arn"])
+
+    @cached_property
+    def _session(self) -> Session:
+        import boto3
+        from botocore.session import get_session
+
+        fixed = self.profile.access_key_id is not None
+        with self._lock, aws_errors("read AWS's configuration"):
+            # A cloud that brings its credentials must not stumble over an AWS_PROFILE meant for another.
+            core = get_session({"profile": (None, None, None, None)} if fixed else None)
+            return boto3.Session(
+                botocore_session=core,
+                aws_access_key_id=self.profile.access_key_id,
+                aws_secret_access_key=self.profile.secret_access_key,
+                region_name=self._asked_region,
+            )
+
+    @cached_property
+    def _region_and_source(self) -> tuple[str, str]:
+        """The variables first: botocore knows AWS_DEFAULT_REGION, and not AWS_REGION, which AWS's other tools read."""
+        asked = [(self._asked_region, "--region")]
+        asked += [(os.environ.get(name), name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
+        for region, source in asked:
+            if region:
+                return region, source
+        with aws_errors("read AWS's configuration"):
+            configured = self._session.region_name
+        if configured:
+            return configured, os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
+        return self.profile.default_region or LAST_RESORT_REGION, "default"
+
+    def _new_client(self, service: str, region: str | None) -> Any:
+        from botocore.config import Config
+
+        session = self._session
+        with aws_errors("read the AWS credentials"):
+            if session.get_credentials() is None:
+                raise NotAllowed(
+                    "there are no AWS credentials",
+                    "sign in with `aws sso login`, or give them with `aws configure` or AWS_ACCESS_KEY_ID; "
+                    "or try --cloud local, which needs none",
+                )
+        self._check_region(session)
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            user_agent_extra=f"gpuctl/{__version__}",
+            max_pool_connections=20,
+            proxies={} if is_loopback(self.profile.endpoint_url) else None,
+        )
+        with aws_errors(f"reach AWS's {service}"):
+            return session.client(
+                service,  # type: ignore[call-overload]  # a name that the overloads above allow
+                region_name=region or self.region,
+                endpoint_url=self.profile.endpoint_url,
+                config=config,
+            )
+
+    def _check_region(self, session: Session) -> None:
+        known = [
+            name
+            for partition in session.get_available_partitions()
+            for name in session.get_available_regions("ec2", partition_name=partition)
+        ]
+        if self.region in known:
+            return
+        near = get_close_matches(self.region.lower(), known, n=3, cutoff=0.6)
+        hint = f"near it: {', '.join(near)}" if near else f"for example {LAST_RESORT_REGION}, eu-west-1, us-west-2"
+        raise UsageError(f"there is no AWS region {self.region!r} (from {self.region_source})", hint)
+
+
+def owner_of(arn: str) -> str:
+    """A caller's ARN as a tag's value: `123456789012:user/alice`, `123456789012:role/Admin`.
+
+    The session's name is dropped from an assumed role, where programs make it up anew each time; but from IAM Identity
+    Center's roles, which whole teams share and where it is the person's own name.
+    """
+    _, _, _, _, account, who = arn.split(":", 5)
+    kind, _, rest = who.partition("/")
+    if kind == "assumed-role":
+        role, _, session = rest.partition("/")
+        who = f"role/{role}/{session}" if role.startswith("AWSReservedSSO_") else f"role/{role}"
+    owner = re.sub(r"[^\w +\-=.:/@]", "_", f"{account}:{who}", flags=re.ASCII)
+    if len(owner) <= _TAG_LIMIT:
+        return owner
+    digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
+    return f"{owner[: _TAG_LIMIT - 17]}-{digest}"
+
+
+def is_loopback(url: str | None) -> bool:
+    """True for the address of a server on this machine."""
+    host = urlsplit(url or "").hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,251 @@
+"""AWS's errors, classified once by what they let the caller do, and told in one line.
+
+Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html (EC2) and
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonErrors.html (all services).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
+
+from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity, NotAllowed
+from gpuctl.core.text import safe, shorten
+
+
+class Means(Enum):
+    """What an error lets the caller do."""
+
+    ANOTHER_OFFER = auto()
+    ANOTHER_REGION_OR_USER = auto()
+    WAIT = auto()
+    GONE = auto()
+    NOT_ALLOWED = auto()
+    ALREADY = auto()
+    OTHER = auto()
+
+
+NO_SPOT_ROLE = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
+DRY_RUN = "DryRunOperation"
+
+_TABLE: dict[Means, frozenset[str]] = {
+    Means.ANOTHER_OFFER: frozenset(
+        {
+            "InsufficientCapacity",
+            "InsufficientFreeAddressesInSubnet",
+            "InsufficientHostCapacity",
+            "InsufficientInstanceCapacity",
+            "InsufficientReservedInstanceCapacity",
+            "InvalidFleetConfiguration",  # a fleet's pool: "instance type not supported in the Availability Zone"
+            "SpotInstanceTermination",  # an instance's StateReason
+            "SpotMaxPriceTooLow",
+            "UnfulfillableCapacity",
+            "Unsupported",
+            "UnsupportedOperation",
+            "VolumeTypeNotAvailableInZone",
+        }
+    ),
+    Means.ANOTHER_REGION_OR_USER: frozenset(
+        {
+            "AddressLimitExceeded",
+            "FleetLimitExceeded",
+            "InstanceLimitExceeded",
+            "MaxIOPSLimitExceeded",
+            "MaxSpotFleetRequestCountExceeded",
+            "MaxSpotInstanceCountExceeded",
+            "NetworkInterfaceLimitExceeded",
+            "PendingVerification",
+            "ResourceCountExceeded",
+            "ResourceLimitExceeded",
+            "SecurityGroupLimitExceeded",
+            "SpotInstanceCountExceeded",
+            "VcpuLimitExceeded",
+            "VolumeLimitExceeded",
+        }
+    ),
+    Means.WAIT: frozenset(
+        {
+            "ConcurrentTagAccess",
+            "DependencyViolation",
+            "EC2ThrottledException",
+            "IncorrectInstanceState",
+            "IncorrectState",
+            "InternalError",
+            "InternalFailure",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "RequestTimeout",
+            "ServerInternal",
+            "ServiceUnavailable",
+            "SlowDown",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+            "Unavailable",
+            "VolumeInUse",
+        }
+    ),
+    Means.GONE: frozenset({"InvalidAMIID.Unavailable", "ParameterNotFound"}),
+    Means.NOT_ALLOWED: frozenset(
+        {
+            "AccessDenied",
+            "AccessDeniedException",
+            "Blocked",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "IncompleteSignature",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "NotAuthorized",
+            "OperationNotPermitted",
+            "OptInRequired",
+            "RequestExpired",
+            "SignatureDoesNotMatch",
+            "UnauthorizedOperation",
+            "UnrecognizedClientException",
+        }
+    ),
+    Means.ALREADY: frozenset({"EntityAlreadyExists", "IdempotentInstanceTerminated", "RulesPerSecurityGroupDuplicate"}),
+}
+_MEANS = {code: means for means, codes in _TABLE.items() for code in codes}
+_ENDINGS = (
+    (r"\.(NotFound|NotFoundException|Unknown)$", Means.GONE),
+    (r"\.(Duplicate|AlreadyExistsException|AlreadyExists)$", Means.ALREADY),
+    (r"\.InUse$", Means.WAIT),
+    (r"^AuthFailure(\.|$)", Means.NOT_ALLOWED),
+)
+
+_SIGN_IN = "sign in with `aws sso login`, or give credentials with `aws configure` or AWS_ACCESS_KEY_ID"
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException"})
+_BAD_KEY = frozenset(
+    {
+        "AuthFailure",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_MESSAGE_WIDTH = 400
+_MAKE_SPOT_ROLE = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
+
+
+def classify(code: str) -> Means:
+    """What an error code lets the caller do. An instance's StateReason (`Server.…`, `Client.…`) reads the same."""
+    code = re.sub(r"^(Server|Client)\.", "", code)
+    if code in _MEANS:
+        return _MEANS[code]
+    return next((means for pattern, means in _ENDINGS if re.search(pattern, code)), Means.OTHER)
+
+
+def code_of(error: BaseException) -> str:
+    """The code of an error that AWS answered with (a ClientError), else an empty text."""
+    response = getattr(error, "response", None)
+    details = response.get("Error", {}) if isinstance(response, Mapping) else {}
+    return str(details.get("Code", ""))
+
+
+def explain(code: str, message: str, *, doing: str, permission: str = "") -> GpuctlError:
+    """An error that AWS answered with, as one of gpuctl's. `permission` is the operation that was called."""
+    text = _tidy(message) or code
+    means = classify(code)
+    if code == NO_SPOT_ROLE:
+        return NotAllowed(
+            f"could not {doing}: this account has never used spot, and you may not create the role that spot needs",
+            f"have an administrator run `{_MAKE_SPOT_ROLE}` once, or use --on-demand only",
+        )
+    if means is Means.NOT_ALLOWED:
+        return _not_allowed(code, text, doing=doing, permission=permission)
+    said = f"could not {doing}: {text} ({code})"
+    if means is Means.ANOTHER_OFFER:
+        return NoCapacity(said, "try another --gpu, --region or --max-price, --on-demand fallback, or later")
+    if means is Means.ANOTHER_REGION_OR_USER:
+        return NoCapacity(said, "ask AWS for a larger quota (Service Quotas, EC2), or try another --region")
+    if means is Means.WAIT:
+        return CloudError(said, "try again in a moment")
+    return CloudError(said)
+
+
+@contextmanager
+def aws_errors(doing: str) -> Iterator[None]:
+    """Turn what boto3 raises into one of gpuctl's errors. `doing` completes "could not …"."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        message = str(error.response.get("Error", {}).get("Message", ""))
+        raise explain(code_of(error), message, doing=doing, permission=error.operation_name) from error
+    except BotoCoreError as error:
+        raise _without_answer(error, doing) from error
+
+
+def permitted(call: Callable[..., Any], **parameters: Any) -> bool:
+    """Whether a call would be permitted, by its DryRun. Raises what it would fail with for another reason."""
+    from botocore.exceptions import ClientError
+
+    try:
+        call(**parameters, DryRun=True)
+    except ClientError as error:
+        if code_of(error) == DRY_RUN:
+            return True
+        if classify(code_of(error)) is Means.NOT_ALLOWED:
+            return False
+        raise
+    return True
+
+
+def _not_allowed(code: str, text: str, *, doing: str, permission: str) -> NotAllowed:
+    if code in _EXPIRED:
+        return NotAllowed(f"could not {doing}: the AWS credentials have expired", "sign in again, e.g. `aws sso login`")
+    if code == "RequestExpired":
+        return NotAllowed(f"could not {doing}: {text}", "set this machine's clock")
+    if code in _BAD_KEY:
+        step = "check them with `aws sts get-caller-identity`, and that the region is enabled for the account"
+        return NotAllowed(f"could not {doing}: AWS does not accept the credentials ({code})", step)
+    if code in ("Blocked", "OptInRequired"):
+        return NotAllowed(f"could not {doing}: {text} ({code})", "see https://console.aws.amazon.com/support")
+    named = re.search(r"perform: ([\w-]+:\w+)", text)
+    needed = named[1] if named else permission
+    step = f"ask an administrator for the permission {needed}" if needed else "ask an administrator for the permission"
+    return NotAllowed(f"may not {doing}: {text} ({code})", step)
+
+
+def _without_answer(error: Exception, doing: str) -> GpuctlError:
+    from botocore import exceptions as bc
+
+    sign_in = (
+        bc.NoCredentialsError,
+        bc.NoAuthTokenError,
+        bc.PartialCredentialsError,
+        bc.CredentialRetrievalError,
+        bc.TokenRetrievalError,
+        bc.SSOError,
+    )
+    text = _tidy(str(error))
+    if isinstance(error, bc.NoCredentialsError):
+        return NotAllowed("there are no AWS credentials", f"{_SIGN_IN}; or try --cloud local, which needs none")
+    if isinstance(error, sign_in) or type(error).__name__.startswith("Login"):
+        return NotAllowed(f"the AWS credentials cannot be used: {text}", _SIGN_IN)
+    if isinstance(error, bc.ProfileNotFound):
+        return NotAllowed(text, "check AWS_PROFILE and `aws configure list-profiles`")
+    if isinstance(error, (bc.ConfigParseError, bc.ConfigNotFound, bc.InvalidConfigError)):
+        return NotAllowed(f"AWS's configuration cannot be read: {text}", "check ~/.aws/config")
+    if isinstance(error, bc.HTTPClientError):
+        return CloudError(
+            f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again"
+        )
+    return CloudError(f"could not {doing}: {text}")
+
+
+def _tidy(message: str) -> str:
+    """One line, without the ciphertext that some refusals carry (`aws sts decode-authorization-message` reads it)."""
+    message = message.split("Encoded authorization failure message")[0]
+    return shorten(safe(" ".join(message.split())).rstrip(" ."), _MESSAGE_WIDTH)

@@ -1,0 +1,159 @@
+"""Making hosts: the launch template, the fleet's one call, and waiting until its instances run."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpuctl.aws.account import Account
+from gpuctl.aws.errors import Means, aws_errors, classify, code_of, explain
+from gpuctl.aws.instances import as_instance
+from gpuctl.aws.parallel import NotYet, until
+from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity
+from gpuctl.core.hosts import Instance
+from gpuctl.core.tags import RUN
+
+_QUOTA_STEP = "ask AWS for a larger quota (Service Quotas, EC2: spot requests for G, P), or try another --region"
+_CAPACITY_STEP = "try another --gpu, --region or --max-price, --on-demand fallback, or later"
+_NEVER_RUNS = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
+_ZONES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class PoolError:
+    """Why one pool gave no instance."""
+
+    code: str
+    message: str
+    instance_type: str
+    zone: str
+
+
+@dataclass(frozen=True)
+class FleetAnswer:
+    """What CreateFleet answered: instances, and the pools that gave none."""
+
+    fleet_id: str
+    instance_ids: tuple[str, ...]
+    errors: tuple[PoolError, ...]
+
+
+def create_template(account: Account, request: Mapping[str, Any]) -> str:
+    """The id of the launch template of a `gpuctl.core.fleet.template_request`, found where it is there already.
+
+    Its name holds a hash of its content, so one of the same name and run is the same.
+    """
+    ec2 = account.client("ec2")
+    name = request["LaunchTemplateName"]
+    with aws_errors(f"create the launch template {name}"):
+        try:
+            return ec2.create_launch_template(**request)["LaunchTemplate"]["LaunchTemplateId"]
+        except ec2.exceptions.ClientError as error:
+            if classify(code_of(error)) is not Means.ALREADY:
+                raise
+        found = ec2.describe_launch_templates(LaunchTemplateNames=[name])["LaunchTemplates"][0]
+    if _run_of(found.get("Tags", [])) != _run_of(request["TagSpecifications"][0]["Tags"]):
+        raise CloudError(f"there is a launch template {name} that is not this run's", "give the run another --name")
+    return found["LaunchTemplateId"]
+
+
+def create_fleet(account: Account, request: Mapping[str, Any]) -> FleetAnswer:
+    """Make the instances of a `gpuctl.core.fleet.fleet_request`; made again, the same request finds the same ones.
+
+    Raises NoCapacity, NotAllowed or CloudError where there is none, with what each pool said.
+    """
+    with aws_errors("create the fleet"):
+        answer = account.client("ec2").create_fleet(**request)
+    ids = tuple(id_ for made in answer.get("Instances", []) for id_ in made.get("InstanceIds", []))
+    errors = tuple(_pool_error(error) for error in answer.get("Errors", []))
+    if not ids:
+        raise _none_made(errors, request["TargetCapacitySpecification"]["DefaultTargetCapacityType"])
+    return FleetAnswer(answer.get("FleetId", ""), ids, errors)
+
+
+def wait_until_running(
+    account: Account, ids: Sequence[str], *, deadline: float, sleep: Callable[[float], None] = time.sleep
+) -> list[Instance]:
+    """The instances, in the order of `ids`, once all of them run. `deadline` is a time.monotonic().
+
+    Raises NoCapacity or CloudError where one has ended instead, with EC2's reason, or at the deadline.
+    """
+    try:
+        with aws_errors("wait for the instances"):
+            return until(lambda: _all_running(account, ids), deadline=deadline, sleep=sleep)
+    except NotYet as error:
+        raise CloudError(
+            f"{', '.join(ids)}: not running in time ({error})", "try again, or another --region"
+        ) from error
+
+
+def _all_running(account: Account, ids: Sequence[str]) -> list[Instance]:
+    ec2 = account.client("ec2")
+    try:
+        pages = list(ec2.get_paginator("describe_instances").paginate(InstanceIds=list(ids)))
+    except ec2.exceptions.ClientError as error:
+        if classify(code_of(error)) is Means.GONE:
+            raise NotYet("EC2 does not know it yet") from error
+        raise
+    raws = {raw["InstanceId"]: raw for page in pages for held in page["Reservations"] for raw in held["Instances"]}
+    for raw in raws.values():
+        if raw["State"]["Name"] in _NEVER_RUNS:
+            raise _ended(raw)
+    waiting = sorted({raws[id_]["State"]["Name"] if id_ in raws else "unknown" for id_ in ids} - {"running"})
+    if waiting:
+        raise NotYet(", ".join(waiting))
+    return [as_instance(raws[id_]) for id_ in ids]
+
+
+def _ended(raw: Any) -> GpuctlError:
+    reason = raw.get("StateReason", {})
+    code = str(reason.get("Code", ""))
+    said = str(reason.get("Message", "")) or raw["State"]["Name"]
+    return explain(code or "unknown", said, doing=f"run {raw['InstanceId']}, which ended at once")
+
+
+def _pool_error(raw: Any) -> PoolError:
+    override = raw.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
+    return PoolError(
+        code=str(raw.get("ErrorCode", "")),
+        message=str(raw.get("ErrorMessage", "")),
+        instance_type=str(override.get("InstanceType", "")),
+        zone=str(override.get("AvailabilityZone", "")),
+    )
+
+
+def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
+    """Why there is no instance: no permission or a wrong request where every pool says so, else no capacity."""
+    if not errors:
+        return NoCapacity(f"EC2 made no {market} instance and gave no reason", _CAPACITY_STEP)
+    means = {classify(error.code) for error in errors}
+    if not means & {Means.ANOTHER_OFFER, Means.ANOTHER_REGION_OR_USER, Means.WAIT}:
+        first = errors[0]
+        return explain(first.code, first.message, doing="create the fleet", permission="ec2:CreateFleet")
+    step = _QUOTA_STEP if means == {Means.ANOTHER_REGION_OR_USER} else _CAPACITY_STEP
+    return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", step)
+
+
+def _by_reason(errors: Sequence[PoolError]) -> str:
+    """`InsufficientInstanceCapacity (g6.xlarge in us-east-1a, us-east-1b; g5.xlarge in us-east-1a)`."""
+    pools: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for error in errors:
+        zones = pools[error.code or "no reason"][error.instance_type or "any type"]
+        if error.zone and error.zone not in zones:
+            zones.append(error.zone)
+    return ", ".join(
+        f"{code} ({'; '.join(_in_zones(kind, zones) for kind, zones in kinds.items())})"
+        for code, kinds in pools.items()
+    )
+
+
+def _in_zones(kind: str, zones: Sequence[str]) -> str:
+    shown = sorted(zones)[:_ZONES_SHOWN]
+    return f"{kind} in {', '.join(shown)}" if shown else kind
+
+
+def _run_of(tags: Any) -> str | None:
+    return {tag["Key"]: tag["Value"] for tag in tags}.get(RUN)

@@ -1,0 +1,54 @@
+"""The image that hosts boot from: which one, by AWS's public SSM parameter, and what its root disk is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpuctl.aws.account import Account
+from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.core.errors import CloudError, UsageError
+
+
+@dataclass(frozen=True)
+class Image:
+    """A machine image. `root_device` is its root disk's name (`/dev/sda1`), `root_gib` the least size of it."""
+
+    image_id: str
+    name: str
+    architecture: str
+    root_device: str
+    root_gib: int
+
+
+def find_image(account: Account, architecture: str) -> Image:
+    """The cloud's image for `x86_64` or `arm64`. Raises UsageError where it has none, CloudError where it is gone."""
+    parameter = account.profile.image_parameters.get(architecture)
+    if parameter is None:
+        known = ", ".join(sorted(account.profile.image_parameters))
+        raise UsageError(f"there is no image for {architecture}", f"choose an instance type with {known}")
+    ssm = account.client("ssm")
+    with aws_errors("look up the image"):
+        try:
+            image_id = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+        except ssm.exceptions.ClientError as error:
+            if classify(code_of(error)) is not Means.GONE:
+                raise
+            raise CloudError(f"{account.region} has no image {parameter}", "try another --region") from error
+    return _described(account, image_id)
+
+
+def _described(account: Account, image_id: str) -> Image:
+    with aws_errors(f"look at the image {image_id}"):
+        found = account.client("ec2").describe_images(ImageIds=[image_id])["Images"]
+    if not found:
+        raise CloudError(f"the image {image_id} is not in {account.region}", "try another --region")
+    image = found[0]
+    root = image.get("RootDeviceName", "")
+    sizes = [
+        mapping["Ebs"].get("VolumeSize", 0)
+        for mapping in image.get("BlockDeviceMappings", [])
+        if mapping.get("DeviceName") == root and "Ebs" in mapping
+    ]
+    if not sizes:
+        raise CloudError(f"the image {image_id} has no root disk that can be encrypted", "try another --region")
+    return Image(image_id, image.get("Name", image_id), image.get("Architecture", ""), root, sizes[0])

@@ -1,0 +1,118 @@
+"""The two requests that make hosts, as values: what CreateLaunchTemplate and CreateFleet are called with.
+
+Both are plain JSON, so that a run keeps them beside its plan. A call whose answer was lost is made again from what was
+kept: its ClientToken follows from the run, the attempt and the request's own words, so EC2 answers with what it made.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from gpuctl.core.plan import Choice, Plan
+from gpuctl.core.tags import RunTags
+
+USER_DATA_LIMIT = 16 * 1024
+"""In bytes, before base64 (EC2 User Guide, 'Run commands when you launch an EC2 instance')."""
+
+
+def template_request(plan: Plan, *, attempt: int, group_id: str, user_data: str) -> dict[str, Any]:
+    """What CreateLaunchTemplate is called with.
+
+    Volumes and network interfaces are tagged here; the fleet's own call tags the fleet and its instances. The subnet
+    is the fleet's to choose, and the security group then has to be the network interface's. Raises ValueError.
+    """
+    raw = user_data.encode()
+    if len(raw) > USER_DATA_LIMIT:
+        raise ValueError(f"user-data has {len(raw)} bytes, and EC2 takes {USER_DATA_LIMIT}")
+    tags = plan.tags
+    data = {
+        "ImageId": plan.image_id,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "BlockDeviceMappings": [_root_volume(plan.root_device, plan.volume_gib)],
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "AssociatePublicIpAddress": True,
+                "DeleteOnTermination": True,
+                "Groups": [group_id],
+            }
+        ],
+        "UserData": base64.b64encode(raw).decode(),
+        "TagSpecifications": [_tagged("volume", tags), _tagged("network-interface", tags)],
+    }
+    request: dict[str, Any] = {
+        "LaunchTemplateData": data,
+        "TagSpecifications": [_tagged("launch-template", tags)],
+    }
+    token = client_token(plan.run, attempt=attempt, request=request)
+    return {"LaunchTemplateName": f"gpuctl-{plan.run}-{token[:8]}", **request, "ClientToken": token}
+
+
+def fleet_request(
+    plan: Plan, *, attempt: int, template: Mapping[str, Any], subnets: Mapping[str, str], hosts: int = 1
+) -> dict[str, Any]:
+    """What CreateFleet is called with: `hosts` hosts or none, from any of the plan's choices, which share a market.
+
+    `template` is the template's own request, `subnets` are by zone. Without a maximum price EC2's own limit for spot
+    holds, the on-demand price. Raises ValueError.
+    """
+    markets = {choice.market for choice in plan.choices}
+    if len(markets) != 1 or hosts < 1:
+        raise ValueError(f"a fleet is one host or more of one market, not {hosts} of {sorted(markets)}")
+    market = markets.pop()
+    limit = plan.max_price_usd_per_hour if market == "spot" else None
+    specification = {"LaunchTemplateName": template["LaunchTemplateName"], "Version": "1"}
+    overrides = [_override(choice, subnets[choice.zone], limit) for choice in plan.choices if choice.zone in subnets]
+    if not overrides:
+        raise ValueError(f"no subnet in {sorted({choice.zone for choice in plan.choices})}")
+    request: dict[str, Any] = {
+        "Type": "instant",
+        "LaunchTemplateConfigs": [{"LaunchTemplateSpecification": specification, "Overrides": overrides}],
+        "TargetCapacitySpecification": {"TotalTargetCapacity": hosts, "DefaultTargetCapacityType": market},
+        "TagSpecifications": [_tagged("fleet", plan.tags), _tagged("instance", plan.tags)],
+    }
+    if market == "spot":
+        strategy = {"AllocationStrategy": "price-capacity-optimized", "InstanceInterruptionBehavior": "terminate"}
+        request["SpotOptions"] = {**strategy, **_all_or_nothing(hosts)}
+    else:
+        request["OnDemandOptions"] = {"AllocationStrategy": "lowest-price", **_all_or_nothing(hosts)}
+    return {**request, "ClientToken": client_token(plan.run, attempt=attempt, request=request)}
+
+
+def client_token(run: str, *, attempt: int, request: Mapping[str, Any]) -> str:
+    """40 characters that follow from the run, the attempt and the request (EC2 takes 64 and more)."""
+    text = json.dumps([run, attempt, request], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _all_or_nothing(hosts: int) -> dict[str, Any]:
+    """One host is all or nothing by itself, and may come from any pool.
+
+    EC2 takes a minimum only with a single zone or a single type (SpotOptionsRequest, MinTargetCapacity): the hosts of
+    one run are alike, and near each other.
+    """
+    if hosts == 1:
+        return {}
+    return {"MinTargetCapacity": hosts, "SingleAvailabilityZone": True, "SingleInstanceType": True}
+
+
+def _override(choice: Choice, subnet: str, limit: Decimal | None) -> dict[str, Any]:
+    """One pool. The subnet says the zone already; both, so that an answer about the pool names its zone."""
+    override = {"InstanceType": choice.instance_type, "AvailabilityZone": choice.zone, "SubnetId": subnet}
+    return override if limit is None else {**override, "MaxPrice": f"{limit:f}"}
+
+
+def _root_volume(device: str, size_gib: int) -> dict[str, Any]:
+    ebs = {"VolumeSize": size_gib, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    return {"DeviceName": device, "Ebs": ebs}
+
+
+def _tagged(kind: str, tags: RunTags) -> dict[str, Any]:
+    pairs = [{"Key": key, "Value": value} for key, value in tags.as_dict().items()]
+    return {"ResourceType": kind, "Tags": pairs}
