@@ -1,0 +1,229 @@
+"""One SSH connection by Fabric: to the pinned host key, with the run's own key, over a socket that notices a dead link.
+
+Fabric's `Connection` installs `AutoAddPolicy` in its constructor, reads `~/.fabric.yml` and the user's ssh_config, and
+offers agent keys; all of that is put right here, and every exception of the stack below becomes one of gpuctl's.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+from fabric import Config, Connection
+from paramiko.config import SSHConfig
+from paramiko.hostkeys import HostKeys
+from paramiko.ssh_exception import AuthenticationException, BadHostKeyException, IncompatiblePeer
+
+from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
+from gpuctl.core.hosts import Reach
+from gpuctl.core.outputs import printable
+
+# Without a handler, logging's last resort would print paramiko's tracebacks to the terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+DEAD_LINK_S = 30
+"""Seconds after which the system gives up on a link that swallows what is sent."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""TCP_KEEPALIVE is what macOS calls TCP_KEEPIDLE."""
+
+_LOOK = "see `gpuctl ls` for what EC2 says of it"
+
+
+class NotAdmitted(HostError):
+    """The host answers and is the right one, and does not take the run's key (yet)."""
+
+
+class Link:
+    """An open connection, and the proxy command's process where there is one."""
+
+    def __init__(self, connection: Connection, proxy: subprocess.Popen[bytes] | None) -> None:
+        self._connection = connection
+        self._proxy = proxy
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        transport: paramiko.Transport = self._connection.transport
+        return transport
+
+    @property
+    def active(self) -> bool:
+        return self.transport.is_active()
+
+    def close(self) -> None:
+        self._connection.close()
+        _end(self._proxy)
+
+
+def name_of(reach: Reach) -> str:
+    """A host as messages name it: `char-rnn-k3f9 (203.0.113.7)`, its port where it is not SSH's own."""
+    return f"{reach.alias} ({reach.address})" if reach.port == 22 else f"{reach.alias} ({reach.address}:{reach.port})"
+
+
+def open_link(reach: Reach, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
+    """Connects and authenticates. Each of TCP, SSH's greeting and authentication may take `timeout_s`.
+
+    Raises HostUnreachable, HostKeyMismatch, NotAdmitted or HostError.
+    """
+    with told(reach):
+        key = _load_key(identity_file, reach)
+        sock, proxy = _open_socket(reach, timeout_s)
+        connection = _connection(reach, key=key, sock=sock, timeout_s=timeout_s)
+        try:
+            _pin(connection, known_hosts_file, reach)
+            connection.open()
+        except BaseException:
+            connection.client.close()
+            sock.close()
+            _end(proxy)
+            raise
+        return Link(connection, proxy)
+
+
+def _connection(reach: Reach, *, key: paramiko.PKey, sock: socket.socket, timeout_s: float) -> Connection:
+    # Lazy: no /etc/fabric.yml, no ~/.fabric.py; an explicit empty SSHConfig: no ~/.ssh/config.
+    config = Config(lazy=True, ssh_config=SSHConfig(), overrides={"load_ssh_configs": False})
+    return Connection(
+        host=reach.address,
+        user=reach.user,
+        port=reach.port,
+        config=config,
+        gateway=False,
+        forward_agent=False,
+        connect_kwargs={
+            "pkey": key,
+            "sock": sock,
+            "allow_agent": False,
+            "look_for_keys": False,
+            "timeout": timeout_s,
+            "banner_timeout": timeout_s,
+            "auth_timeout": timeout_s,
+            "channel_timeout": timeout_s,
+        },
+    )
+
+
+def _pin(connection: Connection, known_hosts_file: Path, reach: Reach) -> None:
+    client: paramiko.SSHClient = connection.client
+    client.set_missing_host_key_policy(_RefuseUnknown(reach))
+    client._system_host_keys = HostKeys()  # type: ignore[attr-defined]
+    try:
+        client.load_host_keys(str(known_hosts_file))
+    except OSError as error:
+        raise HostKeyMismatch(
+            f"{name_of(reach)}: its pinned host key cannot be read ({known_hosts_file}: {error.strerror})",
+            "nothing was sent; without that file the host cannot be told from another",
+        ) from error
+
+
+class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        raise HostKeyMismatch(
+            f"{name_of(self._reach)} answered with a host key ({key.fingerprint}) that the run does not know",
+            "nothing was sent; the run's host is at another address, or this is not its host",
+        )
+
+
+def _load_key(identity_file: Path, reach: Reach) -> paramiko.PKey:
+    try:
+        return paramiko.Ed25519Key.from_private_key_file(str(identity_file))
+    except (OSError, paramiko.SSHException, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not an ed25519 private key"
+        raise HostError(
+            f"this laptop has no key to {name_of(reach)} ({identity_file}: {reason})",
+            "go on from the laptop that launched the run",
+        ) from error
+
+
+def _open_socket(reach: Reach, timeout_s: float) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
+    if reach.proxy_command is not None:
+        return _open_proxy(reach, reach.proxy_command)
+    sock = socket.create_connection((reach.address, reach.port), timeout=timeout_s)
+    # paramiko never sets it, and each small packet would wait for the answer to the last: 52 against 13 ms a command.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINK_S * 1000)
+    return sock, None
+
+
+def _open_proxy(reach: Reach, proxy_command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A proxy command's standard streams as one socket.
+
+    Not `paramiko.ProxyCommand`: it spins for ever once the command has ended, and never waits for its process.
+    """
+    tokens = {"%h": reach.address, "%p": str(reach.port), "%r": reach.user, "%n": reach.alias, "%%": "%"}
+    words = [_expand(word, tokens) for word in shlex.split(proxy_command)]
+    ours, theirs = socket.socketpair()
+    streams = theirs.fileno()
+    try:
+        # In a session of its own: a Ctrl-C at the terminal is for gpuctl to act on, over a connection that stands.
+        proxy = subprocess.Popen(
+            words, stdin=streams, stdout=streams, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError as error:
+        ours.close()
+        raise HostUnreachable(
+            f"{name_of(reach)}: its proxy command cannot be run ({printable(words[0])}: {error.strerror})", None
+        ) from error
+    finally:
+        theirs.close()
+    return ours, proxy
+
+
+def _expand(word: str, tokens: dict[str, str]) -> str:
+    pieces = []
+    rest = word
+    while rest:
+        token = rest[:2]
+        pieces.append(tokens.get(token, rest[0]))
+        rest = rest[2 if token in tokens else 1 :]
+    return "".join(pieces)
+
+
+def _end(proxy: subprocess.Popen[bytes] | None) -> None:
+    if proxy is None:
+        return
+    proxy.terminate()
+    try:
+        proxy.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        proxy.kill()
+        proxy.wait()
+
+
+@contextmanager
+def told(reach: Reach) -> Iterator[None]:
+    """Whatever sockets and paramiko raise within, raised as the error of gpuctl's that it means."""
+    name = name_of(reach)
+    try:
+        yield
+    except GpuctlError:
+        raise
+    except BadHostKeyException as error:
+        raise HostKeyMismatch(
+            f"{name} answered with another host key ({error.key.fingerprint}) "
+            f"than the pinned one ({error.expected_key.fingerprint})",
+            "nothing was sent: its address may belong to another machine by now, or somebody stands between",
+        ) from error
+    except AuthenticationException as error:
+        raise NotAdmitted(f"{name} does not take the run's key", _LOOK) from error
+    except IncompatiblePeer as error:
+        raise HostError(f"{name} speaks no SSH that this laptop does ({printable(str(error))})", _LOOK) from error
+    except (TimeoutError, EOFError) as error:
+        raise HostUnreachable(f"{name} does not answer", _LOOK) from error
+    except OSError as error:
+        raise HostUnreachable(f"{name} does not answer ({error.strerror or type(error).__name__})", _LOOK) from error
+    except paramiko.SSHException as error:
+        raise HostUnreachable(f"{name} does not answer as an SSH server ({printable(str(error))})", _LOOK) from error

@@ -1,0 +1,388 @@
+"""Outputs come home: a manifest, of it what changed as one tar stream, each file checked before it stands at home."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, cast
+
+from gpuctl.core.errors import GpuctlError, HostError
+from gpuctl.core.outputs import (
+    GROWING,
+    Pulled,
+    RemoteFile,
+    Sent,
+    collisions,
+    is_unchanged,
+    is_whole,
+    parse_file,
+    parse_sent,
+    parse_skipped,
+    printable,
+    refusal,
+)
+from gpuctl.remote.destination import Aside, Destination, InTheWay
+from gpuctl.remote.host import Host, Reader, Streams
+from gpuctl.remote.protocol import Event
+from gpuctl.remote.session import CHUNK
+
+MOST_FILES = 500_000
+_MOST_NAME_CHARACTERS = 64 * 1024 * 1024
+_MOST_HEADER = 64 * 1024
+_MOST_GROWN = 1024**3
+"""Bytes that a log may have grown by between the manifest and its sending."""
+_PATIENCE_S = 10.0
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a pull is, over what it has found to move so far."""
+
+    files: int
+    of_files: int
+    bytes: int
+    of_bytes: int
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """What a pull did. Names are the host's own: show them through `core.outputs.printable`.
+
+    `files` moved, in order; `unchanged` were home already; `skipped` do not come, with why; `incomplete` were still
+    being written. `known` is what the next pull wants to be told. `complete`: everything that can come home is home.
+    """
+
+    files: tuple[str, ...]
+    unchanged: int
+    skipped: tuple[tuple[str, str], ...]
+    incomplete: tuple[str, ...]
+    bytes_moved: int
+    known: Mapping[str, Pulled] = field(hash=False)
+    complete: bool
+
+
+def pull_outputs(
+    host: Host,
+    dest: Path,
+    known: Mapping[str, Pulled],
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> PullResult:
+    """Brings home what changed since `known`, into `dest` (made where missing).
+
+    Files that are being written are looked at again for 10 s. Where nothing is left behind the host gets a receipt.
+    Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is home by then
+    is whole.
+    """
+    with Destination(dest) as home:
+        pull = _Pull(host, home, dict(known), on_progress)
+        pull.round()
+        give_up = clock() + _PATIENCE_S
+        while pull.incomplete and clock() < give_up:
+            pause(_PAUSE_S)
+            pull.round()
+    result = pull.result()
+    if result.complete:
+        size = sum(file.size for file in pull.manifest.values())
+        host.call("receipt", {"files": len(pull.manifest), "bytes": size, "at": time.time()}, timeout_s=60)
+    return result
+
+
+class _Pull:
+    """One pull's rounds: a manifest, then a stream of what it says has changed."""
+
+    def __init__(
+        self,
+        host: Host,
+        home: Destination,
+        known: dict[str, Pulled],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._host = host
+        self._home = home
+        self._known = known
+        self._on_progress = on_progress
+        self._moved: dict[str, None] = {}
+        self._unchanged: dict[str, None] = {}
+        self._skipped: dict[str, str] = {}
+        self._in_the_way: dict[str, InTheWay] = {}
+        self._bytes = self._of_bytes = 0
+        self._of_files = 0
+        self.manifest: dict[str, RemoteFile] = {}
+        self.incomplete: dict[str, None] = {}
+
+    def round(self) -> None:
+        self.manifest, self._skipped = self._ask_manifest()
+        self.incomplete = {}
+        wanted: dict[str, RemoteFile] = {}
+        for path, file in self.manifest.items():
+            if path in self._in_the_way:
+                continue
+            if is_unchanged(file, self._known.get(path), self._home.at_home(path)):
+                self._found_unchanged(file)
+            elif file.complete:
+                wanted[path] = file
+            else:
+                self.incomplete[path] = None
+        if wanted:
+            self._of_files += len(wanted)
+            self._of_bytes += sum(file.size for file in wanted.values())
+            self._fetch(wanted)
+
+    def result(self) -> PullResult:
+        return PullResult(
+            files=tuple(self._moved),
+            unchanged=len(self._unchanged),
+            skipped=(*self._skipped.items(), *((path, error.why) for path, error in self._in_the_way.items())),
+            incomplete=tuple(self.incomplete),
+            bytes_moved=self._bytes,
+            known={path: pulled for path, pulled in self._known.items() if path in self.manifest},
+            complete=not self.incomplete and not any(error.clearable for error in self._in_the_way.values()),
+        )
+
+    def _found_unchanged(self, file: RemoteFile) -> None:
+        known = self._known.get(file.path)
+        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+            self._known[file.path] = Pulled(file.size, file.mtime_ns, file.inode, "")
+        if file.path not in self._moved:
+            self._unchanged[file.path] = None
+
+    def _ask_manifest(self) -> tuple[dict[str, RemoteFile], dict[str, str]]:
+        """The files that may come, and those that do not with why."""
+        reading = _Manifest(self._host.name)
+        last = self._host.call("manifest", {}, on_event=reading.take)
+        if last["event"] != "manifest":
+            raise HostError(f"{self._host.name} did not list its outputs to the end", "try again")
+        files, skipped = reading.files, reading.skipped
+        if not self._home.tells_case():
+            for path, other in collisions(files).items():
+                skipped[path] = f"this disk takes it for {printable(other)}"
+                del files[path]
+        return files, skipped
+
+    def _fetch(self, wanted: dict[str, RemoteFile]) -> None:
+        left = dict(wanted)
+        with (
+            self._host.stream("send", {"paths": list(wanted)}) as streams,
+            _Answers(streams, self._host.name) as answers,
+        ):
+            source = _Metered(streams.stdout, self._host.name)
+            try:
+                self._receive(source, answers, left)
+            except tarfile.TarError as error:
+                if source.ended:  # then the host may say itself what went wrong
+                    answers.finish()
+                raise HostError(f"{self._host.name} sent something that is no tar stream", "try again") from error
+            answers.finish()
+        # Changed, vanished or refused since the manifest: the next one tells which.
+        self.incomplete.update(dict.fromkeys(left))
+
+    def _receive(self, source: _Metered, answers: _Answers, left: dict[str, RemoteFile]) -> None:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", source), mode="r|", encoding="utf-8", errors="surrogateescape"
+        ) as tar:
+            while (member := _next_member(tar, source)) is not None:
+                file = left.get(member.name)
+                if file is not None and _fits(member, file):
+                    self._take(tar, member, file, answers=answers, left=left)
+                _skip_rest(tar)
+        while source.read(CHUNK):
+            pass
+
+    def _take(
+        self,
+        tar: tarfile.TarFile,
+        member: tarfile.TarInfo,
+        file: RemoteFile,
+        *,
+        answers: _Answers,
+        left: dict[str, RemoteFile],
+    ) -> None:
+        with self._home.aside() as aside:
+            digest = self._copy(tar, member, aside)
+            sent = answers.sent(file.path)
+            if not is_whole(file, sent, size=aside.size, sha256=digest, mtime_s=float(member.mtime)):
+                return
+            try:
+                self._home.put(aside, file.path, mtime_ns=file.mtime_ns)
+            except InTheWay as error:
+                self._in_the_way[file.path] = error
+            else:
+                self._known[file.path] = Pulled(aside.size, file.mtime_ns, file.inode, digest)
+                self._moved[file.path] = None
+                self._unchanged.pop(file.path, None)
+            del left[file.path]
+
+    def _copy(self, tar: tarfile.TarFile, member: tarfile.TarInfo, aside: Aside) -> str:
+        content = tar.extractfile(member)
+        assert content is not None  # a regular file
+        digest = hashlib.sha256()
+        while chunk := content.read(CHUNK):
+            digest.update(chunk)
+            aside.write(chunk)
+            self._bytes += len(chunk)
+            self._tell()
+        self._tell()
+        return digest.hexdigest()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress(len(self._moved), self._of_files, self._bytes, self._of_bytes))
+
+
+class _Manifest:
+    """A manifest as its events come, bounded: a host cannot fill the laptop's memory with names."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._characters = 0
+        self.files: dict[str, RemoteFile] = {}
+        self.skipped: dict[str, str] = {}
+
+    def take(self, event: Event) -> None:
+        file = parse_file(event) if event["event"] == "file" else None
+        skipped = parse_skipped(event) if event["event"] == "skipped" else None
+        if file is not None:
+            self._count(file.path)
+            why = refusal(file.path)
+            if why is None:
+                self.files[file.path] = file
+            else:
+                self.skipped[file.path] = why
+        elif skipped is not None:
+            self._count(skipped.path)
+            self.skipped[skipped.path] = skipped.why
+
+    def _count(self, path: str) -> None:
+        self._characters += len(path)
+        if len(self.files) + len(self.skipped) >= MOST_FILES or self._characters > _MOST_NAME_CHARACTERS:
+            raise HostError(
+                f"{self._name} lists more than {MOST_FILES} outputs", "name fewer in the job's `[outputs] paths`"
+            )
+
+
+class _Metered:
+    """The stream that tarfile reads. A member's headers are held in memory whole, so a host may not make them long."""
+
+    def __init__(self, stream: Reader, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self.ended = False
+        self.left: int | None = _MOST_HEADER
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.ended = not data
+        if self.left is not None:
+            self.left -= len(data)
+            if self.left < 0:
+                raise HostError(f"{self._name} sent a tar header without end", "try again")
+        return data
+
+
+def _next_member(tar: tarfile.TarFile, source: _Metered) -> tarfile.TarInfo | None:
+    source.left = _MOST_HEADER
+    tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
+    try:
+        return tar.next()
+    finally:
+        source.left = None
+
+
+def _skip_rest(tar: tarfile.TarFile) -> None:
+    """Reads to the next member. tarfile does so by itself, and turns for ever where a size is a lie."""
+    stream = tar.fileobj
+    assert stream is not None
+    rest = tar.offset - stream.tell()
+    while rest > 0:
+        data = stream.read(min(rest, CHUNK))
+        if not data:
+            raise tarfile.ReadError("unexpected end of data")
+        rest -= len(data)
+
+
+def _fits(member: tarfile.TarInfo, file: RemoteFile) -> bool:
+    if not member.isreg() or member.issparse():
+        return False
+    grown = member.size - file.size
+    return 0 <= grown <= _MOST_GROWN if file.path in GROWING else grown == 0
+
+
+class _Answers:
+    """What the host says beside the stream, read by a thread: for each file whether it came whole."""
+
+    _MOST_AHEAD = 10_000
+
+    def __init__(self, streams: Streams, name: str) -> None:
+        self._streams = streams
+        self._name = name
+        self._said: queue.Queue[Event | GpuctlError | None] = queue.Queue(self._MOST_AHEAD)
+        self._last: Event | None = None
+        self._ended = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._read, name=f"gpuctl sent {name}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> _Answers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._streams.session.close()
+        self._thread.join(timeout=5)
+
+    def sent(self, path: str) -> Sent | None:
+        """The next word on that file, or None where the host ends without one."""
+        while (event := self._next()) is not None:
+            sent = parse_sent(event) if event["event"] == "sent" else None
+            if sent is not None and sent.path == path:
+                return sent
+        return None
+
+    def finish(self) -> None:
+        """Reads to the end. Raises what the host said went wrong."""
+        while self._next() is not None:
+            pass
+        self._streams.session.result(self._last)
+
+    def _next(self) -> Event | None:
+        if self._ended:
+            return None
+        said = self._said.get()
+        if isinstance(said, GpuctlError):
+            self._ended = True
+            raise said
+        if said is None:
+            self._ended = True
+        else:
+            self._last = said
+        return said
+
+    def _read(self) -> None:
+        try:
+            for event in self._streams.session.events(read=self._streams.stderr.read):
+                self._put(event)
+        except GpuctlError as error:
+            self._put(error)
+        else:
+            self._put(None)
+
+    def _put(self, said: Event | GpuctlError | None) -> None:
+        while not self._closing:
+            try:
+                self._said.put(said, timeout=0.2)
+            except queue.Full:
+                continue
+            return

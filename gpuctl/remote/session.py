@@ -1,0 +1,164 @@
+"""One command on a host: its standard streams, and a look at the link whenever they are quiet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+
+from paramiko import Channel, SSHException
+
+from gpuctl.core.errors import GpuctlError, HostError, HostUnreachable
+from gpuctl.core.outputs import printable
+from gpuctl.remote.protocol import Event, EventReader, refused
+
+CHUNK = 256 * 1024
+_TICK_S = 1.0
+_PROBE_AFTER_S = 15.0
+_EXIT_S = 10.0
+_TAIL = 2048
+_SENT_AT_ONCE = 32 * 1024
+
+
+class Session:
+    """A command that runs on a host.
+
+    `body` goes to its standard input from a thread of its own, so that what it answers meanwhile is heard.
+    `deadline` is a `time.monotonic` after which reading raises HostUnreachable (whoever reads may move it); without
+    one, reading waits as long as the host answers a probe (`alive`).
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        name: str,
+        alive: Callable[[], bool],
+        deadline: float | None = None,
+    ) -> None:
+        self._channel = channel
+        self._name = name
+        self._alive = alive
+        self.deadline = deadline
+        self._threads: list[threading.Thread] = []
+        self._feeding: Exception | None = None
+        self._tail = b""
+        channel.settimeout(_TICK_S)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the command's streams and the threads on them."""
+        self._channel.close()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def send(self, pieces: Iterable[bytes]) -> None:
+        """Starts to send these pieces and then the end of standard input."""
+        self._start(lambda: self._feed(pieces), "stdin")
+
+    def keep_stderr_tail(self) -> None:
+        """Starts to read standard error; its last lines are told where the command fails without saying why."""
+        self._start(self._drain, "stderr")
+
+    def read(self, size: int = CHUNK) -> bytes:
+        """What standard output has, at most `size` bytes; empty at its end."""
+        return self._receive(self._channel.recv, size)
+
+    def read_stderr(self, size: int = CHUNK) -> bytes:
+        """The same of standard error."""
+        return self._receive(self._channel.recv_stderr, size)
+
+    def events(self, *, read: Callable[[], bytes] | None = None) -> Iterator[Event]:
+        """The events on standard output (or what `read` gives) to its end."""
+        reader = EventReader(self._name)
+        read = read or self.read
+        while data := read():
+            yield from reader.feed(data)
+
+    def result(self, last: Event | None) -> Event:
+        """The command's answer, given its last event, once its output has ended.
+
+        Raises HostRefused for an `error` event, HostUnreachable where the link broke, HostError where it ended without.
+        """
+        if last is not None and last["event"] == "error":
+            raise refused(self._name, last)
+        status = self.exit_status()
+        if last is not None and status == 0:
+            return last
+        if self._feeding is not None:
+            raise GpuctlError(f"what was to be sent to {self._name} could not be read") from self._feeding
+        raise HostError(
+            f"{self._name}: the command there ended without an answer (exit code {status}){self._last_words()}",
+            "try again; what is done already is found done",
+        )
+
+    def exit_status(self) -> int:
+        """Raises HostUnreachable where the link broke before the host told it."""
+        self._channel.status_event.wait(_EXIT_S)
+        status = self._channel.exit_status
+        transport = self._channel.get_transport()
+        if status == -1 and not transport.is_active():
+            raise HostUnreachable(f"the connection to {self._name} broke", "try again: the run goes on without it")
+        return status
+
+    def _last_words(self) -> str:
+        for thread in self._threads:
+            thread.join(timeout=1)
+        lines = [line for line in self._tail.decode("utf-8", "backslashreplace").splitlines() if line.strip()]
+        return f": {printable(lines[-1].strip())}" if lines else ""
+
+    def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
+        probe_at = time.monotonic() + _PROBE_AFTER_S
+        while True:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                raise HostUnreachable(f"{self._name} did not answer in time", "try again")
+            try:
+                return receive(size)
+            except TimeoutError:
+                if time.monotonic() < probe_at:
+                    continue
+                if not self._alive():
+                    raise HostUnreachable(f"{self._name} does not answer any more", "try again") from None
+                probe_at = time.monotonic() + _PROBE_AFTER_S
+
+    def _start(self, work: Callable[[], None], what: str) -> None:
+        thread = threading.Thread(target=work, name=f"gpuctl {what} {self._name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _feed(self, pieces: Iterable[bytes]) -> None:
+        try:
+            for piece in pieces:
+                for start in range(0, len(piece), _SENT_AT_ONCE):
+                    self._send_piece(piece[start : start + _SENT_AT_ONCE])
+            self._channel.shutdown_write()
+        except (OSError, EOFError, SSHException) as error:
+            # The command ended first: what it said and its exit code tell why. A body that cannot be read is told here.
+            if not self._channel.closed:
+                self._feeding = error
+                self._channel.close()
+
+    def _send_piece(self, piece: bytes) -> None:
+        while piece:
+            try:
+                sent = self._channel.send(piece)
+            except TimeoutError:
+                continue
+            if sent == 0:
+                raise EOFError
+            piece = piece[sent:]
+
+    def _drain(self) -> None:
+        try:
+            while data := self._receive(self._channel.recv_stderr, CHUNK):
+                self._tail = (self._tail + data)[-_TAIL:]
+        except (HostUnreachable, OSError):
+            return

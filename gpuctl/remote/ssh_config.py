@@ -1,0 +1,56 @@
+"""How a run's hosts are reached, written for `ssh`, `sftp`, `rsync -e` and editors.
+
+It is made from the same values that gpuctl itself connects with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpuctl.core.hosts import Reach
+
+_SSH_PORT = 22
+
+
+def render_ssh_config(reaches: Sequence[Reach], *, identity_file: Path, known_hosts_file: Path) -> str:
+    """An ssh_config with one `Host` block a host: this key and no other, this host key and no other."""
+    return "\n".join(_block(reach, _quoted(identity_file), _quoted(known_hosts_file)) for reach in reaches)
+
+
+def render_known_hosts(reaches: Sequence[Reach], host_public_key: str) -> str:
+    """A known_hosts file that pins one key for every host: `address` for port 22, `[address]:port` for any other."""
+    kind, key = host_public_key.split()[:2]
+    return "".join(f"{known_hosts_name(reach)} {kind} {key}\n" for reach in reaches)
+
+
+def known_hosts_name(reach: Reach) -> str:
+    """The name under which OpenSSH and paramiko look for a host's key."""
+    return reach.address if reach.port == _SSH_PORT else f"[{reach.address}]:{reach.port}"
+
+
+def _block(reach: Reach, identity: str, known_hosts: str) -> str:
+    lines = [
+        f"HostName {reach.address}",
+        f"Port {reach.port}",
+        f"User {reach.user}",
+        f"IdentityFile {identity}",
+        "IdentitiesOnly yes",
+        "IdentityAgent none",
+        "PreferredAuthentications publickey",
+        f"UserKnownHostsFile {known_hosts}",
+        "GlobalKnownHostsFile none",
+        "UpdateHostKeys no",
+        "StrictHostKeyChecking yes",
+        "HostKeyAlgorithms ssh-ed25519",
+        "ServerAliveInterval 15",
+    ]
+    if reach.proxy_command is not None:
+        lines.append(f"ProxyCommand {reach.proxy_command}")
+    return f"Host {reach.alias}\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def _quoted(path: Path) -> str:
+    """A path as ssh_config reads it back: in quotes, its `%` doubled (ssh expands tokens such as `%d` in paths)."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
