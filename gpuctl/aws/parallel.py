@@ -30,7 +30,7 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def until(call: Callable[[], T], *, deadline: float, sleep: Callable[[float], None] = time.sleep) -> T:
-    """What `call` returns once it no longer raises NotYet. Raises that when `deadline` (a time.monotonic()) has passed."""
+    """What `call` returns once it raises NotYet no more; that is raised when `deadline` (time.monotonic) has passed."""
 
     def passed(_: RetryCallState) -> bool:
         return time.monotonic() >= deadline
