@@ -11,13 +11,14 @@ from decimal import Decimal
 from typing import Any
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.inventory import Resource, find_instances, find_resources, prices, remove
+from gpuctl.aws.inventory import Resource, find_instances, find_resources, remove
+from gpuctl.aws.offers import prices
 from gpuctl.core.errors import HostError, NotFound
 from gpuctl.core.hosts import Instance
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
-from gpuctl.workflows.follow import Follower, note_state
+from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import OpenRun, connect
 from gpuctl.workflows.pull import Brought, destination_of, pull_from
 from gpuctl.workflows.reporter import Reporter
@@ -126,11 +127,10 @@ def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporte
     try:
         with connect(run, living[0]) as host:
             host.connect()
-            state = host.call("state", {"schema": 1})
+            state = host.call("state", {})
             if state.get("state") == "running":
                 reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
-                state = host.call("stop", {"schema": 1, "grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
-            note_state(run.folder, state)
+                host.call("stop", {"grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
             brought = pull_from(run, host, destination_of(run, None), reporter=reporter)
         _keep_log(run)
     except HostError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from gpuctl.core.errors import HostUnreachable
 from gpuctl.core.losses import LossReader, Marked
@@ -20,6 +20,7 @@ from gpuctl.workflows.hosts import OpenRun, connect, living_instance
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
+ENDED = ("succeeded", "failed", "stopped")
 _READ_SIZE = 1 << 20
 
 
@@ -86,7 +87,7 @@ class Follower:
             retry=retry_if_exception_type(HostUnreachable),
             wait=wait_exponential(multiplier=0.5, max=15),
             stop=stop_after_delay(GIVE_UP_AFTER_S if until_end else 0),
-            before_sleep=lambda _attempt: living_instance(self.run),
+            before_sleep=self._still_there,
             reraise=True,
         )
         while True:
@@ -102,6 +103,9 @@ class Follower:
                 if on_lost is not None:
                     on_lost(lost.message)
                 time.sleep(PAUSE_S)
+
+    def _still_there(self, _attempt: RetryCallState) -> None:
+        living_instance(self.run)
 
     def _connect(self) -> Host:
         host = connect(self.run)
@@ -124,11 +128,13 @@ class Follower:
                 return
 
 
-def note_state(folder: RunFolder, state: Mapping[str, Any]) -> None:
-    """Remember how the training ended, so that `ls` can tell without asking the host."""
-    if state.get("state") in ("succeeded", "failed", "stopped"):
+def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:
+    """Remember how the training ended, so that `ls` can tell without asking the host. True where it has ended."""
+    ended = state.get("state") in ENDED
+    if ended:
         code = state.get("exit_code")
         folder.note(ended=str(state["state"]), exit_code=code if isinstance(code, int) else None)
+    return ended
 
 
 def _size(path: Path) -> int:

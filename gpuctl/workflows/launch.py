@@ -171,9 +171,9 @@ def _set_up(
         reporter.phase("start", " ".join(plan.command))
         with interrupts_wait():
             folder.note(started=True)
-            answer = host.call("start", {"schema": 1})
-    state: Mapping[str, Any] = answer["state"]
-    return state
+            answer = host.call("start", {})
+    state = answer.get("state")
+    return state if isinstance(state, Mapping) else {}
 
 
 def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter: Reporter) -> None:
@@ -189,7 +189,6 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
             reporter.note(last[-1])
 
     request = {
-        "schema": 1,
         "run": plan.run,
         "deadline": plan.lease_ends.timestamp(),
         "requirements": list(plan.requirements),

@@ -128,3 +128,27 @@ def _side_by_side(*questions: Callable[[], Any]) -> list[Any]:
     with ThreadPoolExecutor(max_workers=len(questions), thread_name_prefix="plan") as pool:
         futures = [pool.submit(question) for question in questions]
         return [future.result() for future in futures]
+
+
+def list_offers(
+    profile: Profile,
+    *,
+    region: str | None,
+    gpu: str | None,
+    instance_type: str | None,
+    on_demand: Literal["never", "fallback", "only"],
+) -> list[dict[str, Any]]:
+    """What there is now, as `offers --json` has it, in the order in which a launch would try it."""
+    wanted = Wanted(gpu=gpu, instance_type=instance_type, on_demand=on_demand)
+    ranked = rank(find_offers(Account(profile, region), wanted), wanted)
+    return [
+        {
+            "instance_type": offer.instance_type.name,
+            "gpu": offer.instance_type.gpu,
+            "gpus": offer.instance_type.gpus,
+            "zone": offer.zone,
+            "market": offer.market,
+            "price_usd_per_hour": float(offer.price_usd_per_hour),
+        }
+        for offer in ranked
+    ]

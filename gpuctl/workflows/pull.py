@@ -9,6 +9,7 @@ from typing import Any
 from gpuctl.core.outputs import Pulled
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import PullResult, pull_outputs
+from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import OpenRun, connect
 from gpuctl.workflows.reporter import Reporter
 
@@ -46,13 +47,14 @@ def pull(run: OpenRun, destination: Path | None, *, reporter: Reporter) -> Broug
 
 
 def pull_from(run: OpenRun, host: Host, destination: Path, *, reporter: Reporter) -> Brought:
-    """Bring home over a connection that is there."""
+    """Bring home over a connection that is there. What came home is all there will be only once training has ended."""
     reporter.phase("pull", f"into {destination}")
+    ended = note_state(run.folder, host.call("state", {}))
     before = run.folder.pulled()
     known = before.get("files", {}) if before.get("destination") == str(destination) else {}
     run.folder.note(destination=str(destination))
     result = pull_outputs(host, destination, {name: Pulled(**values) for name, values in known.items()})
     files = {name: asdict(pulled) for name, pulled in result.known.items()}
     run.folder.write_pulled({"destination": str(destination), "files": files})
-    run.folder.note(home=result.complete)
+    run.folder.note(home=result.complete and ended)
     return Brought(destination, result)

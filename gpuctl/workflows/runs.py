@@ -8,19 +8,18 @@ from decimal import Decimal
 from typing import Any
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.inventory import find_instances, find_resources, prices
+from gpuctl.aws.inventory import find_instances, find_resources
+from gpuctl.aws.offers import prices
 from gpuctl.core.errors import HostError
 from gpuctl.core.hosts import Instance
-from gpuctl.core.metrics import Point, last_by_split
+from gpuctl.core.metrics import Point, Split, last_by_split
 from gpuctl.core.plan import cost_usd
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import iso
 from gpuctl.state.places import Places
 from gpuctl.state.runs import Progress, RunFolder, run_folder
-from gpuctl.workflows.follow import Follower
+from gpuctl.workflows.follow import ENDED, Follower
 from gpuctl.workflows.hosts import OpenRun, instances_of
-
-_ENDED = ("succeeded", "failed", "stopped")
 
 
 def list_runs(profile: Profile, *, places: Places, region: str | None, now: datetime) -> list[dict[str, Any]]:
@@ -113,12 +112,12 @@ def _ask_host(run: OpenRun, row: dict[str, Any], *, living: bool) -> tuple[list[
         for update in follower.updates(until_end=False):
             if update.ended is not None and run.folder.progress().started:
                 said = str(update.ended.get("state"))
-                row["state"] = said if said in (*_ENDED, "running") else "starting"
+                row["state"] = said if said in (*ENDED, "running") else "starting"
     except HostError as error:
         row["state"] = "lost" if row["state"] == "running" else row["state"]
         return follower.losses.points, error.message
     return follower.losses.points, None
 
 
-def _losses(last: Mapping[str, Point]) -> dict[str, Any]:
+def _losses(last: Mapping[Split, Point]) -> dict[str, Any]:
     return {split: {"step": p.step, "loss": p.loss} for split, p in last.items()}

@@ -16,6 +16,6 @@ def stop(run: OpenRun, *, grace_s: float = GRACE_S) -> Mapping[str, Any]:
     """C-c first, then SIGTERM, then SIGKILL; the training's state afterwards."""
     with connect(run) as host:
         host.connect()
-        state = host.call("stop", {"schema": 1, "grace_s": grace_s}, timeout_s=grace_s + 30)
+        state = host.call("stop", {"grace_s": grace_s}, timeout_s=grace_s + 30)
     note_state(run.folder, state)
     return state

@@ -1,0 +1,61 @@
+"""What `launch` and `tail` share: the log on the screen, Ctrl-C that only detaches, what comes at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpuctl.cli.options import now, open_run_of
+from gpuctl.core.errors import TrainingFailed
+from gpuctl.core.text import safe
+
+
+def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
+    """The log from its last `lines` (None: its start) to the end of the training: the state then, None if detached."""
+    from gpuctl.ui.log import LogPrinter
+    from gpuctl.workflows.follow import Follower
+
+    opened = open_run_of(run, cloud, region)
+    follower, printer = Follower(opened), LogPrinter()
+    try:
+        history = follower.history()
+        printer.show(*(history if lines is None else history[max(0, len(history) - lines) :]))
+        for update in follower.updates(on_lost=lambda why: click.echo(f"{safe(why)}; trying again", err=True)):
+            printer.show(*update.lines)
+            if update.ended is not None:
+                printer.finish()
+                return update.ended
+    except KeyboardInterrupt:
+        click.echo(f"\ndetached; {run} goes on. gpuctl tail {run}, gpuctl down {run}", err=True)
+    return None
+
+
+def after_the_end(
+    run: str, cloud: str | None, state: Mapping[str, Any] | None, *, pull_to: Path | None, down_after: bool
+) -> int:
+    """Outputs home and everything down, where that was asked for. Raises TrainingFailed where the command failed."""
+    if state is None:
+        return 0
+    from gpuctl.cli.pull import tell
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.down import down
+    from gpuctl.workflows.pull import pull
+
+    opened = open_run_of(run, cloud, None)
+    click.echo(f"{run} {state.get('state')} (exit code {state.get('exit_code')})", err=True)
+    with Phases() as phases:
+        if pull_to is not None:
+            tell(pull(opened, pull_to, reporter=phases))
+        if down_after:
+            went = down([opened], discard=False, now=now(), reporter=phases)
+            click.echo(
+                f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
+            )
+    if not down_after:
+        click.echo(f"its host is still there, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
+    if state.get("state") == "failed":
+        raise TrainingFailed(f"the training command of {run} failed with exit code {state.get('exit_code')}")
+    return 0

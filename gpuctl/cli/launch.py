@@ -1,0 +1,148 @@
+"""`gpuctl launch`: a job on a GPU of its own."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpuctl.cli.options import agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
+from gpuctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpuctl.workflows.launch import Launched
+    from gpuctl.workflows.planning import Request
+
+
+class Amount(click.ParamType[Decimal]):
+    """A number as a person writes it, exact."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        """The number. Fails the command line for what is none, or is not above 0."""
+        try:
+            amount = Decimal(value)
+        except (InvalidOperation, TypeError):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not amount.is_finite() or amount <= 0:
+            self.fail(f"{value} is not above 0", param, ctx)
+        return amount
+
+
+@click.command("launch")
+@cloud_options
+@click.argument("job")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+@click.option("--gpu", metavar="NAME[:COUNT]", help="a10g, l4, a100-80gb:8 … (the cheapest with 16 GB and bf16).")
+@click.option("--instance-type", metavar="TYPE", help="An EC2 instance type instead.")
+@click.option("--max-price", type=Amount(), metavar="USD", help="At most so much an hour.")
+@click.option("--budget", type=Amount(), metavar="USD", help="The host ends itself before it has cost more.")
+@click.option("--max-hours", type=Amount(), metavar="HOURS", help="The host ends itself after so long (24).")
+@click.option("--on-demand", type=click.Choice(["never", "fallback", "only"]), default="never", show_default=True)
+@click.option("--env", multiple=True, metavar="K[=V]", help="A variable for the command.")
+@click.option(
+    "--put", multiple=True, metavar="FILE[:NAME]", help="A file or folder into the workspace; again for more."
+)
+@click.option("--name", metavar="RUN", help="The run's name (made from the job's unless said).")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
+@click.option(
+    "--pull", "pull_to", type=click.Path(path_type=Path), metavar="DEST", help="Bring outputs home at the end."
+)
+@click.option("--down", "down_after", is_flag=True, help="Then tear everything down.")
+@yes_option
+@json_option
+def command(
+    job: str,
+    words: tuple[str, ...],
+    cloud: str | None,
+    dry_run: bool,
+    detach: bool,
+    pull_to: Path | None,
+    down_after: bool,
+    yes: bool,
+    as_json: bool,
+    **asked: Any,
+) -> int:
+    """Get a host, provision it, start JOB's training there and follow it. Ctrl-C before that undoes everything; after
+    it only detaches.
+
+    JOB is a packaged job (`gpuctl jobs`) or a folder. Words after -- that begin with a dash are added to its command,
+    any other replace it.
+    """
+    from gpuctl.ui.console import show, tell
+    from gpuctl.ui.plan import render_plan
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.launch import launch
+    from gpuctl.workflows.planning import plan_launch
+
+    if (detach or as_json) and (pull_to or down_after):
+        raise UsageError("--pull and --down come after the training, and -d or --json returns before it", "choose one")
+    profile, here = profile_of(cloud)
+    with Phases() as phases:
+        phases.phase("plan", "credentials, prices, image, your address")
+        planned = plan_launch(_request(job, words, asked), profile=profile, now=now())
+    plan = planned.plan.to_json()
+    if dry_run:
+        print_json(plan) if as_json else show(render_plan(plan))
+        return 0
+    tell(render_plan(plan))
+    if not agreed("Launch it?", yes=yes):
+        raise click.Abort
+    with Phases() as phases:
+        launched = launch(planned, profile=profile, places=here, reporter=phases)
+    if as_json:
+        print_json(_answer(launched))
+    if detach or as_json:
+        _say_what_next(launched, to_stderr=as_json)
+        return 0
+    return _follow(launched.plan.run, cloud, pull_to, down_after=down_after)
+
+
+def _request(job: str, words: tuple[str, ...], asked: dict[str, Any]) -> Request:
+    from gpuctl.workflows.planning import Request
+
+    return Request(
+        job=job,
+        words=words,
+        gpu=asked["gpu"],
+        instance_type=asked["instance_type"],
+        region=asked["region"],
+        max_price_usd_per_hour=asked["max_price"],
+        budget_usd=asked["budget"],
+        max_hours=asked["max_hours"],
+        on_demand=asked["on_demand"],
+        env=asked["env"],
+        put=asked["put"],
+        name=asked["name"],
+    )
+
+
+def _answer(launched: Launched) -> dict[str, Any]:
+    from gpuctl.workflows.runs import host_row
+
+    plan = launched.plan
+    hosts = [host_row(instance) for instance in launched.instances]
+    return {"run": plan.run, "cloud": plan.cloud, "region": plan.region, "hosts": hosts}
+
+
+def _say_what_next(launched: Launched, *, to_stderr: bool) -> None:
+    """The very lines to type next, and when the host ends by itself."""
+    run = launched.plan.run
+    ends = launched.plan.lease_ends.astimezone()
+    lines = [
+        f"{run} is training; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"
+    ]
+    lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
+    click.echo("\n".join(lines), err=to_stderr)
+
+
+def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool) -> int:
+    """To the end of the training, then home and down where that was asked for; its exit code."""
+    from gpuctl.cli.following import after_the_end, follow_log
+
+    state = follow_log(run, cloud, None, lines=None)
+    return after_the_end(run, cloud, state, pull_to=pull_to, down_after=down_after)

@@ -1,0 +1,26 @@
+"""`gpuctl ls`: the runs in the account, from tags alone."""
+
+from __future__ import annotations
+
+import click
+
+from gpuctl.cli.options import cloud_options, json_option, now, print_json, profile_of
+
+
+@click.command("ls")
+@cloud_options
+@json_option
+def command(as_json: bool, cloud: str | None, region: str | None) -> None:
+    """Every run with a host in the account, on any laptop."""
+    from gpuctl.ui.console import show
+    from gpuctl.ui.tables import runs_table
+    from gpuctl.workflows.runs import list_runs
+
+    profile, here = profile_of(cloud)
+    runs = list_runs(profile, places=here, region=region, now=now())
+    if as_json:
+        print_json({"runs": runs})
+    elif runs:
+        show(runs_table(runs))
+    else:
+        click.echo("no runs; `gpuctl launch JOB` starts one", err=True)

@@ -1,0 +1,37 @@
+"""`gpuctl metrics`: every loss so far."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from gpuctl.cli.options import cloud_options, json_option, open_run_of, run_argument
+from gpuctl.core.errors import HostError
+
+
+@click.command("metrics")
+@cloud_options
+@run_argument
+@json_option
+def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> None:
+    """Every point so far, as a table or as JSON lines."""
+    from gpuctl.core.metrics import to_json
+    from gpuctl.ui.console import show
+    from gpuctl.ui.metrics import points_table
+    from gpuctl.workflows.follow import Follower
+
+    follower = Follower(open_run_of(run, cloud, region))
+    follower.history()
+    try:
+        for _ in follower.updates(until_end=False):
+            pass
+    except HostError:
+        if not follower.losses.points:
+            raise
+    points = follower.losses.points
+    if not as_json:
+        show(points_table(points))
+        return
+    for point in points:
+        click.echo(json.dumps(to_json(point)))

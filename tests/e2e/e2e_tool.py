@@ -1,0 +1,133 @@
+"""The `gpuctl` command as a person has it, for tests: run whole, in a process of its own, in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GPUCTL = str(Path(sys.executable).parent / "gpuctl")
+
+TRAIN = """
+import os, signal, sys, time
+
+out = os.environ["GPUCTL_OUTPUTS"]
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+pause = float(sys.argv[2]) if len(sys.argv) > 2 else 0.02
+step = 0
+try:
+    for step in range(1, steps + 1):
+        print(f"step {step}  epoch {step / steps:.2f}  train loss {3 / step + 1:.4f}  val loss {3 / step + 1.1:.4f}")
+        if step % 5 == 0:
+            with open(f"{out}/checkpoint.pt.part", "wb") as file:
+                file.write(step.to_bytes(4, "big") * 50_000)
+            os.replace(f"{out}/checkpoint.pt.part", f"{out}/checkpoint.pt")
+        time.sleep(pause)
+except KeyboardInterrupt:
+    print(f"saved at step {step}")
+"""
+
+
+@dataclass(frozen=True)
+class Gpuctl:
+    """The command, in a home of its own."""
+
+    home: Path
+    folder: Path
+    environment: Mapping[str, str]
+
+    def __call__(self, *words: str, timeout: float = 240, code: int | None = 0, **extra: str) -> Answer:
+        """Run a command as a person would. With `code`, that is the exit code it must have."""
+        done = subprocess.run(
+            [GPUCTL, *words],
+            cwd=self.folder,
+            env={**self.environment, **extra},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        answer = Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        assert code is None or answer.code == code, f"gpuctl {' '.join(words)}: {answer}"
+        return answer
+
+    def start(self, *words: str, **extra: str) -> subprocess.Popen[bytes]:
+        """Begin a command and leave it running, in a session of its own, so that it can be interrupted or killed."""
+        return subprocess.Popen(
+            [GPUCTL, *words],
+            cwd=self.folder,
+            env={**self.environment, **extra},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def json(self, *words: str, **options: Any) -> Any:
+        """What a command answers in JSON."""
+        return json.loads(self(*words, "--json", **options).out)
+
+    def endpoint(self) -> str:
+        """Where the embedded cloud's API is."""
+        return str(json.loads((self.home / "state/cloud/cloud.json").read_text())["endpoint"])
+
+    def ec2(self) -> Any:
+        """A client that gpuctl knows nothing of, made from the exports of `gpuctl cloud env`."""
+        import boto3
+
+        lines = self("cloud", "env").out.splitlines()
+        exports = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        return boto3.client(
+            "ec2",
+            endpoint_url=exports["AWS_ENDPOINT_URL"],
+            region_name=exports["AWS_REGION"],
+            aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+def assert_nothing_runs(home: Path, within_s: float = 10) -> None:
+    """No process of the embedded cloud or its hosts: none has this home in its words or its environment."""
+    end = time.monotonic() + within_s
+    while left := processes_of(home):
+        assert time.monotonic() < end, f"still running: {left}"
+        time.sleep(0.1)
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """The processes that have a path in their words or environment, but this one and those that are gone."""
+    needle, found = os.fsencode(home), {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes()
+            if words and (needle in words or needle in (entry / "environ").read_bytes()):
+                found[int(entry.name)] = words.replace(b"\0", b" ").decode(errors="replace")[:120]
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], Any], *, within_s: float = 30, what: str = "it") -> Any:
+    """The first true answer. Fails the test where none comes in time."""
+    end = time.monotonic() + within_s
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {within_s:.0f} s"
+        time.sleep(0.1)
+    return answer

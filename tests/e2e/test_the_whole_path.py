@@ -1,0 +1,59 @@
+"""The main job, from end to end: launch, watch, bring home, down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from e2e_tool import Gpuctl, wait_for
+
+
+def test_a_project_goes_to_a_host_and_comes_home(gpuctl: Gpuctl, project: Path) -> None:
+    """`gpuctl launch FOLDER -- CMD` trains there, its losses are seen, its checkpoint comes home, nothing is left."""
+    answer = gpuctl.json("launch", str(project), "--name", "toy", "-d", "--", "python", "train.py", "20")
+    assert answer["run"] == "toy" and answer["cloud"] == "local" and len(answer["hosts"]) == 1
+    wait_for(lambda: gpuctl.json("status", "toy")["state"] == "succeeded", what="the end of the training")
+
+    status = gpuctl.json("status", "toy")
+    assert status["exit_code"] == 0
+    assert status["losses"]["val"] == {"step": 20, "loss": 1.25}
+    points = [json.loads(line) for line in gpuctl("metrics", "toy", "--json").out.splitlines()]
+    assert [p["loss"] for p in points if p["split"] == "train"][:2] == [4.0, 2.5]
+    assert "step 20" in gpuctl("tail", "toy", "--no-follow").out
+
+    gpuctl("pull", "toy", "home")
+    assert (gpuctl.folder / "home/outputs/checkpoint.pt").read_bytes() == (20).to_bytes(4, "big") * 50_000
+    down = gpuctl.json("down", "toy")
+    assert {r["kind"] for r in down["removed"]} >= {"instance", "security-group", "launch-template"}
+    assert down["left"] == [] and gpuctl.json("ls") == {"runs": []}
+
+
+def test_launch_follows_to_the_end_and_can_do_all_the_rest(gpuctl: Gpuctl, project: Path) -> None:
+    """With --pull and --down one line does everything: follow, bring home, tear down."""
+    words = ("--pull", "home", "--down", "--", "python", "train.py", "10")
+    answer = gpuctl("launch", str(project), "--name", "toy", "-y", *words)
+    assert "step 10" in answer.out
+    assert (gpuctl.folder / "home/outputs/checkpoint.pt").exists()
+    assert gpuctl.json("ls") == {"runs": []}
+
+
+def test_a_command_that_fails_says_so(gpuctl: Gpuctl, project: Path) -> None:
+    """Exit code 3, the state `failed`, the command's last lines, and its outputs are home."""
+    lines = ("import os, sys", "open(os.environ['GPUCTL_OUTPUTS'] + '/left.txt', 'w').write('kept')")
+    (project / "fails.py").write_text("\n".join([*lines, "sys.exit('no such data')"]))
+    words = ("--pull", "home", "--", "python", "fails.py")
+    answer = gpuctl("launch", str(project), "--name", "toy", "-y", *words, code=3)
+    assert "no such data" in answer.out + answer.err
+    assert (gpuctl.folder / "home/outputs/left.txt").read_text() == "kept"
+    assert gpuctl.json("status", "toy")["state"] == "failed"
+
+
+def test_training_goes_on_without_any_connection(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
+    """After `launch -d` has returned no connection is left, and the steps go on; `stop` then lets the command save."""
+    run = launched()
+    first = gpuctl.json("status", run)["losses"]["train"]["step"]
+    wait_for(lambda: gpuctl.json("status", run)["losses"]["train"]["step"] > first, what="another step")
+    assert gpuctl.json("stop", run)["state"] == "stopped"
+    assert "saved at step" in gpuctl("tail", run, "--no-follow").out
+    gpuctl("down", run, "-y")
