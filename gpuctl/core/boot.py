@@ -14,10 +14,16 @@ from datetime import datetime
 DEADLINE_MARK = "gpuctl-deadline"
 """The name of the deadline's process: `gpuctl-deadline END RUN`, with END in seconds since the epoch."""
 
-_DEADLINE = (
-    'while [ "$(date +%s)" -lt "$1" ]; do sleep 5; done; systemctl poweroff; sleep 60; poweroff -ff'
+# Where a later step of the boot fails, systemd ends every process of cloud-init's unit, and the deadline with them: so
+# the loop moves to PID 1's own group first, by whichever hierarchy of control groups there is. An embedded host's boot
+# is in no unit of cloud-init's, and moves nowhere.
+_ESCAPE = (
+    r"if grep -qE '/cloud-init[a-z-]*\.service' /proc/self/cgroup; then "
+    "for g in '' /systemd /unified; do echo $$ >/sys/fs/cgroup$g/init.scope/cgroup.procs; done; fi"
 )
-_DETACHED = f"""setsid sh -c '{_DEADLINE}' {DEADLINE_MARK} "$1" "$2" </dev/null >/dev/null 2>&1 &"""
+_WAIT = 'while [ "$(date +%s)" -lt "$1" ]; do sleep 5; done; systemctl poweroff; sleep 60; poweroff -ff'
+_DETACHED = f"""setsid sh -c '{_WAIT}' {DEADLINE_MARK} "$1" "$2" </dev/null >/dev/null 2>&1 &"""
+_ARM = f"{{ {_ESCAPE}; }} 2>/dev/null; {_DETACHED}"
 _NO_UPGRADES = "systemctl mask unattended-upgrades.service apt-daily.timer apt-daily-upgrade.timer"
 
 
@@ -35,7 +41,7 @@ def user_data(*, run: str, deadline: datetime, keys: BootKeys) -> str:
     end = str(int(deadline.timestamp()))
     config = {
         "bootcmd": [
-            ["sh", "-c", _DETACHED, "boot", end, run],
+            ["sh", "-c", _ARM, "boot", end, run],
             ["sh", "-c", f"{_NO_UPGRADES} || true"],
         ],
         "ssh_deletekeys": True,
