@@ -16,20 +16,17 @@ if TYPE_CHECKING:
     from gpuctl.workflows.planning import Request
 
 
-class Amount(click.ParamType[Decimal]):
-    """A number as a person writes it, exact."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        """The number. Fails the command line for what is none, or is not above 0."""
-        try:
-            amount = Decimal(value)
-        except (InvalidOperation, TypeError):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if not amount.is_finite() or amount <= 0:
-            self.fail(f"{value} is not above 0", param, ctx)
-        return amount
+def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Decimal | None:
+    """A number as a person writes it, exact and above 0."""
+    if value is None:
+        return None
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        raise click.BadParameter(f"{value!r} is not a number") from None
+    if not amount.is_finite() or amount <= 0:
+        raise click.BadParameter(f"{value} is not above 0")
+    return amount
 
 
 @click.command("launch")
@@ -38,9 +35,9 @@ class Amount(click.ParamType[Decimal]):
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 @click.option("--gpu", metavar="NAME[:COUNT]", help="a10g, l4, a100-80gb:8 … (the cheapest with 16 GB and bf16).")
 @click.option("--instance-type", metavar="TYPE", help="An EC2 instance type instead.")
-@click.option("--max-price", type=Amount(), metavar="USD", help="At most so much an hour.")
-@click.option("--budget", type=Amount(), metavar="USD", help="The host ends itself before it has cost more.")
-@click.option("--max-hours", type=Amount(), metavar="HOURS", help="The host ends itself after so long (24).")
+@click.option("--max-price", callback=_amount, metavar="USD", help="At most so much an hour.")
+@click.option("--budget", callback=_amount, metavar="USD", help="The host ends itself before it has cost more.")
+@click.option("--max-hours", callback=_amount, metavar="HOURS", help="The host ends itself after so long (24).")
 @click.option("--on-demand", type=click.Choice(["never", "fallback", "only"]), default="never", show_default=True)
 @click.option("--env", multiple=True, metavar="K[=V]", help="A variable for the command.")
 @click.option(
@@ -84,7 +81,7 @@ def command(
     profile, here = profile_of(cloud)
     with Phases() as phases:
         phases.phase("plan", "credentials, prices, image, your address")
-        planned = plan_launch(_request(job, words, asked), profile=profile, now=now())
+        planned = plan_launch(_request(job, words, asked), profile=profile, places=here, now=now())
     plan = planned.plan.to_json()
     if dry_run:
         print_json(plan) if as_json else show(render_plan(plan))

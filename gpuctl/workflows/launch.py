@@ -29,6 +29,7 @@ from gpuctl.state.runs import RunFolder, RunRecord, run_folder
 from gpuctl.workflows.hosts import write_reach
 from gpuctl.workflows.interrupts import ending_signals_interrupt, interrupts_ignored, interrupts_wait
 from gpuctl.workflows.jobs import shipped
+from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
 from gpuctl.workflows.reporter import Reporter
 
@@ -60,13 +61,9 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
 def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
     """A new record, or the stored one of a launch that was cut off before its training started."""
     name = planned.plan.run
-    mine = folder.exists() and folder.has_key() and not folder.progress().started
-    if planned.in_use and not mine:
-        raise UsageError(
-            f"the name {name} is in use: {len(planned.in_use)} things in {planned.plan.region} are tagged with it",
-            f"choose another --name, or remove them with `gpuctl down {name}`",
-        )
-    if planned.in_use and mine:
+    in_use = find_resources(planned.account, run=name)
+    refuse_name_in_use(folder, in_use, region=planned.plan.region)
+    if in_use:
         stored = folder.read()
         if (stored.plan.job, stored.plan.command) != (planned.plan.job, planned.plan.command):
             raise UsageError(

@@ -20,7 +20,10 @@ from gpuctl.core.job import merge_command, run_name_ok
 from gpuctl.core.offers import Wanted, rank
 from gpuctl.core.plan import Plan, lease_ends, new_run_name, shortlist
 from gpuctl.core.profile import Profile
+from gpuctl.state.places import Places
+from gpuctl.state.runs import run_folder
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
+from gpuctl.workflows.names import refuse_name_in_use
 
 ROOM_GIB = 25
 LEAST_VOLUME_GIB = 100
@@ -52,10 +55,9 @@ class Planned:
     job: LoadedJob
     environment: dict[str, str]
     account: Account
-    in_use: tuple[Any, ...]
 
 
-def plan_launch(request: Request, *, profile: Profile, now: datetime) -> Planned:
+def plan_launch(request: Request, *, profile: Profile, places: Places, now: datetime) -> Planned:
     """Decide everything. Raises what is wrong in the order: usage, credentials, region, names, prices."""
     loaded = find_job(request.job)
     command = merge_command(loaded.job.command, request.words)
@@ -65,10 +67,11 @@ def plan_launch(request: Request, *, profile: Profile, now: datetime) -> Planned
     if not run_name_ok(run):
         raise UsageError(f"--name {run!r} will not do", "use a-z, 0-9 and -, beginning with a letter, at most 48")
     account = Account(profile, request.region)
+    folder = run_folder(places.runs, run)
     wanted = Wanted(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
-    owner, in_use, offers, cidr = _side_by_side(
+    owner, _, offers, cidr = _side_by_side(
         account.owner,
-        lambda: find_resources(account, run=run),
+        lambda: refuse_name_in_use(folder, find_resources(account, run=run), region=account.region),
         lambda: find_offers(account, wanted),
         lambda: caller_cidr(profile),
     )
@@ -105,7 +108,7 @@ def plan_launch(request: Request, *, profile: Profile, now: datetime) -> Planned
         max_price_usd_per_hour=request.max_price_usd_per_hour,
         lease_ends=ends,
     )
-    return Planned(plan, loaded, environment, account, tuple(in_use))
+    return Planned(plan, loaded, environment, account)
 
 
 def chosen_environment(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,117 @@
+"""Launches that are interrupted or killed at any moment: nothing stays behind, or `down` finds it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_tool import Gpuctl, processes_of
+
+
+def launch_and(gpuctl: Gpuctl, project: Path, number: signal.Signals, after_s: float, name: str) -> int:
+    """Begin a launch and send it a signal after a while; its exit code."""
+    process = gpuctl.start("launch", str(project), "--name", name, "-d", "-y", "--", "python", "train.py", "100000")
+    time.sleep(after_s)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def left_in_account(gpuctl: Gpuctl) -> dict[str, list[str]]:
+    """Everything in the account that costs or belongs to a run."""
+    ec2: Any = gpuctl.ec2()
+    instances = [
+        i["InstanceId"]
+        for r in ec2.describe_instances()["Reservations"]
+        for i in r["Instances"]
+        if i["State"]["Name"] != "terminated"
+    ]
+    groups = [g["GroupName"] for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"] != "default"]
+    templates = [t["LaunchTemplateName"] for t in ec2.describe_launch_templates()["LaunchTemplates"]]
+    volumes = [v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]]
+    found = {"instances": instances, "groups": groups, "templates": templates, "volumes": volumes}
+    return {kind: ids for kind, ids in found.items() if ids}
+
+
+def duration(gpuctl: Gpuctl, project: Path) -> float:
+    """How long a launch takes here, so that moments can be spread over it."""
+    began = time.monotonic()
+    gpuctl("launch", str(project), "--name", "warm", "-d", "-y", "--", "python", "train.py", "100000")
+    took = time.monotonic() - began
+    gpuctl("down", "warm", "-y", "--discard")
+    return took
+
+
+def moments(took: float, count: int) -> list[float]:
+    """Moments spread over a launch, each somewhere in its own part of it."""
+    chance = random.Random(7)
+    return [took * (part + chance.random()) / count for part in range(count)]
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.prove)])
+def test_a_killed_launch_leaves_nothing_that_down_does_not_find(gpuctl: Gpuctl, project: Path, count: int) -> None:
+    """kill -9 at moments spread over a launch, then `down --all -y`: nothing is left, every time."""
+    for number, moment in enumerate(moments(duration(gpuctl, project), count)):
+        launch_and(gpuctl, project, signal.SIGKILL, moment, f"kill-{number}")
+        gpuctl("down", "--all", "-y")
+        assert left_in_account(gpuctl) == {}, f"after {moment:.2f} s"
+        assert gpuctl.json("ls") == {"runs": []}
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.prove)])
+def test_an_interrupted_launch_leaves_nothing(gpuctl: Gpuctl, project: Path, count: int) -> None:
+    """Ctrl-C at moments spread over a launch: it cleans up by itself, or training had started and goes on."""
+    for number, moment in enumerate(moments(duration(gpuctl, project), count)):
+        name = f"interrupt-{number}"
+        code = launch_and(gpuctl, project, signal.SIGINT, moment, name)
+        if code == 0:
+            assert [r["run"] for r in gpuctl.json("ls")["runs"]] == [name]
+            gpuctl("down", name, "-y", "--discard")
+        else:
+            assert code == 130 or code == -signal.SIGINT, f"exit code {code} after {moment:.2f} s"
+        assert left_in_account(gpuctl) == {}, f"after {moment:.2f} s"
+        assert not (gpuctl.home / "state/runs" / name / "run.json").exists() or code == 0
+
+
+def test_a_half_made_launch_goes_on(gpuctl: Gpuctl, project: Path) -> None:
+    """The same launch after a kill takes up what there is: one instance, the one that was asked for."""
+    took = duration(gpuctl, project)
+    launch_and(gpuctl, project, signal.SIGKILL, took * 0.75, "half")
+    answer = gpuctl(
+        "launch", str(project), "--name", "half", "-d", "-y", "--", "python", "train.py", "100000", code=None
+    )
+    if answer.code == 2:
+        assert "in use" in answer.err
+    assert len(left_in_account(gpuctl)["instances"]) == 1
+    gpuctl("down", "half", "-y", "--discard")
+
+
+def test_two_launches_of_one_name_make_one_run(gpuctl: Gpuctl, project: Path) -> None:
+    """Of two launches at once under one name, one gets it and the other is refused."""
+    gpuctl("cloud", "start")
+    words = ("launch", str(project), "--name", "twice", "-d", "-y", "--", "python", "train.py", "100000")
+    both = [gpuctl.start(*words) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=120)
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert len(left_in_account(gpuctl)["instances"]) == 1
+    gpuctl("down", "twice", "-y", "--discard")
+
+
+def test_a_dead_cloud_takes_its_hosts_along(gpuctl: Gpuctl, project: Path) -> None:
+    """Where the embedded cloud is killed, its hosts end within seconds, and the next start says what was lost."""
+    gpuctl("launch", str(project), "--name", "lost", "-d", "-y", "--", "python", "train.py", "100000")
+    (instance,) = left_in_account(gpuctl)["instances"]
+    os.kill(gpuctl.json("cloud", "status")["pid"], signal.SIGKILL)
+    end = time.monotonic() + 10
+    while left := processes_of(gpuctl.home):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+    assert instance in gpuctl("cloud", "start").out
+    answer = gpuctl("tail", "lost", code=1)
+    assert "no host any more" in answer.err

@@ -1,0 +1,143 @@
+"""What others see of a run: a client that gpuctl knows nothing of, a second laptop, plain ssh, a stranger's address."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_tool import Gpuctl, wait_for
+
+
+def test_an_instance_is_what_it_should_be(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
+    """One spot instance: tagged, IMDSv2 required, terminate on shutdown, encrypted disk, one rule, no key pair."""
+    run = launched()
+    ec2 = gpuctl.ec2()
+    (instance,) = instances(ec2)
+    tags = {t["Key"]: t["Value"] for t in instance["Tags"]}
+    assert tags["gpuctl:run"] == run and tags["gpuctl:job"] and tags["gpuctl:owner"] and tags["gpuctl:lease-ends"]
+    assert instance["InstanceLifecycle"] == "spot"
+    assert instance["MetadataOptions"]["HttpTokens"] == "required"
+    assert "KeyName" not in instance
+    behaviour = ec2.describe_instance_attribute(
+        InstanceId=instance["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+    (volume,) = ec2.describe_volumes()["Volumes"]
+    assert volume["Encrypted"] and volume["Attachments"][0]["DeleteOnTermination"]
+    assert {t["Key"] for t in volume["Tags"]} >= {"gpuctl:run"}
+    (group,) = ec2.describe_security_groups(GroupIds=[g["GroupId"] for g in instance["SecurityGroups"]])[
+        "SecurityGroups"
+    ]
+    (rule,) = group["IpPermissions"]
+    assert (rule["FromPort"], rule["ToPort"], [r["CidrIp"] for r in rule["IpRanges"]]) == (22, 22, ["127.0.0.1/32"])
+
+    gpuctl("down", run, "-y")
+    assert instances(ec2) == []
+    assert [g["GroupName"] for g in ec2.describe_security_groups()["SecurityGroups"]] == ["default"]
+    assert ec2.describe_launch_templates()["LaunchTemplates"] == []
+    assert ec2.describe_volumes()["Volumes"] == []
+
+
+def test_a_second_laptop_needs_the_account_alone(gpuctl: Gpuctl, launched: Callable[..., str], tmp_path: Path) -> None:
+    """With the account's exports and an empty home, `ls` shows the run, `down` refuses, `down --discard` removes it."""
+    run = launched()
+    exports = [line.removeprefix("export ").split("=", 1) for line in gpuctl("cloud", "env").out.splitlines()]
+    other = {**dict(exports), "GPUCTL_HOME": str(tmp_path / "other"), "GPUCTL_CLOUD": "aws"}
+    (row,) = json.loads(gpuctl("ls", "--json", **other).out)["runs"]
+    assert (row["run"], row["state"]) == (run, "running")
+    status = json.loads(gpuctl("status", run, "--json", **other).out)
+    assert status["losses"] is None and status["exit_code"] is None
+    refused = gpuctl("down", run, "-y", code=1, **other)
+    assert "no key" in refused.err and "--discard" in refused.err and "an hour" in refused.err
+    assert json.loads(gpuctl("down", run, "-y", "--discard", "--json", **other).out)["left"] == []
+    assert json.loads(gpuctl("ls", "--json", **other).out) == {"runs": []}
+
+
+def test_plain_ssh_reaches_the_host(gpuctl: Gpuctl, launched: Callable[..., str], tmp_path: Path) -> None:
+    """`ssh -F`, `sftp -F` and rsync reach a run with the ssh_config that gpuctl wrote, host key verified."""
+    run = launched()
+    config = gpuctl.json("status", run)["ssh_config"]
+    assert system("ssh", "-F", config, run, "cat gpuctl/run/log").startswith("step 1 ")
+    (tmp_path / "batch").write_text(f"get gpuctl/run/log {tmp_path}/by-sftp\n")
+    system("sftp", "-q", "-F", config, "-b", str(tmp_path / "batch"), run)
+    assert (tmp_path / "by-sftp").read_text().startswith("step 1 ")
+    if shutil.which("rsync"):
+        system("rsync", "-a", "-e", f"ssh -F {config}", f"{run}:gpuctl/run/log", str(tmp_path / "by-rsync"))
+        assert (tmp_path / "by-rsync").read_text().startswith("step 1 ")
+    assert gpuctl("ssh", run, "--", "echo", "two words").out.strip() == "two words"
+    gpuctl("down", run, "-y")
+
+
+def test_another_host_key_is_refused(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
+    """With another key pinned, every command that connects refuses and says why; `ls` and `down` still work."""
+    run = launched()
+    known_hosts = gpuctl.home / "state/runs" / run / "known_hosts"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(gpuctl.folder / "other")], check=True)
+    kind, key, *_ = (gpuctl.folder / "other.pub").read_text().split()
+    address = known_hosts.read_text().split()[0]
+    known_hosts.write_text(f"{address} {kind} {key}\n")
+    for words in (["tail", run], ["pull", run], ["stop", run], ["metrics", run]):
+        answer = gpuctl(*words, code=1)
+        assert "host key" in answer.err and len(answer.err.strip().splitlines()) <= 3
+    assert "HOST IDENTIFICATION HAS CHANGED" in gpuctl("ssh", run, "--", "true", code=255).err
+    assert [r["run"] for r in gpuctl.json("ls")["runs"]] == [run]
+    assert "--discard" in gpuctl("down", run, "-y", code=1).err
+    gpuctl("down", run, "-y", "--discard")
+
+
+def test_the_security_group_decides_who_connects(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
+    """127.0.0.2 is refused until the rule names it, and then 127.0.0.1 is."""
+    run = launched()
+    config = Path(gpuctl.json("status", run)["ssh_config"]).read_text()
+    port = int(next(line.split()[1] for line in config.splitlines() if line.split()[:1] == ["Port"]))
+    assert (banner("127.0.0.1", port), banner("127.0.0.2", port)) == (True, False)
+    ec2 = gpuctl.ec2()
+    group = instances(ec2)[0]["SecurityGroups"][0]["GroupId"]
+    rule: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+    ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[{**rule, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}])
+    ec2.authorize_security_group_ingress(
+        GroupId=group, IpPermissions=[{**rule, "IpRanges": [{"CidrIp": "127.0.0.2/32"}]}]
+    )
+    assert (banner("127.0.0.1", port), banner("127.0.0.2", port)) == (False, True)
+    gpuctl("down", run, "-y", "--discard")
+
+
+@pytest.mark.parametrize("lease_s", [15])
+def test_a_host_ends_itself_at_its_deadline(gpuctl: Gpuctl, launched: Callable[..., str], lease_s: int) -> None:
+    """With no laptop process at all, a host is gone soon after its lease's end, and EC2 says terminated."""
+    launched("--max-hours", str(lease_s / 3600))
+    ec2 = gpuctl.ec2()
+    assert len(instances(ec2)) == 1
+    wait_for(lambda: not instances(ec2), within_s=lease_s + 30, what="the end of the host")
+
+
+def instances(ec2: Any) -> list[Any]:
+    """The instances that are not terminated."""
+    held = ec2.describe_instances()["Reservations"]
+    return [i for r in held for i in r["Instances"] if i["State"]["Name"] != "terminated"]
+
+
+def banner(source: str, port: int) -> bool:
+    """Whether an SSH server greets a client that comes from this address."""
+    with socket.socket() as client:
+        client.settimeout(10)
+        client.bind((source, 0))
+        try:
+            client.connect(("127.0.0.1", port))
+            return client.recv(64).startswith(b"SSH-2.0-")
+        except OSError:
+            return False
+
+
+def system(*words: str) -> str:
+    """What one of the system's own programs prints; it must succeed, and asks nobody."""
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env=os.environ, check=False)
+    assert done.returncode == 0, f"{words}: {done.stderr!r}"
+    return done.stdout.decode()
