@@ -1,0 +1,71 @@
+"""`python -m gpuctl.localcloud start|stop|status|serve --state DIR`: one cloud process for a state folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from gpuctl.localcloud import process
+from gpuctl.localcloud.place import Place
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb; its answer is one JSON line on standard output, an error one line on standard error."""
+    options = _parser().parse_args(arguments)
+    place = Place.at(options.state)
+    try:
+        if options.verb == "start":
+            _say(asdict(process.start(place, _options(options))))
+        elif options.verb == "stop":
+            _say({"stopped": process.stop(place)})
+        elif options.verb == "status":
+            _say(process.status(place))
+        else:
+            from gpuctl.localcloud import serving  # the one verb that pays for importing moto
+
+            return serving.serve(place, _options(options))
+    except process.CloudProcessError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _say(answer: dict[str, object]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def _options(options: argparse.Namespace) -> process.Options:
+    return process.Options(
+        port=options.port,
+        cache=options.cache.absolute() if options.cache else None,
+        hosts=options.hosts,
+        host_command=options.host_command,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gpuctl.localcloud", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, does in (
+        ("start", "make sure that a cloud runs"),
+        ("stop", "end it, with all its hosts"),
+        ("status", "say whether one runs"),
+        ("serve", "be it, in the foreground"),
+    ):
+        command = verbs.add_parser(verb, help=does)
+        command.add_argument("--state", type=Path, required=True, metavar="DIR", help="the cloud's own folder")
+        if verb in ("start", "serve"):
+            command.add_argument(
+                "--port", type=int, default=0, metavar="N", help="0: the one it had, else any free one"
+            )
+            command.add_argument("--cache", type=Path, metavar="DIR", help="what hosts share; DIR/cache by default")
+            command.add_argument("--no-hosts", dest="hosts", action="store_false", help="instances without hosts")
+            command.add_argument("--host-command", help=argparse.SUPPRESS)  # a JSON list: another program as the host
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Starting, stopping and asking after the one cloud process of a state folder, from outside it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from gpuctl.localcloud import place as places
+from gpuctl.localcloud.place import Place
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+KILL_TIMEOUT_S = 10.0
+_NOT_INHERITED = ("AWS_", "MOTO_", "GPUCTL_")
+
+
+class CloudProcessError(Exception):
+    """What could not be started or stopped, in one line."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a cloud is to run. `port` 0: the one it had before where that is free, else any."""
+
+    port: int = 0
+    cache: Path | None = None
+    hosts: bool = True
+    host_command: str | None = None
+
+    def as_arguments(self) -> list[str]:
+        """The same, as words for `serve`."""
+        words = ["--port", str(self.port)]
+        if self.cache is not None:
+            words += ["--cache", str(self.cache)]
+        if not self.hosts:
+            words += ["--no-hosts"]
+        if self.host_command is not None:
+            words += ["--host-command", self.host_command]
+        return words
+
+
+@dataclass(frozen=True)
+class Started:
+    """A running cloud; `lost` are the instances of one that died before it, told to whoever starts the next."""
+
+    endpoint: str
+    pid: int
+    started: float
+    lost: list[str] = field(default_factory=list)
+
+
+def start(place: Place, options: Options) -> Started:
+    """Makes sure that exactly one cloud runs on the state. Raises CloudProcessError."""
+    try:
+        with FileLock(place.start_lock, timeout=START_TIMEOUT_S):
+            found = places.running(place)
+            if found is None:
+                return _spawn(place, options)
+    except Timeout:
+        raise CloudProcessError(f"another process has been starting or stopping the cloud in {place.state}") from None
+    port = int(found.endpoint.rpartition(":")[2])
+    if options.port not in (0, port):
+        raise CloudProcessError(f"the cloud in {place.state} already runs on port {port}, not on {options.port}")
+    return Started(endpoint=found.endpoint, pid=found.pid, started=found.started)
+
+
+def _spawn(place: Place, options: Options) -> Started:
+    words = [sys.executable, "-m", "gpuctl.localcloud", "serve", "--state", str(place.state), *options.as_arguments()]
+    with place.log.open("ab") as log:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=_environment(),
+        )
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        line = _first_line(stdout, deadline=time.monotonic() + START_TIMEOUT_S)
+    answer: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        answer = json.loads(line)
+    if "endpoint" not in answer:
+        process.kill()
+        process.wait()
+        raise CloudProcessError(answer.get("error", f"the cloud did not start; {place.log} says why"))
+    process.returncode = 0  # it outlives this process on purpose: nothing here waits for it
+    return Started(**answer)
+
+
+def _first_line(stdout: IO[bytes], *, deadline: float) -> bytes:
+    """The first line, or what came of it until the end or the deadline."""
+    line = b""
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
+        part = os.read(stdout.fileno(), 65536) if ready else b""
+        if not part:
+            break
+        line += part
+    return line
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment, less what would change how the cloud behaves or hand its hosts a secret."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+
+
+def stop(place: Place) -> bool:
+    """Ends the cloud and all its hosts and waits until nothing is left; False where none ran. Raises CloudProcessError.
+
+    That the process is gone is read from its lock, not its number: where nobody reaps it, a dead process keeps that.
+    """
+    try:
+        with FileLock(place.start_lock, timeout=START_TIMEOUT_S):
+            held = FileLock(place.serve_lock)
+            ran = not _acquired(held, timeout_s=0)
+            if ran:
+                _end(place, held)
+            try:
+                _tidy(place)
+            finally:
+                held.release()
+            return ran
+    except Timeout:
+        raise CloudProcessError(f"another process has been starting or stopping the cloud in {place.state}") from None
+
+
+def _acquired(lock: FileLock, *, timeout_s: float) -> bool:
+    try:
+        lock.acquire(timeout=timeout_s, poll_interval=0.02)
+    except Timeout:
+        return False
+    return True
+
+
+def _end(place: Place, held: FileLock) -> None:
+    """Ends the process that holds the lock; its number is trusted because it is the holder who wrote it."""
+    record = places.recorded(place)
+    if record is None:
+        raise CloudProcessError(f"a cloud holds {place.serve_lock} and {place.cloud_json} does not say which")
+    for signal_number, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, signal_number)
+        if _acquired(held, timeout_s=timeout_s):
+            return
+    raise CloudProcessError(f"the cloud's process {record.pid} did not end")
+
+
+def _tidy(place: Place) -> None:
+    """Removes what a cloud that was killed left: it does so itself when it ends in peace."""
+    from gpuctl.localcloud import leftovers
+
+    leftovers.clear(place)
+    place.cloud_json.unlink(missing_ok=True)
+    for folder in (place.hosts, place.ledger):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def status(place: Place) -> dict[str, Any]:
+    """`{"running", "endpoint", "pid", "instances"}`; the last three None where no cloud runs."""
+    found = places.running(place)
+    health = places.ask_health(found.endpoint) if found else None
+    if found is None or health is None:
+        return {"running": False, "endpoint": None, "pid": None, "instances": None}
+    return {"running": True, "endpoint": found.endpoint, "pid": found.pid, "instances": health.get("instances")}

@@ -1,0 +1,93 @@
+"""The services beside EC2: SSM's public parameters, STS's caller identity, and the price list."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from moto.core.responses import ActionResult
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+from moto.ssm.responses import SimpleSystemManagerResponse
+from moto.sts.responses import TokenResponse
+
+from gpuctl.localcloud import images, prices
+
+USER_NAME = "gpuctl"
+USER_ID = "AIDAGPUCTLEMBEDDED001"
+
+
+class SSM(SimpleSystemManagerResponse):
+    """moto's parameter store, which has the images' public parameters too."""
+
+    def get_parameter(self) -> ActionResult:
+        found = images.parameter(self._get_param("Name"), region=self.region)
+        return ActionResult({"Parameter": found}) if found else super().get_parameter()
+
+    def get_parameters(self) -> ActionResult:
+        names = self._get_param("Names")
+        public = [found for name in names if (found := images.parameter(name, region=self.region))]
+        self.params["Names"] = rest = [name for name in names if name not in {found["Name"] for found in public}]
+        others: Any = super().get_parameters().result if rest else {"Parameters": [], "InvalidParameters": []}
+        return ActionResult({**others, "Parameters": public + others["Parameters"]})
+
+    def get_parameters_by_path(self) -> ActionResult:
+        found = images.parameters_below(self._get_param("Path"), region=self.region)
+        return ActionResult({"Parameters": found}) if found else super().get_parameters_by_path()
+
+
+class STS(TokenResponse):
+    """moto's STS, to which everybody is one user, always the same."""
+
+    def get_caller_identity(self) -> ActionResult:
+        account = self.current_account
+        return ActionResult(
+            {
+                "UserId": USER_ID,
+                "Account": account,
+                "Arn": f"arn:{self.partition}:iam::{account}:user/{USER_NAME}",
+            }
+        )
+
+
+def get_products(request: dict[str, Any]) -> dict[str, Any]:
+    """The price list's GetProducts for EC2: on-demand Linux instances, by type and region.
+
+    https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html. Filters on what
+    all products share are passed over.
+    """
+    filters = {entry.get("Field"): entry.get("Value") for entry in request.get("Filters") or []}
+    region = filters.get("regionCode") or "us-east-1"
+    products = [
+        json.dumps(_product(instance_type, region=region))
+        for instance_type in prices.priced_types()
+        if filters.get("instanceType", instance_type) == instance_type
+        and filters.get("operatingSystem", "Linux") == "Linux"
+    ]
+    return {"FormatVersion": "aws_v1", "PriceList": products if request.get("ServiceCode") == "AmazonEC2" else []}
+
+
+def _product(instance_type: str, *, region: str) -> dict[str, Any]:
+    known = INSTANCE_TYPES.get(instance_type, {})
+    sku = f"GPUCTL{instance_type.upper().replace('.', '')}"
+    dimension = {
+        "unit": "Hrs",
+        "pricePerUnit": {"USD": str(prices.on_demand(instance_type, region=region))},
+        "description": f"On Demand Linux {instance_type} Instance Hour, embedded",
+    }
+    return {
+        "product": {
+            "productFamily": "Compute Instance",
+            "attributes": {
+                "instanceType": instance_type,
+                "regionCode": region,
+                "operatingSystem": "Linux",
+                "tenancy": "Shared",
+                "preInstalledSw": "NA",
+                "capacitystatus": "Used",
+                "vcpu": str(known.get("VCpuInfo", {}).get("DefaultVCpus", "")),
+            },
+            "sku": sku,
+        },
+        "serviceCode": "AmazonEC2",
+        "terms": {"OnDemand": {f"{sku}.T": {"priceDimensions": {f"{sku}.T.D": dimension}, "sku": sku}}},
+    }
