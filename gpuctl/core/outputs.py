@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from gpuctl.core.text import safe, shorten
+
 ASIDE = ".gpuctl-part"
 """The folder in DEST in which files are written before they are renamed into place; no output may be named so."""
 
@@ -153,9 +155,5 @@ def collisions(paths: Iterable[str]) -> dict[str, str]:
 
 
 def printable(text: str, *, limit: int = 300) -> str:
-    """Text from a host as one line that is safe to show: what a terminal would obey or could not draw is escaped."""
-    cut = text[: limit + 1]
-    shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in cut
-    )
-    return shown if len(text) <= limit else shown[:limit] + "…"
+    """Text from a host as one line that is safe to show, at most `limit` characters."""
+    return shorten(safe(text[: 4 * limit]), limit)

@@ -190,7 +190,7 @@ class Host:
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
     ) -> Event:
-        """Runs a verb, `body` behind the request; gives its last event, and each other one to `on_event`.
+        """Runs a verb, `body` behind the request. `on_event` hears each event as it comes; the last is the answer.
 
         An event's text is the host's own: show it through `core.outputs.printable`. Without `timeout_s` it waits as
         long as the host answers probes. Raises HostRefused where the verb failed, HostUnreachable, HostError.
@@ -200,8 +200,8 @@ class Host:
             session.keep_stderr_tail()
             last: Event | None = None
             for event in session.events():
-                if last is not None and on_event is not None:
-                    on_event(last)
+                if on_event is not None and event["event"] != "error":
+                    on_event(event)
                 last = event
             return session.result(last)
 
