@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances
+from gpuctl.aws.offers import prices
 from gpuctl.core.errors import HostUnreachable, NotFound
 from gpuctl.core.hosts import Instance, Reach
 from gpuctl.core.profile import Profile
@@ -60,6 +61,12 @@ def living_instance(run: OpenRun) -> Instance:
         f"run {run.name} has no host any more: it was reclaimed, or its lease ended",
         f"`gpuctl down {run.name}` removes what is left",
     )
+
+
+def priced_instance(run: OpenRun) -> Instance:
+    """The run's instance, with what it costs now."""
+    (instance,) = prices(run.account, [living_instance(run)])
+    return instance
 
 
 def connect(run: OpenRun, instance: Instance | None = None) -> Host:

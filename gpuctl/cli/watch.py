@@ -1,0 +1,40 @@
+"""`gpuctl watch`: train and validation loss, live."""
+
+from __future__ import annotations
+
+import click
+
+from gpuctl.cli.options import cloud_options, open_run_of, run_argument
+from gpuctl.core.errors import TrainingFailed
+
+
+@click.command("watch")
+@cloud_options
+@run_argument
+def command(run: str, cloud: str | None, region: str | None) -> None:
+    """A plot of the losses, last values, rate, cost so far, time left. Ctrl-C only stops looking."""
+    from gpuctl.ui.watch import WatchView
+    from gpuctl.workflows.follow import Follower
+    from gpuctl.workflows.hosts import priced_instance
+
+    opened = open_run_of(run, cloud, region)
+    follower = Follower(opened)
+    instance = priced_instance(opened)
+    price = instance.price_usd_per_hour
+    view = WatchView(
+        run,
+        price_usd_per_hour=None if price is None else float(price),
+        started=instance.launched,
+        lease_ends=instance.tags.lease_ends,
+    )
+    ended = None
+    try:
+        with view:
+            view.update(lines=follower.history(), points=follower.losses.points)
+            for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
+                view.update(lines=update.lines, points=follower.losses.points, state=update.ended, notice="")
+                ended = update.ended or ended
+    except KeyboardInterrupt:
+        click.echo(f"{run} goes on. gpuctl watch {run}, gpuctl down {run}", err=True)
+    if ended is not None and ended.get("state") == "failed":
+        raise TrainingFailed(f"the training command of {run} failed with exit code {ended.get('exit_code')}")
