@@ -1,0 +1,61 @@
+"""Where things are shown: answers on standard output, progress and errors on standard error.
+
+rich is imported here and in this folder alone, and only once something is shown: `gpuctl --help` does not wait for it.
+Nothing that is shown is parsed as markup; text from a host goes through `gpuctl.core.text.safe` as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+WIDE = 240
+"""The width where nobody looks: a table in a pipe is not cut to 80 columns."""
+
+
+def console(stream: TextIO) -> Console:
+    """A console on a stream: plain where it is no terminal, without colours under NO_COLOR.
+
+    What the stream's encoding cannot write becomes `?`: a host's text must not end a command.
+    """
+    from rich.console import Console
+
+    if isinstance(stream, TextIOWrapper) and not (stream.encoding or "").lower().startswith("utf"):
+        stream.reconfigure(errors="replace")
+    wide = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+    return Console(file=stream, markup=False, emoji=False, highlight=False, width=wide)
+
+
+def out() -> Console:
+    """Standard output."""
+    return console(sys.stdout)
+
+
+def err() -> Console:
+    """Standard error."""
+    return console(sys.stderr)
+
+
+def show(what: RenderableType) -> None:
+    """Put an answer on standard output."""
+    _put(out(), what)
+
+
+def tell(what: RenderableType) -> None:
+    """Put something for a person on standard error."""
+    _put(err(), what)
+
+
+def _put(where: Console, what: RenderableType) -> None:
+    if where.is_terminal:
+        where.print(what)
+        return
+    with where.capture() as captured:
+        where.print(what)
+    where.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    where.file.flush()

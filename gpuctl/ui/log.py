@@ -1,0 +1,75 @@
+"""A run's log on this terminal: each line safe, the losses in it highlighted, progress bars written over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpuctl.core.losses import Marked
+from gpuctl.ui.console import out
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+LOSS_STYLE = "bold cyan"
+
+
+class LogPrinter:
+    """Prints the lines of a log as they come.
+
+    On a terminal a line that is written over (a progress bar) is, and `finish` ends one that still stands. Elsewhere
+    only its last state is printed, or one that holds a loss.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or out()
+        self._standing: str | None = None
+
+    def show(self, *lines: Marked) -> None:
+        """Print lines."""
+        for line in lines:
+            if self._console.is_terminal:
+                self._on_terminal(line)
+            else:
+                self._plain(line)
+        self._console.file.flush()
+
+    def finish(self) -> None:
+        """Leave the cursor at the beginning of a line."""
+        if self._standing is not None and self._console.is_terminal:
+            self._console.file.write("\n")
+            self._console.file.flush()
+        self._standing = None
+
+    def _on_terminal(self, line: Marked) -> None:
+        if self._standing is not None:
+            self._console.file.write("\r\x1b[2K")
+        if line.transient:
+            self._console.print(marked_text(line), end="", no_wrap=True, overflow="crop", crop=True)
+            self._standing = line.text
+            return
+        self._standing = None
+        if line.spans:
+            self._console.print(marked_text(line), soft_wrap=True)
+        else:
+            self._console.file.write(line.text + "\n")
+
+    def _plain(self, line: Marked) -> None:
+        if line.transient:
+            if line.points:
+                self._console.file.write(line.text + "\n")
+                self._standing = line.text
+            return
+        if line.text != self._standing:
+            self._console.file.write(line.text + "\n")
+        self._standing = None
+
+
+def marked_text(line: Marked) -> Text:
+    """A line with its losses highlighted."""
+    from rich.text import Text
+
+    text = Text(line.text)
+    for start, end in line.spans:
+        text.stylize(LOSS_STYLE, start, end)
+    return text

@@ -1,0 +1,91 @@
+"""Losses over the training as characters on a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpuctl.core.metrics import Point, Split, downsample, positions
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+class _Look(NamedTuple):
+    """How a split is drawn: plotext's marker and colour, the mark that stands for it in a legend, and ASCII's."""
+
+    drawn: str
+    color: str
+    mark: str
+    plain: str
+
+
+_LOOKS: dict[Split, _Look] = {
+    "train": _Look("braille", "cyan+", "⠒⠒", "."),
+    "val": _Look("●", "orange+", "●", "o"),
+    "test": _Look("▲", "magenta+", "▲", "^"),
+}
+
+_ASCII_FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
+
+
+def shown_splits(points: Sequence[Point]) -> list[Split]:
+    """What a view shows: train, and val; test only where there is no val, whose place it takes."""
+    there = {p.split for p in points if p.loss is not None}
+    held_out: Split = "val" if "val" in there else "test"
+    wanted: tuple[Split, ...] = ("train", held_out)
+    return [split for split in wanted if split in there]
+
+
+def label(split: Split) -> str:
+    """What a split is called in a view."""
+    return {"train": "train", "val": "validation", "test": "validation (test set)"}[split]
+
+
+def plot(points: Sequence[Point], *, width: int, height: int, unicode: bool = True) -> Text:
+    """The losses of train and validation, `width` × `height` characters; held-out losses are drawn over train's."""
+    import plotext
+    from rich.text import Text
+
+    splits = shown_splits(points)
+    axis, places = positions(points)
+    ends = [place for place, p in zip(places, points, strict=True) if p.split in splits and p.loss is not None]
+    plotext.clear_figure()
+    plotext.plot_size(width, height)
+    plotext.theme("clear")
+    for split in splits:
+        mine = [(place, p) for place, p in zip(places, points, strict=True) if p.split == split and p.loss is not None]
+        kept = {id(p) for p in downsample([p for _, p in mine], 4 * width)}
+        x = [place for place, p in mine if id(p) in kept]
+        y = [p.loss for _, p in mine if id(p) in kept]
+        draw = plotext.plot if split == "train" else plotext.scatter
+        draw(x, y, marker=_LOOKS[split].drawn if unicode else _LOOKS[split].plain, color=_LOOKS[split].color)
+    if ends:
+        last = max(ends) or 1.0
+        ticks = _ticks(last, most=max(2, width // 16))
+        plotext.xlim(0, last)
+        plotext.xticks(ticks, [_count(tick) for tick in ticks])
+    plotext.xlabel(axis)
+    drawn: str = plotext.build()
+    drawn = drawn.rstrip("\n")
+    return Text.from_ansi(drawn if unicode else drawn.translate(_ASCII_FRAME), no_wrap=True)
+
+
+def mark(split: Split, *, unicode: bool = True) -> str:
+    """The mark that a split is drawn with."""
+    return _LOOKS[split].mark if unicode else _LOOKS[split].plain
+
+
+def _ticks(last: float, *, most: int) -> list[float]:
+    """Round numbers from 0 to `last`, at most so many and one."""
+    rough = last / most
+    power: float = 10 ** math.floor(math.log10(rough))
+    step = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough)
+    return [step * i for i in range(int(last / step * (1 + 1e-9)) + 1)]
+
+
+def _count(number: float) -> str:
+    if number >= 1e6:
+        return f"{number / 1e6:g}M"
+    return f"{number / 1e3:g}k" if number >= 10_000 else f"{number:g}"

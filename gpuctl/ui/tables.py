@@ -1,0 +1,162 @@
+"""The answers of `ls`, `jobs`, `offers` and `status` for people, made of the same dictionaries that `--json` prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from gpuctl.core.text import safe
+from gpuctl.ui.words import clock, left, loss, moment, money, price
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+STATE_STYLES = {
+    "starting": "yellow",
+    "running": "green",
+    "succeeded": "bold green",
+    "failed": "bold red",
+    "stopped": "yellow",
+    "interrupted": "bold magenta",
+    "lost": "bold red",
+    "down": "dim",
+}
+SPLIT_STYLES = {"train": "cyan", "val": "yellow", "test": "magenta"}
+
+
+def runs_table(rows: Sequence[Mapping[str, Any]], *, now: datetime | None = None) -> RenderableType:
+    """`ls`: one line a run."""
+    if not rows:
+        return _text("no runs", "dim")
+    now = now or datetime.now(timezone.utc)
+    table = _table("run", "state", "host", "price", "so far", "lease ends")
+    for row in rows:
+        hosts = [f"{h['instance_type']} {h['market']} {h['zone']}" for h in row["hosts"] if h["state"] != "terminated"]
+        table.add_row(
+            _text(row["run"], "bold"),
+            _state(row["state"]),
+            _text(", ".join(_counted(hosts)) or "-"),
+            _text(price(row["price_usd_per_hour"])),
+            _text(money(row["cost_usd"])),
+            _text(left(moment(row["lease_ends"]), now) if hosts else "-"),
+        )
+    return table
+
+
+def jobs_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """`jobs`: one line a job."""
+    if not rows:
+        return _text("no packaged jobs", "dim")
+    table = _table("job", "what it is", "presets")
+    for row in rows:
+        table.add_row(_text(row["name"], "bold"), _text(row["summary"]), _text(", ".join(row["presets"]), "dim"))
+    return table
+
+
+def offers_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """`offers`: one line an offer, in the order given."""
+    if not rows:
+        return _text("no offers", "dim")
+    table = _table("type", "GPU", "market", "zone", "price")
+    for row in rows:
+        table.add_row(
+            _text(row["instance_type"], "bold"),
+            _text(_gpu(row["gpu"], row["gpus"])),
+            _text(row["market"], "green" if row["market"] == "spot" else ""),
+            _text(row["zone"]),
+            _text(price(row["price_usd_per_hour"])),
+        )
+    return table
+
+
+def status_view(row: Mapping[str, Any], *, now: datetime | None = None) -> RenderableType:
+    """`status`: one run whole."""
+    now = now or datetime.now(timezone.utc)
+    ends = moment(row["lease_ends"])
+    lines = facts()
+    state = _state(row["state"])
+    if row.get("exit_code") is not None:
+        state.append(f", exit code {row['exit_code']}", "default")
+    lines.add_row("run", _text(row["run"], "bold"))
+    lines.add_row("state", state)
+    if row.get("problem"):
+        lines.add_row("", _text(row["problem"], "red"))
+    lines.add_row("job", _text(row["job"]))
+    for host in row["hosts"]:
+        where = f"{host['instance_type']} {host['market']} in {host['zone']}, {host['instance_id']}, {host['state']}"
+        lines.add_row("host", _text(where))
+    lines.add_row("cost", _text(f"{money(row['cost_usd'])} so far, {price(row['price_usd_per_hour'])}"))
+    lines.add_row("lease", _text("-" if ends is None else f"ends {left(ends, now)}, {clock(ends)}"))
+    lines.add_row("losses", _losses(row.get("losses")))
+    lines.add_row("in AWS", _text(_resources(row.get("resources") or ())))
+    lines.add_row(
+        "ssh", _text(f"ssh -F {shlex.quote(row['ssh_config'])} {row['run']}" if row.get("ssh_config") else "-")
+    )
+    return lines
+
+
+def facts() -> Table:
+    """A table of names and what they are, to which rows are added."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for i, column in enumerate(columns):
+        right = column in ("price", "so far")
+        whole = i == 0 or column in ("state", "price", "so far")
+        table.add_column(
+            column,
+            overflow="fold",
+            no_wrap=whole,
+            min_width=None if whole else 10,
+            justify="right" if right else "left",
+        )
+    return table
+
+
+def _text(value: object, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text("-" if value is None else safe(str(value)), style=style)
+
+
+def _state(state: str) -> Text:
+    return _text(state, STATE_STYLES.get(state, ""))
+
+
+def _gpu(name: str, count: int) -> str:
+    return name if count == 1 else f"{count}× {name}"
+
+
+def _counted(names: Iterable[str]) -> list[str]:
+    listed = list(names)
+    return [n if listed.count(n) == 1 else f"{listed.count(n)}× {n}" for n in dict.fromkeys(listed)]
+
+
+def _losses(losses: Mapping[str, Any] | None) -> Text:
+    if not losses:
+        return _text("none seen yet" if losses is not None else "not known here", "dim")
+    text = _text("")
+    for split, last in losses.items():
+        text.append(f"{split} ", "dim").append(
+            loss(last["loss"], last.get("nonfinite", "not finite")), SPLIT_STYLES[split]
+        )
+        text.append(f" at step {last['step']}   " if last["step"] is not None else "   ", "dim")
+    text.rstrip()
+    return text
+
+
+def _resources(resources: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(_counted(str(r["kind"]) for r in resources)) or "nothing"

@@ -1,0 +1,282 @@
+"""A run, live: its losses as a plot, where they stand, how fast it goes, what it has cost, how long it may go on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gpuctl.core.losses import Marked
+from gpuctl.core.metrics import Point, Split, last_by_split, positions
+from gpuctl.core.text import safe
+from gpuctl.ui.console import console
+from gpuctl.ui.words import left, loss, money, price, span
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+LOG_LINES = 6
+PLAIN_EVERY_S = 5.0
+_RATE_OVER_S = 60.0
+_RATE_POINTS = 200
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class WatchView:
+    """Shows one run until it is left. On a terminal it is a view that is drawn anew; elsewhere a line now and then.
+
+    `started` is since when the run costs money, `training_since` since when it trains.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        price_usd_per_hour: float | None = None,
+        started: datetime | None = None,
+        training_since: datetime | None = None,
+        lease_ends: datetime | None = None,
+        stream: TextIO | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._run, self._price, self._started, self._lease_ends = run, price_usd_per_hour, started, lease_ends
+        self._training_since = training_since
+        self._now = now
+        self._console = console(stream or sys.stdout)
+        self._points: Sequence[Point] = ()
+        self._log: deque[Marked] = deque(maxlen=LOG_LINES)
+        self._state, self._gpus, self._notice = "running", "", ""
+        self._rate = _Rate()
+        self._drawn: tuple[object, Text] | None = None
+        self._told: tuple[int, datetime] | None = None
+        self._lock = threading.RLock()
+        self._live: Live | None = None
+
+    def __enter__(self) -> WatchView:
+        if self._console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._tell(always=True)
+
+    def update(
+        self,
+        *,
+        points: Sequence[Point] | None = None,
+        lines: Iterable[Marked] = (),
+        state: Mapping[str, Any] | None = None,
+        notice: str | None = None,
+    ) -> None:
+        """What is new: all the points so far, more lines of the log, the host's `state` (docs/payload.md), a notice
+        for people (a lost connection; an empty one takes it away)."""
+        with self._lock:
+            for line in lines:
+                if self._log and self._log[-1].transient:
+                    self._log.pop()
+                self._log.append(line)
+            if points is not None:
+                self._points = points
+                self._rate.see(points, self._now())
+            if state is not None:
+                self._read_state(state)
+            if notice is not None:
+                self._notice = safe(notice)
+        if self._live is None:
+            if notice:
+                self._console.file.write(f"{self._run}  {self._notice}\n")
+            self._tell(always=False)
+
+    def render(self) -> RenderableType:
+        """The view as it stands, as wide as the terminal."""
+        from rich.console import Group
+
+        with self._lock:
+            width, height = self._console.width, self._console.height
+            log = [self._log_line(line) for line in self._log]
+            rest = [*self._heads(), self._losses(), *([self._warning()] if self._notice else [])]
+            taken = sum(len(text.wrap(self._console, width)) for text in rest) + len(log) + 1
+            plot_height = min(24, height - taken)
+            parts: list[RenderableType] = [*rest]
+            if plot_height >= 7 and any(p.loss is not None for p in self._points):
+                parts.append(self._plot(min(width, 160), plot_height))
+            return Group(*parts, *log)
+
+    def _read_state(self, state: Mapping[str, Any]) -> None:
+        self._state = safe(str(state.get("state", self._state)))
+        code = state.get("exit_code")
+        if isinstance(code, int) and self._state in ("failed", "stopped"):
+            self._state += f", exit code {code}"
+        started = state.get("started")
+        if isinstance(started, (int, float)) and 0 < started < 1e11:
+            self._training_since = datetime.fromtimestamp(started, timezone.utc)
+        gpus = state.get("gpus")
+        self._gpus = ", ".join(map(_gpu, gpus)) if isinstance(gpus, list) else ""
+
+    def _heads(self) -> list[Text]:
+        """The run and its state; time, money and machine, on a second line where the terminal is narrow."""
+        from rich.text import Text
+
+        from gpuctl.ui.tables import STATE_STYLES
+
+        head = Text(no_wrap=True, overflow="ellipsis").append(self._run, "bold").append("  ")
+        head.append(self._state, STATE_STYLES.get(self._state.split(",")[0], ""))
+        facts = "   ".join(self._facts())
+        if head.cell_len + 3 + len(facts) <= self._console.width:
+            return [head.append("   ").append(facts, "dim")]
+        return [head, Text(facts, style="dim", overflow="fold")]
+
+    def _facts(self) -> list[str]:
+        now = self._now()
+        since = self._training_since or self._started
+        facts = [] if since is None else [f"{span(max(0, int((now - since).total_seconds())))} of training"]
+        if self._rate.text:
+            facts.append(self._rate.text)
+        if self._price is not None and self._started is not None:
+            hours = max(0.0, (now - self._started).total_seconds() / 3600)
+            facts.append(f"{money(hours * self._price)} so far ({price(self._price)})")
+        if self._lease_ends is not None:
+            facts.append(f"lease ends {left(self._lease_ends, now)}")
+        return [*facts, self._gpus] if self._gpus else facts
+
+    def _losses(self) -> Text:
+        from rich.text import Text
+
+        from gpuctl.ui.plot import label, mark
+        from gpuctl.ui.tables import SPLIT_STYLES
+
+        text = Text(overflow="fold")
+        last = last_by_split(self._points)
+        unicode = self._unicode
+        for split in _held(last):
+            point, style = last[split], SPLIT_STYLES[split]
+            name = label(split) if split == "val" or "val" not in last else split
+            text.append(f"{mark(split, unicode=unicode)} {name} ", style)
+            text.append(loss(point.loss, point.nonfinite), f"bold {style}" if point.loss is not None else "bold red")
+            text.append(f" {_place(point)}    ", "dim")
+        text.rstrip()
+        return text if last else Text("no losses yet", style="dim")
+
+    def _plot(self, width: int, height: int) -> Text:
+        from gpuctl.ui.plot import plot
+
+        key = (len(self._points), self._points[-1], width, height)
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = (key, plot(self._points, width=width, height=height, unicode=self._unicode))
+        return self._drawn[1]
+
+    def _log_line(self, line: Marked) -> Text:
+        from gpuctl.ui.log import marked_text
+
+        text = marked_text(line)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        text.stylize_before("dim")
+        text.expand_tabs(8)
+        return text
+
+    def _warning(self) -> Text:
+        from rich.text import Text
+
+        return Text(self._notice, style="bold yellow", overflow="fold")
+
+    @property
+    def _unicode(self) -> bool:
+        return self._console.encoding.lower().startswith("utf")
+
+    def _tell(self, *, always: bool) -> None:
+        """Where nothing can be drawn: a line when there is something new, not too often."""
+        now, count = self._now(), len(self._points)
+        if self._told is not None:
+            new = count != self._told[0]
+            if not new or not (always or (now - self._told[1]).total_seconds() >= PLAIN_EVERY_S):
+                return
+        elif not count and not always:
+            return
+        self._told = (count, now)
+        last = last_by_split(self._points)
+        losses = [
+            f"{split} {loss(last[split].loss, last[split].nonfinite)} {_place(last[split])}" for split in _held(last)
+        ]
+        words = [self._run, self._state, *(losses or ["no losses yet"]), *self._facts()]
+        self._console.file.write("  ".join(words) + "\n")
+        self._console.file.flush()
+
+
+class _Rate:
+    """How fast the training goes, from the times that points carry, else from when they arrived."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[datetime, float]] = deque(maxlen=_RATE_POINTS)
+        self.text = ""
+
+    def see(self, points: Sequence[Point], now: datetime) -> None:
+        """All points so far. Those that come together with no times of their own count as one arrival."""
+        recent = points[-_RATE_POINTS:]
+        axis, places = positions(recent)
+        if not recent or axis == "point":
+            return
+        timed = [(p.time, place) for p, place in zip(recent, places, strict=True) if p.time is not None]
+        if timed:
+            self._seen = deque(timed, maxlen=_RATE_POINTS)
+        elif not self._seen or self._seen[-1][1] != places[-1]:
+            self._seen.append((now, places[-1]))
+        self.text = self._measured(axis)
+
+    def _measured(self, axis: str) -> str:
+        when, place = self._seen[-1]
+        first = next(at for at in self._seen if (when - at[0]).total_seconds() <= _RATE_OVER_S)
+        seconds, way = (when - first[0]).total_seconds(), place - first[1]
+        if seconds <= 0 or way <= 0:
+            return ""
+        rate, unit = way / seconds, axis
+        if axis == "epoch":
+            return f"{rate * 60:.3g} epochs/min"
+        return (
+            f"{rate:,.0f} {unit}s/s"
+            if rate >= 100
+            else f"{rate:.3g} {unit}s/s"
+            if rate >= 1
+            else f"{1 / rate:.3g} s/{unit}"
+        )
+
+
+def _held(last: Mapping[Split, Point]) -> list[Split]:
+    """Train, and val; test at the end, or in val's place."""
+    return [split for split in ("train", "val", "test") if split in last]
+
+
+def _place(point: Point) -> str:
+    words = [] if point.step is None else [f"step {point.step:,}"]
+    if point.epoch is not None:
+        words.append(f"epoch {point.epoch:.2f}")
+    return f"({', '.join(words)})" if words else ""
+
+
+def _gpu(gpu: object) -> str:
+    if not isinstance(gpu, Mapping):
+        return ""
+    used, total = (_number(gpu.get(f"memory_{what}_mib")) for what in ("used", "total"))
+    busy = _number(gpu.get("utilization_percent"))
+    memory = "" if used is None or total is None else f", {used / 1024:.1f} of {total / 1024:.1f} GiB"
+    return f"{safe(str(gpu.get('name', 'GPU')))} {'?' if busy is None else f'{busy:.0f}'}%{memory}"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
