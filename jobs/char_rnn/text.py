@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -40,6 +42,10 @@ def plain_speeches(markdown: str) -> str:
     return "\n\n".join(speeches) + "\n"
 
 
+def _codes(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The characters of a text, in order; a character's number is its place."""
@@ -52,8 +58,9 @@ class Vocabulary:
 
     def encode(self, text: str) -> Tensor:
         """The numbers of the text's characters; those that are not in the vocabulary are left out."""
-        place = {character: i for i, character in enumerate(self.characters)}
-        return torch.tensor([place[character] for character in text if character in place], dtype=torch.long)
+        known, codes = _codes(self.characters), _codes(text)
+        places = np.searchsorted(known, codes).clip(max=len(known) - 1)
+        return torch.from_numpy(places[known[places] == codes])
 
     def decode(self, ids: list[int]) -> str:
         return "".join(self.characters[i] for i in ids)

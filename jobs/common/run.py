@@ -55,6 +55,8 @@ class Run:
     ) -> None:
         self.outputs = Path(outputs)
         self.outputs.mkdir(parents=True, exist_ok=True)
+        for left in self.outputs.rglob(".*.partial"):  # by an attempt that was killed while it wrote
+            left.unlink()
         self.max_seconds = max_seconds
         self.stopping = False
         self._resume = str(resume)

@@ -1,0 +1,180 @@
+"""`char_rnn`: learns, is killed and goes on, writes, foresees."""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.char_rnn.model import CharRNN, nats, write
+from jobs.char_rnn.text import Streams, Vocabulary, plain_speeches
+from jobs.char_rnn.train import main
+from jobs.common.run import load
+from tests.jobs.conftest import ROOT, Train, assert_same_run, command, losses, random_steps, surroundings
+
+torch.set_num_threads(1)
+SMALL = ["--preset", "smoke", "--steps", "60", "--eval-every", "5", "--hidden", "32", "--sample", "40"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text that is easy to foresee, of 60,000 characters."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"LINE {i % 97}:\nTo be, or not to be; that's {i % 89}.\n\n" for i in range(1500)))
+    return path
+
+
+def test_smoke_learns_within_ten_seconds(train: Train, tmp_path: Path) -> None:
+    """On all of the plays: ten seconds of processor at most, a loss that falls, and what one would look at."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = train("char_rnn", tmp_path, "--preset", "smoke")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    val = losses(tmp_path, "val")
+    assert val[150, "val"] < val[50, "val"] < math.log(79)
+    assert 2.0 < losses(tmp_path, "test")[150, "test"] < 2.6
+    assert "step 150  epoch 0.04  train loss 2." in out
+    assert (tmp_path / "samples" / "last.txt").read_text() in out
+    assert len((tmp_path / "samples" / "epoch-00.03.txt").read_text()) == 500
+    assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_killed_and_gone_on_is_the_same_run(
+    train: Train, train_killed: Callable[..., int], tmp_path: Path, text: Path
+) -> None:
+    """SIGKILL at random steps, the same command again: every loss and every weight as if nothing had happened."""
+    options = [*SMALL, "--data", str(text), "--layers", "2", "--dropout", "0.2"]
+    train("char_rnn", tmp_path / "whole", *options)
+    kills = random_steps(8, among=9, count=2)
+    assert train_killed("char_rnn", tmp_path / "killed", *options, kills=kills) == len(kills)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_killed_five_times_is_the_same_run(
+    train: Train, train_killed: Callable[..., int], tmp_path: Path, cell: str
+) -> None:
+    """The smoke preset on all of the plays, killed at five random steps, with every kind of cell."""
+    options = ["--preset", "smoke", "--eval-every", "10", "--cell", cell]
+    train("char_rnn", tmp_path / "whole", *options)
+    kills = random_steps(len(cell), among=5, count=5)
+    assert train_killed("char_rnn", tmp_path / "killed", *options, kills=kills) >= 4
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_asked_to_stop_it_saves_and_goes_on_later(train: Train, tmp_path: Path, text: Path) -> None:
+    """C-c between two checkpoints loses nothing: exit code 0, and the run ends as one that was never stopped."""
+    options = [*SMALL, "--data", str(text), "--eval-every", "20", "--steps", "120"]
+    stopped = subprocess.Popen(
+        command("char_rnn", tmp_path / "stopped", *options),
+        cwd=ROOT,
+        env=surroundings(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert stopped.stdout is not None
+    while not stopped.stdout.readline().startswith("step "):
+        pass
+    stopped.send_signal(signal.SIGINT)
+    assert "stopped and saved at step" in stopped.communicate(timeout=100)[0]
+    assert stopped.returncode == 0
+    assert 20 <= load(tmp_path / "stopped" / "checkpoint.pt")["step"] < 120
+    assert "test loss" not in train("char_rnn", tmp_path / "whole", *options).split("step 120")[0]
+    assert "going on from" in train("char_rnn", tmp_path / "stopped", *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_checkpoint_writes_and_foresees(
+    train: Train, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sample` goes on from its priming words, the same for the same seed; `evaluate` reads a whole text in order."""
+    train("char_rnn", tmp_path, *SMALL, "--data", str(text))
+
+    def use(verb: str, *words: object) -> str:
+        main([verb, str(tmp_path / "checkpoint.pt"), *map(str, words)])
+        return capsys.readouterr().out
+
+    options = ["--prime", "LINE 12", "--length", "80", "--temperature", "0.5"]
+    samples = [use("sample", *options, "--seed", seed) for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]
+    assert samples[0].startswith("LINE 12")
+    assert len(samples[0]) == len("LINE 12") + 80 + 1
+
+    whole, held_out = text.read_text(), tmp_path / "held-out.txt"
+    held_out.write_text(whole[int(len(whole) * 0.9) :])
+    told = float(use("evaluate", "--data", held_out).split()[0])
+    assert abs(told - losses(tmp_path, "test")[60, "test"]) < 1e-4
+    held_out.write_text("To be, ßßß")
+    assert use("evaluate", "--data", held_out).startswith("3 characters that the network has never seen are left out")
+    with pytest.raises(SystemExit, match="knows no character of --prime 'ßß'"):
+        use("sample", "--prime", "ßß")
+
+
+def test_time_can_end_a_run(train: Train, tmp_path: Path, text: Path) -> None:
+    """With --max-seconds the learning rate falls in time, and the run ends whole: test loss and sample included."""
+    out = train("char_rnn", tmp_path, *SMALL, "--data", str(text), "--steps", "1000000", "--max-seconds", "1.5")
+    assert "test loss" in out
+    assert load(tmp_path / "checkpoint.pt")["finished"] is True
+
+
+def test_plays_become_plain_speeches() -> None:
+    """Of the Markdown only who speaks and what is said is left; a stage direction in between does not end a speech."""
+    play = (
+        "# Macbeth\n\n## SCENE I. A desert place.\n\n_Thunder. Enter three\nWitches_\n\n**First Witch**  \n"
+        "When shall we\\--three meet—  \n\n__\\[Aside]_  \nagain?\n\n_Exit_\n\n**ALL**  \nFair is foul:\n"
+    )
+    assert plain_speeches(play) == "First Witch:\nWhen shall we--three meet--\nagain?\n\nALL:\nFair is foul:\n"
+
+
+def test_every_eye_reads_on_where_it_ended() -> None:
+    """Within an epoch each stream reads its own part of the text without a gap; targets are one ahead."""
+    streams = Streams(torch.arange(1000), batch=3, sequence=10, seed=1)
+    steps = [streams.next() for _ in range(streams.per_epoch)]
+    read = torch.cat([inputs for inputs, _, _ in steps])
+    assert torch.equal((read[1:] - read[:-1]) % 1000, torch.ones_like(read[1:]))
+    assert all(torch.equal((targets - inputs) % 1000, torch.ones_like(inputs)) for inputs, targets, _ in steps)
+    assert len(set(read.flatten().tolist())) == read.numel() == streams.per_epoch * 30
+    assert [anew for _, _, anew in steps] == [True] + [False] * (streams.per_epoch - 1)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_nats_do_not_depend_on_how_a_text_is_read(cell: str) -> None:
+    """In chunks of any length the sum is that of one long read: memory is carried. Side by side comes close to it."""
+    torch.manual_seed(3)
+    model = CharRNN(11, cell=cell, hidden=16, layers=2, embedding=8, dropout=0.5)
+    ids = torch.randint(11, (997,))
+    with torch.no_grad():
+        model.eval()
+        whole = torch.nn.functional.cross_entropy(model(ids[:-1, None])[0][:, 0], ids[1:]).item()
+        model.train()
+    assert model.training
+    assert nats(model, ids) == pytest.approx(whole, abs=1e-6)
+    assert nats(model, ids, chunk=7) == pytest.approx(whole, abs=1e-6)
+    assert nats(model, ids, streams=4, warm_up=50, chunk=13) == pytest.approx(whole, abs=1e-3)
+    assert model.training
+
+
+def test_cold_writing_is_the_likeliest_and_chance_is_its_own() -> None:
+    """At temperature 0 the seed changes nothing; writing draws nothing from torch's own chance."""
+    torch.manual_seed(3)
+    model = CharRNN(11, cell="gru", hidden=16, layers=1, embedding=8, dropout=0.0)
+    before = torch.get_rng_state()
+    cold = [write(model, torch.tensor([1, 2]), length=20, temperature=0, seed=seed) for seed in (1, 2)]
+    warm = [write(model, torch.tensor([1, 2]), length=20, temperature=1, seed=seed) for seed in (1, 2)]
+    assert cold[0] == cold[1]
+    assert warm[0] != warm[1]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_text_is_its_characters() -> None:
+    """Numbers are places in the sorted vocabulary; what is not in it is left out; beyond ASCII is fine."""
+    vocabulary = Vocabulary.of("grün, grau 😀")
+    assert vocabulary.decode(vocabulary.encode("😀 grün").tolist()) == "😀 grün"
+    assert vocabulary.decode(vocabulary.encode("xgZrÄ𝄞ün~").tolist()) == "grün"
