@@ -69,11 +69,6 @@ def to_json(point: Point) -> dict[str, Any]:
     return found if point.nonfinite is None else {**found, "nonfinite": point.nonfinite}
 
 
-def parse_metrics(data: bytes) -> list[Point]:
-    """The points of whole lines of a metrics file, in order."""
-    return [found for line in data.split(b"\n") for found in parse_metrics_line(line)]
-
-
 def parse_metrics_line(line: bytes) -> list[Point]:
     """The points of one line; none where it has none, whatever the bytes are."""
     if not line.strip() or len(line) > LINE_LIMIT:
@@ -91,11 +86,6 @@ def parse_metrics_line(line: bytes) -> list[Point]:
 def last_by_split(points: Iterable[Point]) -> dict[Split, Point]:
     """The newest point of each split that has one."""
     return {found.split: found for found in points}
-
-
-def chosen(*, metrics: Sequence[Point], log: Sequence[Point]) -> Sequence[Point]:
-    """The run's points: the metrics file's where it has any, else the log's. Two sources are never merged."""
-    return metrics or log
 
 
 def positions(points: Sequence[Point]) -> tuple[Literal["step", "epoch", "point"], list[float]]:

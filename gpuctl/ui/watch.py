@@ -111,10 +111,8 @@ class WatchView:
         with self._lock:
             width, height = self._console.width, self._console.height
             log = [self._log_line(line) for line in self._log]
-            rest = [*self._heads(), self._losses(), *([self._warning()] if self._notice else [])]
-            taken = sum(len(text.wrap(self._console, width)) for text in rest) + len(log) + 1
-            plot_height = min(24, height - taken)
-            parts: list[RenderableType] = [*rest]
+            parts = [*self._heads(), *self._losses(), *([self._warning()] if self._notice else [])]
+            plot_height = min(24, height - len(parts) - len(log) - 1)
             if plot_height >= 7 and any(p.loss is not None for p in self._points):
                 parts.append(self._plot(min(width, 160), plot_height))
             return Group(*parts, *log)
@@ -131,17 +129,28 @@ class WatchView:
         self._gpus = ", ".join(map(_gpu, gpus)) if isinstance(gpus, list) else ""
 
     def _heads(self) -> list[Text]:
-        """The run and its state; time, money and machine, on a second line where the terminal is narrow."""
+        """The run and its state, then time, money and machine."""
         from rich.text import Text
 
         from gpuctl.ui.tables import STATE_STYLES
 
-        head = Text(no_wrap=True, overflow="ellipsis").append(self._run, "bold").append("  ")
-        head.append(self._state, STATE_STYLES.get(self._state.split(",")[0], ""))
-        facts = "   ".join(self._facts())
-        if head.cell_len + 3 + len(facts) <= self._console.width:
-            return [head.append("   ").append(facts, "dim")]
-        return [head, Text(facts, style="dim", overflow="fold")]
+        state = Text(self._state, STATE_STYLES.get(self._state.split(",")[0], ""))
+        head = Text.assemble((self._run, "bold"), "  ", state)
+        return self._packed([head, *(Text(fact, "dim") for fact in self._facts())])
+
+    def _packed(self, items: Sequence[Text]) -> list[Text]:
+        """The items side by side, as many on a line as fit whole."""
+        from rich.text import Text
+
+        lines: list[Text] = []
+        for item in items:
+            if lines and lines[-1].cell_len + 3 + item.cell_len <= self._console.width:
+                lines[-1] = Text.assemble(lines[-1], "   ", item)
+            else:
+                lines.append(Text.assemble(item))
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return lines
 
     def _facts(self) -> list[str]:
         now = self._now()
@@ -156,23 +165,21 @@ class WatchView:
             facts.append(f"lease ends {left(self._lease_ends, now)}")
         return [*facts, self._gpus] if self._gpus else facts
 
-    def _losses(self) -> Text:
+    def _losses(self) -> list[Text]:
         from rich.text import Text
 
         from gpuctl.ui.plot import label, mark
         from gpuctl.ui.tables import SPLIT_STYLES
 
-        text = Text(overflow="fold")
         last = last_by_split(self._points)
-        unicode = self._unicode
+        items = []
         for split in _held(last):
             point, style = last[split], SPLIT_STYLES[split]
             name = label(split) if split == "val" or "val" not in last else split
-            text.append(f"{mark(split, unicode=unicode)} {name} ", style)
-            text.append(loss(point.loss, point.nonfinite), f"bold {style}" if point.loss is not None else "bold red")
-            text.append(f" {_place(point)}    ", "dim")
-        text.rstrip()
-        return text if last else Text("no losses yet", style="dim")
+            value = (loss(point.loss, point.nonfinite), f"bold {style}" if point.loss is not None else "bold red")
+            sign = mark(split, unicode=self._unicode)
+            items.append(Text.assemble((f"{sign} {name} ", style), value, (f" {_place(point)}", "dim")))
+        return self._packed(items) if items else [Text("no losses yet", style="dim")]
 
     def _plot(self, width: int, height: int) -> Text:
         from gpuctl.ui.plot import plot
@@ -194,7 +201,7 @@ class WatchView:
     def _warning(self) -> Text:
         from rich.text import Text
 
-        return Text(self._notice, style="bold yellow", overflow="fold")
+        return Text(self._notice, style="bold yellow", no_wrap=True, overflow="ellipsis")
 
     @property
     def _unicode(self) -> bool:

@@ -1,0 +1,185 @@
+"""What `ls`, `jobs`, `offers`, `status`, `metrics` and a plan look like to people."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from rich.console import RenderableType
+
+from gpuctl.core.metrics import Point
+from gpuctl.ui.console import show
+from gpuctl.ui.metrics import points_table
+from gpuctl.ui.plan import render_plan
+from gpuctl.ui.tables import jobs_table, offers_table, runs_table, status_view
+from gpuctl.ui.words import loss, money, price, span
+
+NOW = datetime(2026, 11, 25, 2, 30, tzinfo=timezone.utc)
+HOST = {
+    "instance_id": "i-0123456789abcdef0",
+    "instance_type": "g5.xlarge",
+    "zone": "us-east-1a",
+    "market": "spot",
+    "state": "running",
+}
+ROW: dict[str, Any] = {
+    "run": "char-rnn-k3f9",
+    "job": "char_rnn",
+    "cloud": "local",
+    "region": "us-east-1",
+    "state": "running",
+    "hosts": [HOST],
+    "price_usd_per_hour": 0.4131,
+    "cost_usd": 0.0312,
+    "lease_ends": "2026-11-25T22:30:00Z",
+}
+PLAN: dict[str, Any] = {
+    "run": "char-rnn-k3f9",
+    "job": "char_rnn",
+    "cloud": "aws",
+    "region": "us-east-1",
+    "region_source": "the default",
+    "owner": "me",
+    "command": ["python", "-m", "jobs.char_rnn.train", "--data", "two words.txt"],
+    "requirements": ["torch>=2.4,<2.14"],
+    "uploads": [{"source": "/home/me/project", "name": "."}, {"source": "/home/me/x.txt", "name": "data/x.txt"}],
+    "environment_names": ["WANDB_API_KEY"],
+    "outputs": None,
+    "checkpoints": ["*.pt"],
+    "pattern": None,
+    "choices": [
+        {"instance_type": "g5.xlarge", "gpu": "A10G", "gpus": 1, "zone": "us-east-1a", "market": "spot",
+         "price_usd_per_hour": 0.5},
+        {"instance_type": "g5.12xlarge", "gpu": "A10G", "gpus": 4, "zone": "us-east-1b", "market": "spot",
+         "price_usd_per_hour": 2.0},
+    ],
+    "image_id": "ami-123",
+    "image_name": "Deep Learning AMI",
+    "login_user": "ubuntu",
+    "root_device": "/dev/sda1",
+    "volume_gib": 100,
+    "caller_cidr": "203.0.113.7/32",
+    "max_price_usd_per_hour": None,
+    "lease_ends": "2026-11-26T02:30:00Z",
+}  # fmt: skip
+
+
+def shown(what: RenderableType, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines that it is in a pipe."""
+    show(what)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line a run: state, host, price, cost so far and how long the lease goes on."""
+    gone = {**ROW, "run": "old", "state": "down", "hosts": [], "price_usd_per_hour": None, "cost_usd": None}
+    head, first, second = shown(runs_table([ROW, gone], now=NOW), capsys)
+    assert head.split() == ["run", "state", "host", "price", "so", "far", "lease", "ends"]
+    assert first.split("  ")[0] == "char-rnn-k3f9"
+    for part in ("running", "g5.xlarge spot us-east-1a", "$0.413/h", "$0.03", "in 20 h 00 min"):
+        assert part in first
+    assert second.split() == ["old", "down", "-", "-", "-", "-"]
+
+
+def test_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Empty answers are words, not an empty screen."""
+    assert shown(runs_table([]), capsys) == ["no runs"]
+    assert shown(offers_table([]), capsys) == ["no offers"]
+    assert shown(points_table([]), capsys) == ["no losses yet"]
+
+
+def test_a_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """Long summaries stay on their line where nobody looks at a width."""
+    summary = "what it is, at length " * 6
+    lines = shown(jobs_table([{"name": "x", "summary": summary, "presets": ["smoke", "gpu"]}]), capsys)
+    assert len(lines) == 2
+    assert summary.strip() in lines[1]
+    assert lines[1].endswith("smoke, gpu")
+
+
+def test_offers(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line an offer, in the given order, several GPUs counted."""
+    rows = [{**c, "gpu": "H100"} for c in PLAN["choices"]]
+    _, first, second = shown(offers_table(rows), capsys)
+    assert first.split() == ["g5.xlarge", "H100", "spot", "us-east-1a", "$0.500/h"]
+    assert "4× H100" in second
+
+
+def test_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """One run whole: why it failed, what it cost, its last losses, what is in AWS, how to reach it."""
+    row = {
+        **ROW,
+        "state": "failed",
+        "exit_code": 1,
+        "losses": {"train": {"step": 1200, "loss": 1.4931}, "val": {"step": 1200, "loss": None}},
+        "resources": [{"kind": kind, "id": "x"} for kind in ("instance", "volume", "volume")],
+        "ssh_config": "/home/me/my runs/ssh_config",
+        "problem": "it does not answer",
+    }  # fmt: skip
+    text = "\n".join(shown(status_view(row, now=NOW), capsys))
+    for part in (
+        "failed, exit code 1",
+        "it does not answer",
+        "i-0123456789abcdef0",
+        "$0.03 so far",
+        "in 20 h 00 min",
+        "train 1.4931 at step 1200",
+        "val not finite",
+        "instance, 2× volume",
+        "ssh -F '/home/me/my runs/ssh_config' char-rnn-k3f9",
+    ):
+        assert part in text
+
+
+def test_losses_that_are_not_known_are_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """A laptop without a key says that it does not know; a run without losses says that there are none."""
+    base = {**ROW, "exit_code": None, "resources": [], "ssh_config": None, "problem": None}
+    assert "losses  not known here" in shown(status_view({**base, "losses": None}, now=NOW), capsys)
+    assert "losses  none seen yet" in shown(status_view({**base, "losses": {}}, now=NOW), capsys)
+
+
+def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan says what goes where, who may reach it, the most that it can cost, and when outputs are lost."""
+    text = "\n".join(shown(render_plan(PLAN, now=NOW), capsys))
+    for part in (
+        "python -m jobs.char_rnn.train --data 'two words.txt'",
+        "g5.xlarge (A10G), spot, us-east-1a, $0.500/h",
+        "else g5.12xlarge (4× A10G), spot, us-east-1b, $2.000/h",
+        "us-east-1 (the default), cloud aws",
+        "SSH from 203.0.113.7/32 and nowhere else",
+        "/home/me/project, /home/me/x.txt as data/x.txt",
+        "WANDB_API_KEY (values are not stored)",
+        "at most $48.00, a whole lease of 24 h 00 min at the dearest offer above; $12.00 at the first",
+        "outputs that are not home by then are lost",
+    ):
+        assert part in text
+
+
+def test_points(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every point on a line, with what is not known as a dash and NaN as nan."""
+    points = [Point(1, 0.25, "train", 2.5), Point(None, None, "val", None, "nan", NOW + timedelta(seconds=1))]
+    head, first, second = shown(points_table(points), capsys)
+    assert head.split() == ["step", "epoch", "split", "loss", "time"]
+    assert first.split() == ["1", "0.25", "train", "2.5000", "-"]
+    assert second.split()[:4] == ["-", "-", "val", "nan"]
+
+
+def test_text_from_elsewhere_is_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither escapes nor rich's markup in names reach the terminal as anything but text."""
+    row = {**ROW, "run": "a\x1b[2Jb", "hosts": [{**HOST, "instance_type": "[red]x[/red]\x1b]0;t\x07"}]}
+    line = shown(runs_table([row], now=NOW), capsys)[1]
+    assert "\x1b" not in line
+    assert line.startswith("ab ")
+    assert "[red]x[/red] spot" in line
+
+
+def test_words() -> None:
+    """Times, money and losses as people read them."""
+    assert [span(s) for s in (0.04, 9.96, 59.4, 200, 7501, 86399, 86400 * 3.2)] == [
+        "0.0 s", "10 s", "59 s", "3 min 20 s", "2 h 05 min", "24 h 00 min", "3 d 4 h",
+    ]  # fmt: skip
+    assert [money(m) for m in (None, 0, 0.001, 0.415, 1234.5)] == ["-", "$0.00", "under $0.01", "$0.41", "$1,234.50"]
+    assert price(None) == "-"
+    assert [loss(x) for x in (1.23456, 0.0, 1e-5, 1e6)] == ["1.2346", "0.0000", "1.000e-05", "1.000e+06"]
+    assert loss(None, "inf") == "inf"

@@ -1,0 +1,71 @@
+"""A log on the screen: safe, losses marked, progress bars written over."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from gpuctl.core.losses import LossReader, Marked
+from gpuctl.ui.console import console
+from gpuctl.ui.log import LogPrinter
+
+if TYPE_CHECKING:
+    from tests.ui.conftest import Terminal
+
+
+def lines(data: bytes) -> list[Marked]:
+    """The lines of a whole log."""
+    reader = LossReader()
+    return reader.feed(data) + reader.finish()
+
+
+def test_losses_stand_out_on_a_terminal(terminal: Terminal) -> None:
+    """The numbers of the losses are in another style than the rest of the line."""
+    LogPrinter(console(terminal)).show(*lines(b"step 5: train loss 1.5, val loss 2.5\nplain\n"))
+    assert terminal.text == "step 5: train loss 1.5, val loss 2.5\nplain\n"
+    first, second = terminal.getvalue().splitlines()
+    assert first.count("\x1b[1;36m1.5\x1b[0m") == 1
+    assert first.count("\x1b[1;36m2.5\x1b[0m") == 1
+    assert "\x1b" not in second
+
+
+def test_nothing_hostile_reaches_the_terminal(terminal: Terminal) -> None:
+    """Escapes are gone, markup and emoji names are text."""
+    LogPrinter(console(terminal)).show(*lines(b"\x1b]0;owned\x07\x1b[2J[bold]x[/bold] :smile: \x9b31m\n"))
+    assert terminal.getvalue() == "[bold]x[/bold] :smile: \ufffd31m\n"
+
+
+def test_a_progress_bar_is_written_over(terminal: Terminal) -> None:
+    """Each state of a bar replaces the one before it; a long one is cut, so that it stays one line."""
+    printer = LogPrinter(console(terminal))
+    printer.show(*lines(b"\r 10%|" + b"#" * 200 + b"\r100%|##\nafter\n"))
+    assert terminal.text == " 10%|" + "#" * 75 + "\r\x1b[2K100%|##\nafter\n"
+
+
+def test_a_bar_that_still_stands_is_ended(terminal: Terminal) -> None:
+    """What comes after the log does not land behind a progress bar."""
+    printer = LogPrinter(console(terminal))
+    printer.show(*LossReader().feed(b"bar\r"))
+    printer.finish()
+    assert terminal.text == "bar\n"
+
+
+def test_in_a_pipe_a_bar_leaves_its_last_state() -> None:
+    """Elsewhere than on a terminal there are whole lines alone, and no loss is left out or doubled."""
+    pipe = io.StringIO()
+    log = b"\r10%\r99%\nstep 1: train loss 1, val loss 2\r\nstep 2: train loss 1, val loss 2\rnext\n"
+    LogPrinter(console(pipe)).show(*lines(log))
+    assert pipe.getvalue().splitlines() == [
+        "99%",
+        "step 1: train loss 1, val loss 2",
+        "step 2: train loss 1, val loss 2",
+        "next",
+    ]
+
+
+def test_an_encoding_that_cannot_write_it_does_not_end_the_command() -> None:
+    """On a terminal or pipe in ASCII, other characters become question marks."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    LogPrinter(console(stream)).show(*lines("naïve ☃\n".encode()))
+    assert raw.getvalue() == b"na?ve ?\n"

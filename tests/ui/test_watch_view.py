@@ -1,0 +1,181 @@
+"""The live view of a run: plot, last losses, rate, cost, lease, log."""
+
+from __future__ import annotations
+
+import io
+import math
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpuctl.core.losses import LossReader
+from gpuctl.core.metrics import Point, Split
+from gpuctl.ui.plot import plot, shown_splits
+from gpuctl.ui.watch import WatchView
+
+if TYPE_CHECKING:
+    from tests.ui.conftest import Terminal
+
+NOW = datetime(2026, 11, 25, 2, 30, tzinfo=timezone.utc)
+
+
+class Now:
+    """A clock that goes when told to."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def __call__(self) -> datetime:
+        """The time."""
+        return self.time
+
+
+def run_of(splits: tuple[Split, ...] = ("train", "val"), steps: int = 1000) -> list[Point]:
+    """A run whose losses fall from 4.2 to 1.4."""
+    points = []
+    for step in range(0, steps, 10):
+        loss = 1.4 + 2.8 * math.exp(-step / 200)
+        points.append(Point(step, step / 500, "train", loss))
+        points.extend(Point(step, step / 500, s, loss + 0.1) for s in splits[1:] if step % 100 == 0)
+    return points
+
+
+def view_of(stream: io.StringIO, now: Now | None = None) -> WatchView:
+    """A view of a run that has cost money for an hour and trained for half of it."""
+    return WatchView(
+        "char-rnn-k3f9",
+        price_usd_per_hour=0.5,
+        started=NOW - timedelta(hours=1),
+        training_since=NOW - timedelta(minutes=30),
+        lease_ends=NOW + timedelta(hours=3, minutes=20),
+        stream=stream,
+        now=now or Now(),
+    )
+
+
+def test_on_a_terminal_everything_is_there(terminal: Terminal) -> None:
+    """State, times, money, lease, GPU, last losses, the plot, and the log's last lines."""
+    log = LossReader().feed(b"".join(b"line %d\n" % i for i in range(20)) + b"step 9: train loss 1.5, val loss 1.6\n")
+    gpu = {"name": "NVIDIA A10G", "utilization_percent": 97, "memory_used_mib": 3072, "memory_total_mib": 23552}
+    with view_of(terminal) as view:
+        view.update(points=run_of(), lines=log, state={"state": "running", "gpus": [gpu]})
+    frame = terminal.text
+    for part in (
+        "char-rnn-k3f9  running",
+        "30 min 00 s of training",
+        "$0.50 so far ($0.500/h)",
+        "lease ends in 3 h 20 min",
+        "NVIDIA A10G 97%, 3.0 of 23.0 GiB",
+        "train 1.4198 (step 990, epoch 1.98)",
+        "validation 1.5311 (step 900, epoch 1.80)",
+        "┌───",
+        "●",
+        "line 19",
+        "step 9: train loss 1.5, val loss 1.6",
+    ):
+        assert part in frame, part
+    assert "line 14" not in frame
+
+
+@pytest.mark.parametrize("columns", [60, 100, 200])
+@pytest.mark.parametrize("rows", [12, 24, 50])
+def test_it_fits_its_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, rows: int) -> None:
+    """At any size no line is wider than the terminal, and the view is not higher than it."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", str(rows))
+    long = LossReader().feed(("a long line\twith tabs and 漢字 " * 20 + "\n").encode() * 8)
+    with view_of(terminal) as view:
+        view.update(points=run_of(), lines=long, notice="the connection was lost; trying again")
+        rendered = view._console.render_lines(view.render(), pad=False)
+    assert len(rendered) <= rows
+    assert all(sum(segment.cell_length for segment in line) <= columns for line in rendered)
+
+
+def test_elsewhere_it_is_a_line_now_and_then() -> None:
+    """Not on a terminal: a line at first, one every few seconds where there is something new, one at the end."""
+    pipe, now = io.StringIO(), Now()
+    points = run_of()
+    with view_of(pipe, now) as view:
+        view.update()
+        for count in range(2, 102, 2):
+            now.time += timedelta(seconds=0.25)
+            view.update(points=points[:count])
+        view.update(notice="lost the host\x1b[2J; trying again")
+        view.update(state={"state": "failed", "exit_code": 1}, points=points)
+    lines = pipe.getvalue().splitlines()
+    assert len(lines) == 1 + 2 + 1 + 1
+    assert lines[0].startswith("char-rnn-k3f9  running  train 4.2000 (step 0, epoch 0.00)  val 4.3000")
+    assert lines[-2] == "char-rnn-k3f9  lost the host; trying again"
+    assert lines[-1].startswith("char-rnn-k3f9  failed, exit code 1  train 1.4198")
+
+
+def test_a_run_without_losses_says_so() -> None:
+    """Where nothing gives a loss the view is not empty."""
+    pipe = io.StringIO()
+    with view_of(pipe) as view:
+        view.update(points=[])
+    assert "no losses yet" in pipe.getvalue()
+
+
+def test_the_rate_comes_from_the_points_own_times(terminal: Terminal) -> None:
+    """Points that carry times give the rate at once; steps take seconds where they are slow."""
+    fast = [Point(i * 10, None, "train", 2.0, None, NOW + timedelta(seconds=i)) for i in range(5)]
+    slow = [Point(i, None, "train", 2.0, None, NOW + timedelta(seconds=4 * i)) for i in range(5)]
+    epochs = [Point(None, i / 10, "train", 2.0, None, NOW + timedelta(seconds=6 * i)) for i in range(5)]
+    for points, rate in ((fast, "10 steps/s"), (slow, "4 s/step"), (epochs, "1 epochs/min")):
+        with view_of(terminal) as view:
+            view.update(points=points)
+        assert rate in terminal.text
+
+
+def test_the_rate_comes_from_arrivals_else() -> None:
+    """Without times of their own, what came at once says nothing, and what comes after it says how fast."""
+    pipe, now = io.StringIO(), Now()
+    points = [Point(i, None, "train", 2.0) for i in range(0, 200, 10)]
+    with view_of(pipe, now) as view:
+        view.update(points=points[:10])
+        now.time += timedelta(seconds=5)
+        view.update(points=points)
+    first, second = pipe.getvalue().splitlines()
+    assert "steps/s" not in first
+    assert "20 steps/s" in second
+
+
+def test_test_stands_in_for_validation(terminal: Terminal) -> None:
+    """A run that has no validation loss shows its test loss in that place; one that has both plots validation."""
+    assert shown_splits(run_of(("train", "test"))) == ["train", "test"]
+    assert shown_splits(run_of(("train", "val", "test"))) == ["train", "val"]
+    with view_of(terminal) as view:
+        view.update(points=run_of(("train", "test")))
+    assert "validation (test set) 1.5311" in terminal.text
+    assert "▲" in terminal.text
+
+
+def test_losses_that_are_not_numbers_show(terminal: Terminal) -> None:
+    """A run whose loss became NaN says nan, and its plot is of what came before."""
+    with view_of(terminal) as view:
+        view.update(points=[*run_of(), Point(2000, 4.0, "train", None, "nan")])
+    assert "train nan (step 2,000, epoch 4.00)" in terminal.text
+    assert "┌───" in terminal.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_points_can_be_plotted(count: int) -> None:
+    """The first point has a plot too."""
+    drawn = plot([Point(i, None, "train", 2.0) for i in range(count)], width=60, height=10).plain
+    assert len(drawn.splitlines()) == 10
+    assert "step" in drawn
+
+
+def test_the_axis_has_round_numbers() -> None:
+    """Ticks stand at round numbers of steps, or of epochs where there are no steps."""
+    assert " 0" in plot(run_of(steps=24_000), width=80, height=12).plain.splitlines()[-2]
+    assert "10k" in plot(run_of(steps=24_000), width=80, height=12).plain
+    epochs = [Point(None, i / 4, "train", 2.0 + i) for i in range(9)]
+    assert "epoch" in plot(epochs, width=60, height=12).plain
+
+
+def test_a_plain_terminal_gets_plain_characters() -> None:
+    """Without Unicode the plot is ASCII."""
+    assert plot(run_of(), width=60, height=12, unicode=False).plain.isascii()
