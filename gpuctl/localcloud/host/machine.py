@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,15 @@ def main() -> None:
     """Runs until it is killed, or the first process is gone."""
     config = MachineConfig.from_json(sys.stdin.buffer.readline())
     adopt_orphans()
+    _forget_signals()
     asyncio.run(_run(config))
+
+
+def _forget_signals() -> None:
+    """A cloud started under `nohup` ignores hang-ups, and what is ignored or blocked is inherited: not by a host."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
 
 
 async def _run(config: MachineConfig) -> None:

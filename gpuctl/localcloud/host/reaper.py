@@ -183,8 +183,8 @@ class FirstProcess:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_signal)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._on_signal)
 
     def _note_signal(self, *_: object) -> None:

@@ -13,8 +13,8 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 import asyncssh
 from asyncssh.stream import SSHServerStreamSession
@@ -28,6 +28,7 @@ _TRANSPORT_HIGH = 4 * 1024 * 1024
 _LOOK_AGAIN_S = 0.01
 _LAST_WORDS_S = 0.1
 _CANNOT_RUN = 126
+_SFTP_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class HostSession(SSHServerStreamSession[bytes]):
     """What a client asked for in one session channel. `on_closed` is called once, at its end."""
 
     def __init__(self, login: Login, on_closed: Callable[[], None]) -> None:
-        super().__init__(None, lambda chan: HostFiles(cast("asyncssh.SSHServerChannel[bytes]", chan), login.home))
+        super().__init__(None, partial(HostFiles, login.home), sftp_version=_SFTP_VERSION)
         self._login = login
         self._on_closed = on_closed
         self._process: Pump | None = None
@@ -153,10 +154,16 @@ class Pump:
         self._listen()
 
     def feed(self, data: bytes) -> None:
-        """Input for the command. While it does not take it, the channel's window stays shut."""
+        """Input for the command. While it does not take it, the channel's window stays shut.
+
+        A channel that resumes delivers all it has and opens its whole window at the first piece of that: to pause
+        between two pieces would open it again and again. So what is delivered at once is taken at once: the command
+        and the channel hold a window (2 MiB) each at most.
+        """
         if self._input is not None:
+            if not self._waiting:
+                self._loop.call_soon(self._write_input)
             self._waiting += data
-            self._write_input()
 
     def feed_eof(self) -> None:
         """No more input will come. A terminal has no end of file but the one that is typed."""
@@ -255,7 +262,7 @@ class Pump:
 
     def _write_input(self) -> None:
         fd = self._input
-        if fd is None:
+        if fd is None or self._gone:
             return
         try:
             del self._waiting[: os.write(fd, self._waiting)]

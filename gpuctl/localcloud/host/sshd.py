@@ -61,13 +61,17 @@ class HostServer(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Any user name does, as on an image whose default user one need not know; only the caller's key does."""
         if key in self._host.authorized:
-            _log.info("publickey for %s from %s", username, self._peer())
             return True
         self._failures += 1
         if self._failures >= MAX_AUTH_TRIES:
             _log.info("too many authentication failures for %s from %s", username, self._peer())
             raise asyncssh.ProtocolError("Too many authentication failures")
         return False
+
+    def auth_completed(self) -> None:
+        """Notes who is in."""
+        assert self._conn is not None
+        _log.info("publickey for %s from %s", self._conn.get_extra_info("username"), self._peer())
 
     def session_requested(self) -> HostSession:
         """A new session, within the limit."""
