@@ -1,0 +1,223 @@
+"""What a run's Python imports: an environment per set of requirements, shared, and a virtualenv of the run's own.
+
+A virtualenv costs milliseconds, what is installed minutes and gigabytes: so the run's virtualenv is empty, and sees a
+shared environment through one `.pth` line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+from provisioning.driver import install
+from provisioning.places import Places
+from provisioning.protocol import PayloadError
+from provisioning.shown import Done, run_shown
+
+Tell = Callable[[str], None]
+
+LARGE_BYTES = 100_000_000
+_MARK = "gpuctl-whole"
+_UNITS = {"B": 1, "kB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
+_FETCHED = re.compile(r"\s*Downloading (\S+) \((\d+(?:\.\d+)?) ?(B|kB|KiB|MB|MiB|GB|GiB)\)")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where it is, and whether it had to be made now."""
+
+    path: Optional[Path]
+    made: bool
+
+
+def prepare(places: Places, requirements: list[str], tell: Tell) -> Environment:
+    """The environment for these requirements, made where there is none, and the run's virtualenv; or PayloadError."""
+    environment = _shared(places, requirements, tell) if requirements else Environment(None, made=False)
+    _make_venv(places, environment.path)
+    return environment
+
+
+def _shared(places: Places, requirements: list[str], tell: Tell) -> Environment:
+    path = places.environments / key(places, requirements)
+    if (path / _MARK).exists():
+        return Environment(path, made=False)
+    places.environments.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_suffix(".lock"), tell):
+        if (path / _MARK).exists():
+            return Environment(path, made=False)
+        # Made where it stays, since its scripts name their interpreter; the mark is what makes it whole.
+        shutil.rmtree(path, ignore_errors=True)
+        _install(places, path, requirements, tell)
+        (path / _MARK).touch()
+    return Environment(path, made=True)
+
+
+def key(places: Places, requirements: list[str]) -> str:
+    """A hash of all that decides what is installed: requirements, Python, pip's settings."""
+    told = [sorted(requirements), sys.version, sys.base_prefix, platform.machine(), pip_settings()]
+    if any(_is_local(line) for line in requirements):
+        # It names files of this workspace: no two workspaces are the same.
+        told += [str(places.work), places.code.read_text() if places.code.exists() else ""]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
+
+
+def _is_local(requirement: str) -> bool:
+    return requirement.startswith(("-", ".", "/")) or "file:" in requirement
+
+
+def pip_settings() -> list[list[str]]:
+    """What `pip config list` would show, without waiting for pip: its files' contents, its variables."""
+    told = [
+        [name, value]
+        for name, value in sorted(os.environ.items())
+        if name.startswith("PIP_") and name not in ("PIP_CACHE_DIR", "PIP_CONFIG_FILE")
+    ]
+    for path in _pip_files():
+        try:
+            content = path.read_text(errors="replace").strip()
+        except OSError:
+            continue
+        if content:
+            told.append(["file", content])
+    return told
+
+
+def _pip_files() -> Iterator[Path]:
+    """https://pip.pypa.io/en/stable/topics/configuration/"""
+    named = os.environ.get("PIP_CONFIG_FILE")
+    if named == os.devnull:
+        return
+    yield Path("/etc/pip.conf")
+    for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep):
+        if folder:
+            yield Path(folder) / "pip" / "pip.conf"
+    if sys.platform == "darwin":
+        yield Path("/Library/Application Support/pip/pip.conf")
+        yield Path.home() / "Library/Application Support/pip/pip.conf"
+    yield Path.home() / ".pip" / "pip.conf"
+    yield Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pip" / "pip.conf"
+    if named:
+        yield Path(named)
+
+
+@contextmanager
+def _locked(path: Path, tell: Tell) -> Iterator[None]:
+    """Hosts of an embedded cloud share environments: one of them builds, the others wait."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("another host is building this environment; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _install(places: Places, path: Path, requirements: list[str], tell: Tell) -> None:
+    installer = _installer(path, tell)
+    listed = path / "requirements.txt"
+    listed.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    quiet = {"PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    watched = Watched(tell)
+    done = run_shown([*installer, "-r", str(listed)], watched, environment={**os.environ, **quiet}, cwd=places.work)
+    if done.code != 0:
+        raise PayloadError(f"the requirements could not be installed: {done.reason}", _what_next(done))
+
+
+def _what_next(done: Done) -> str:
+    if any("No space left" in line for line in done.last_lines):
+        return "give the host a larger disk"
+    return "see the lines above, and mend the job's requirements"
+
+
+def _installer(path: Path, tell: Tell) -> list[str]:
+    """Make the virtualenv at `path`, and answer the command that installs into it."""
+    python = str(path / "bin" / "python")
+    uv = shutil.which("uv")
+    if uv is not None and not pip_settings():  # uv goes by none of pip's settings
+        _bare_venv(path)
+        return [uv, "pip", "install", "--python", python]
+    if not _has("ensurepip") and not _has("pip"):
+        install(["python3-venv"], tell)
+    if _has("ensurepip"):
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", str(path)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        if made.returncode == 0:
+            return [python, "-m", "pip", "install", "--progress-bar", "off"]
+    if not _has("pip"):
+        raise PayloadError("this host's python3 has no venv", "launch from an image that has python3-venv")
+    _bare_venv(path)
+    return [sys.executable, "-m", "pip", "--python", python, "install", "--progress-bar", "off"]
+
+
+def _has(module: str) -> bool:
+    importlib.invalidate_caches()
+    return importlib.util.find_spec(module) is not None
+
+
+def _bare_venv(path: Path) -> None:
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(path)
+
+
+class Watched:
+    """Passes pip's lines on, and says before anything large is fetched how much it is."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._bytes = 0.0
+
+    def __call__(self, line: str) -> None:
+        """Take one line."""
+        fetched = parse_fetched(line)
+        if fetched is not None:
+            name, size = fetched
+            before, self._bytes = self._bytes, self._bytes + size
+            if size > LARGE_BYTES or before <= LARGE_BYTES < self._bytes:
+                self._tell(f"fetching {name}: {size / 1e6:.0f} MB ({self._bytes / 1e6:.0f} MB with what came before)")
+        self._tell(line)
+
+
+def parse_fetched(line: str) -> Optional[tuple[str, float]]:
+    """Of a line with which pip or uv begins a download: what, and how many bytes. None for any other."""
+    found = _FETCHED.match(line)
+    if found is None:
+        return None
+    return found.group(1).rpartition("/")[2], float(found.group(2)) * _UNITS[found.group(3)]
+
+
+def _make_venv(places: Places, environment: Optional[Path]) -> None:
+    """The run's virtualenv, made anew where it is another Python's; it sees the environment through one line."""
+    python = places.venv / "bin" / "python"
+    try:
+        same = os.path.samefile(python, sys.executable)
+    except OSError:
+        same = False
+    site = _site_packages(places.venv)
+    if not same or not site.is_dir():
+        shutil.rmtree(places.venv, ignore_errors=True)
+        _bare_venv(places.venv)
+    line = site / "gpuctl.pth"
+    if environment is None:
+        line.unlink(missing_ok=True)
+    else:
+        # `addsitedir` and not the bare path: packages may bring `.pth` lines of their own.
+        line.write_text(f"import site; site.addsitedir({str(_site_packages(environment))!r})\n", encoding="utf-8")
+
+
+def _site_packages(path: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(path), "platbase": str(path)}))

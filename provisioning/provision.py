@@ -1,0 +1,105 @@
+"""Make a host ready for a run, in one call that may be made again: deadline, driver, files, environment."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from provisioning.driver import ensure_driver, install
+from provisioning.environment import prepare
+from provisioning.lease import deadline_armed
+from provisioning.outputs import check_path
+from provisioning.places import Places, write_json
+from provisioning.protocol import Channel, PayloadError, Request
+from provisioning.state import RUNNING, read_state
+from provisioning.transfer import Gunzip, unpack
+
+_ARMED_WITHIN_S = 3.0
+
+
+class _Phases:
+    """Says each phase as it begins, and keeps how long each took."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str, detail: str) -> Iterator[None]:
+        self._channel.emit("phase", phase=phase, detail=detail)
+        began = time.monotonic()
+        yield
+        self.seconds[phase] = round(time.monotonic() - began, 3)
+
+    def tell(self, line: str) -> None:
+        """A line of a program that runs in this phase."""
+        self._channel.emit("output", text=line)
+
+
+def provision_verb(places: Places, channel: Channel) -> int:
+    """Make the host ready."""
+    request = channel.read_request()
+    _check(request)
+    phases = _Phases(channel)
+    with phases("deadline", "is the host's end set?"):
+        _find_deadline(request)
+    idle = read_state(places).state != RUNNING
+    if idle:
+        # Half provisioned is not provisioned.
+        places.provisioned.unlink(missing_ok=True)
+        write_json(places.spec, request.fields)
+    if request.flag("gpu"):
+        with phases("driver", "does the GPU answer?"):
+            channel.deaf_to_loss = True
+            phases.tell(f"NVIDIA driver: {ensure_driver(phases.tell)}")
+            channel.deaf_to_loss = False
+    if request.flag("files"):
+        with phases("files", "the workspace" if idle else "left as they are: training runs"):
+            if idle:
+                unpack(channel.body, places)
+            else:
+                Gunzip(channel.body).finish()
+    places.work.mkdir(exist_ok=True)
+    made = idle and _make_environment(places, request.texts("requirements"), phases, channel)
+    channel.emit(
+        "provisioned",
+        seconds=phases.seconds,
+        python=platform.python_version(),
+        environment="made" if made else "found",
+    )
+    return 0
+
+
+def _make_environment(places: Places, requirements: list[str], phases: _Phases, channel: Channel) -> bool:
+    """True where it had to be made. What is being installed is finished and kept even where the laptop goes away."""
+    with phases("environment", f"{len(requirements)} requirements" if requirements else "no requirements"):
+        channel.deaf_to_loss = True
+        if shutil.which("tmux") is None:
+            install(["tmux"], phases.tell)
+        environment = prepare(places, requirements, phases.tell)
+        channel.deaf_to_loss = False
+    write_json(places.provisioned, {"environment": str(environment.path) if environment.path else None})
+    return environment.made
+
+
+def _check(request: Request) -> None:
+    """Refuse what `start` could not use, before anything is done."""
+    request.text("run")
+    if not request.texts("command"):
+        raise PayloadError("the request's command is empty")
+    request.texts("requirements")
+    request.mapping("env")
+    for path in request.mapping("outputs").get("paths") or []:
+        check_path(path)
+
+
+def _find_deadline(request: Request) -> None:
+    deadline, run = request.number("deadline"), request.text("run")
+    end = time.monotonic() + _ARMED_WITHIN_S
+    while not deadline_armed(deadline, run):
+        if time.monotonic() >= end:
+            raise PayloadError("the host's deadline is not armed: it would not end by itself", "launch again")
+        time.sleep(0.05)

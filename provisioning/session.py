@@ -1,0 +1,106 @@
+"""The tmux session that a run lives in: started once, stopped politely."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Callable
+
+from provisioning.places import Places, forget_last_run, read_json, write_json
+from provisioning.protocol import Channel, PayloadError
+from provisioning.state import RUNNING, describe, read_state, size_of, supervisor_lives
+
+SESSION = "gpuctl"
+_ALIVE_S = 2.0
+_BEGIN_WITHIN_S = 30.0
+_LOOK_S = 0.02
+GRACE_S = 110.0
+
+
+def start_verb(places: Places, channel: Channel) -> int:
+    """Start training, unless it was started already. Answers once it prints, has lived two seconds, or has ended."""
+    channel.read_request()
+    if read_json(places.provisioned) is None:
+        raise PayloadError("this host is not provisioned", "provision it first")
+    if not _was_started(places):
+        _begin(places)
+    _wait_for_first_sign(places)
+    channel.emit("started", state=describe(places))
+    return 0
+
+
+def _was_started(places: Places) -> bool:
+    """True where it runs, or ended since the host was last provisioned: an answer that was lost starts nothing."""
+    run = read_state(places)
+    if run.state == "none":
+        return supervisor_lives(places)
+    if run.state == RUNNING:
+        return True
+    try:
+        return places.exit.stat().st_mtime_ns > places.provisioned.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _begin(places: Places) -> None:
+    if shutil.which("tmux") is None:
+        raise PayloadError("this host has no tmux", "provision it again, or launch from an image that has tmux")
+    places.run.mkdir(mode=0o700, exist_ok=True)
+    # A supervisor that only waits for its idle limit gives way to the next attempt.
+    _tmux("kill-session", "-t", f"={SESSION}")
+    _wait(lambda: not supervisor_lives(places), 10)
+    forget_last_run(places)
+    options = ["set-option", "-g", "history-limit", "50000", ";"]
+    session = ["new-session", "-d", "-s", SESSION, "-x", "200", "-y", "50", "-c", str(places.work)]
+    made = _tmux("start-server", ";", *options, *session, sys.executable, os.path.abspath(sys.argv[0]), "run")
+    if made.returncode != 0:
+        reason = made.stderr.decode("utf-8", "replace").strip()
+        raise PayloadError(f"tmux could not start the session {SESSION}: {reason}")
+
+
+def _tmux(*words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["tmux", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _wait_for_first_sign(places: Places) -> None:
+    """Return at the command's first output, after two seconds of life, or at its end."""
+
+    def signed() -> bool:
+        run = read_state(places)
+        if run.over:
+            return True
+        if run.started is None:
+            return False
+        began = read_json(places.state) or {}
+        return size_of(places.log) > began.get("log_bytes", 0) or time.time() - run.started >= _ALIVE_S
+
+    if not _wait(signed, _BEGIN_WITHIN_S):
+        raise PayloadError("training did not start: its supervisor gave no sign", "see ~/gpuctl/errors on the host")
+
+
+def stop_verb(places: Places, channel: Channel) -> int:
+    """End training: SIGINT, SIGTERM after half of the grace, SIGKILL after it. Answers once it has ended."""
+    request = channel.read_request()
+    grace_s = max(0.0, request.number("grace_s", GRACE_S))
+    # The supervisor keeps the time: a connection that breaks stops nothing from being stopped.
+    write_json(places.stop, {"grace_s": grace_s})
+    began = read_json(places.state)
+    if began is not None and read_state(places).state == RUNNING and supervisor_lives(places):
+        os.kill(int(began["pid"]), signal.SIGTERM)
+        if not _wait(lambda: read_state(places).over, grace_s + 30):
+            raise PayloadError("training did not end", "the host's deadline or `down` will end it")
+    channel.emit("state", **describe(places))
+    return 0
+
+
+def _wait(happened: Callable[[], bool], within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while not happened():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_LOOK_S)
+    return True

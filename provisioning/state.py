@@ -1,0 +1,146 @@
+"""The state of a run, read from what the supervisor leaves and from whether it lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from provisioning.lease import deadline_armed
+from provisioning.places import Places, read_json
+from provisioning.protocol import Channel
+
+RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """`state` is none, running, succeeded, failed or stopped."""
+
+    state: str
+    exit_code: Optional[int] = None
+    started: Optional[float] = None
+    ended: Optional[float] = None
+
+    @property
+    def over(self) -> bool:
+        """True once the command has ended, however."""
+        return self.state not in ("none", RUNNING)
+
+
+def supervisor_lives(places: Places) -> bool:
+    """True while a supervisor holds its lock: unlike a pid, nothing else can come to hold that."""
+    try:
+        descriptor = os.open(places.lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def read_state(places: Places) -> RunState:
+    """The state of the run on this host."""
+    ended = _ended(places)
+    if ended is not None:
+        return ended
+    began = read_json(places.state)
+    started = _number(began, "started")
+    if supervisor_lives(places):
+        return RunState("none") if began is None else RunState(RUNNING, started=started)
+    # It may have ended between the two looks.
+    return _ended(places) or (RunState("none") if began is None else RunState("failed", started=started))
+
+
+def _ended(places: Places) -> Optional[RunState]:
+    exit_record = read_json(places.exit)
+    if exit_record is None:
+        return None
+    code = exit_record.get("exit_code")
+    return RunState(
+        state=str(exit_record.get("state")),
+        exit_code=code if isinstance(code, int) else None,
+        started=_number(read_json(places.state), "started"),
+        ended=_number(exit_record, "ended"),
+    )
+
+
+def _number(record: Optional[dict[str, Any]], name: str) -> Optional[float]:
+    value = record.get(name) if record else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> dict[str, Any]:
+    """The fields of a `state` event."""
+    run = read_state(places)
+    spec = read_json(places.spec) or {}
+    deadline = _number(spec, "deadline")
+    return {
+        "state": run.state,
+        "exit_code": run.exit_code,
+        "started": run.started,
+        "ended": run.ended,
+        "log_bytes": size_of(places.log),
+        "metrics_bytes": size_of(places.metrics),
+        "deadline": deadline,
+        "deadline_armed": deadline is not None and deadline_armed(deadline, str(spec.get("run"))),
+        "receipt": read_json(places.receipt),
+        "gpus": gpus or [],
+    }
+
+
+def size_of(path: os.PathLike[str]) -> int:
+    """A file's size in bytes; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def state_verb(places: Places, channel: Channel) -> int:
+    """Answer the state, GPUs included."""
+    channel.read_request()
+    channel.emit("state", **describe(places, gpus=look_at_gpus()))
+    return 0
+
+
+_QUERY = "name,utilization.gpu,memory.used,memory.total"
+
+
+def look_at_gpus() -> list[dict[str, Any]]:
+    """What `nvidia-smi` says of each GPU; nothing where it is absent or does not answer within ten seconds."""
+    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return parse_gpus(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else []
+
+
+def parse_gpus(text: str) -> list[dict[str, Any]]:
+    """`nvidia-smi`'s CSV as objects; a line of another shape is left out, a value that is not a number is null."""
+    gpus = []
+    for line in text.splitlines():
+        row = line.rsplit(",", 3)
+        if len(row) == 4 and row[0].strip():
+            utilization, used, total = (_whole(value) for value in row[1:])
+            gpus.append(
+                {
+                    "name": row[0].strip(),
+                    "utilization_percent": utilization,
+                    "memory_used_mib": used,
+                    "memory_total_mib": total,
+                }
+            )
+    return gpus
+
+
+def _whole(value: str) -> Optional[int]:
+    stripped = value.strip()
+    return int(stripped) if stripped.isascii() and stripped.isdigit() else None

@@ -1,0 +1,244 @@
+"""Files across: a workspace in, as a gzipped tar; outputs out, as a tar of which every file's checksum is told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from provisioning.outputs import LOG, METRICS, Settled, check_path, open_beneath, output_file
+from provisioning.places import Places, read_json, write_json
+from provisioning.protocol import Channel, PayloadError
+from provisioning.state import read_state
+
+_CHUNK = 1 << 18
+_BLOCK = tarfile.BLOCKSIZE
+
+
+class Gunzip:
+    """A gzip stream's content. It stops at the stream's own end: a sender may keep the line open."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._ready = bytearray()
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; empty at the end. Raises PayloadError where the stream is cut short or broken."""
+        while len(self._ready) < size and not self._inflate.eof:
+            data = self._source.read1(_CHUNK)  # type: ignore[attr-defined]  # BufferedReader's, which BinaryIO hides
+            if not data:
+                raise PayloadError("the workspace did not arrive whole: the connection ended", "launch again")
+            try:
+                self._ready += self._inflate.decompress(data)
+            except zlib.error as error:
+                raise PayloadError(f"the workspace did not arrive whole: {error}", "launch again") from error
+        taken = bytes(self._ready[:size])
+        del self._ready[:size]
+        return taken
+
+    def finish(self) -> None:
+        """Read to the end, where gzip's own checksum is."""
+        while self.read(_CHUNK):
+            pass
+
+
+def unpack(body: BinaryIO, places: Places) -> int:
+    """Replace the workspace's code by a gzipped tar; what the command wrote stays. Answers how many files came.
+
+    All of it arrives beside the workspace before any of it takes its place. Raises PayloadError, OSError.
+    """
+    shutil.rmtree(places.incoming, ignore_errors=True)
+    places.incoming.mkdir(mode=0o755)
+    places.work.mkdir(mode=0o755, exist_ok=True)
+    content = Gunzip(body)
+    code: dict[str, list[int]] = {}
+    try:
+        with tarfile.open(fileobj=content, mode="r|", errors="surrogateescape", encoding="utf-8") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                _receive(archive, member, places.incoming, code)
+    except tarfile.TarError as error:
+        raise PayloadError(f"the workspace did not arrive whole: {error}", "launch again") from error
+    content.finish()
+    _remove_stale(places, code)
+    for path in code:
+        _put_in_place(places, path)
+    write_json(places.code, code)
+    shutil.rmtree(places.incoming, ignore_errors=True)
+    return len(code)
+
+
+def _receive(archive: tarfile.TarFile, member: tarfile.TarInfo, incoming: Path, code: dict[str, list[int]]) -> None:
+    path = str(PurePosixPath(member.name))
+    if path == ".":
+        return
+    target = incoming / check_path(path)
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        if _leaves(path, member.linkname):
+            raise PayloadError(f"{path!r} is a link that leaves the workspace, to {member.linkname!r}")
+        target.symlink_to(member.linkname)
+        status = target.lstat()
+    elif member.isreg():
+        source = archive.extractfile(member)
+        assert source is not None
+        with open(target, "xb") as file:
+            shutil.copyfileobj(source, file, _CHUNK)
+        target.chmod(0o755 if member.mode & 0o100 else 0o644)
+        os.utime(target, (member.mtime, member.mtime))
+        status = target.stat()
+    else:
+        raise PayloadError(f"{path!r} in the workspace is neither a file, a folder nor a link")
+    code[path] = [status.st_size, status.st_mtime_ns]
+
+
+def _leaves(path: str, link: str) -> bool:
+    if PurePosixPath(link).is_absolute():
+        return True
+    return os.path.normpath(os.path.join(os.path.dirname(path), link)).split("/")[0] == ".."
+
+
+def _remove_stale(places: Places, code: dict[str, list[int]]) -> None:
+    """Remove code of an earlier workspace that this one no longer has, and folders that are empty now."""
+    for path in read_json(places.code) or {}:
+        if path not in code:
+            gone = places.work / check_path(path)
+            try:
+                gone.unlink(missing_ok=True)
+                for folder in gone.parents:
+                    if folder == places.work:
+                        break
+                    folder.rmdir()
+            except OSError:
+                continue
+
+
+def _put_in_place(places: Places, path: str) -> None:
+    target = places.work / path
+    folder = places.work
+    for part in PurePosixPath(path).parts[:-1]:
+        folder = folder / part
+        if folder.is_symlink():
+            raise PayloadError(f"{folder} on the host is a link, where the workspace has a folder", "remove it there")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir() and not target.is_symlink():
+        target.rmdir()
+    os.replace(places.incoming / path, target)
+
+
+class TarStream:
+    """Standard output as a tar stream.
+
+    Whatever was said of the files that are in it goes out before it: a reader waits for that word before it reads on.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._waiting = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Add to the stream."""
+        self._waiting += data
+        if len(self._waiting) >= _CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put all of it on the wire."""
+        self._channel.flush()
+        rest = memoryview(bytes(self._waiting))
+        self._waiting.clear()
+        while rest:
+            rest = rest[os.write(1, rest) :]
+
+
+def send_verb(places: Places, channel: Channel) -> int:
+    """Send files as one tar stream on standard output, and what each was on standard error."""
+    paths = channel.read_request().texts("paths")
+    settled = Settled(read_state(places), places)
+    tar = TarStream(channel)
+    files = sum(_send_one(places, path, tar=tar, settled=settled, channel=channel) for path in paths)
+    tar.write(b"\0" * (_BLOCK * 2))
+    tar.flush()
+    channel.emit("done", files=files)
+    return 0
+
+
+def _send_one(places: Places, path: str, *, tar: TarStream, settled: Settled, channel: Channel) -> int:
+    """Send one file; 0 where it is not there to be sent."""
+    try:
+        descriptor = _open_output(places, path)
+    except (OSError, PayloadError) as error:
+        channel.queue("skipped", path=path, why=str(getattr(error, "strerror", None) or error))
+        return 0
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            channel.queue("skipped", path=path, why="not a regular file")
+            return 0
+        tar.write(_header(path, before))
+        missing, sha256 = _copy(descriptor, tar, before.st_size)
+        _pad(tar, missing + -before.st_size % _BLOCK)
+        whole = not missing and _is_whole(path, before, os.fstat(descriptor), settled)
+    finally:
+        os.close(descriptor)
+    channel.queue("sent", path=path, size=before.st_size, sha256=sha256, whole=whole)
+    return 1
+
+
+def _open_output(places: Places, path: str) -> int:
+    # Non-blocking: a fifo that has taken a file's place must not hold the rest up.
+    flags = os.O_RDONLY | os.O_NONBLOCK
+    if path in (LOG, METRICS):
+        return os.open(places.log if path == LOG else places.metrics, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open_beneath(places.work, path, flags)
+
+
+def _header(path: str, status: os.stat_result) -> bytes:
+    member = tarfile.TarInfo(path)
+    member.size = status.st_size
+    member.mtime = status.st_mtime_ns / 1e9  # a fraction, which pax carries: who receives it tells versions by it
+    member.mode = 0o755 if status.st_mode & 0o100 else 0o644
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _copy(descriptor: int, tar: TarStream, size: int) -> tuple[int, str]:
+    """Copy `size` bytes. Answers how many of them were not there any more, and the checksum of all as sent."""
+    sha256 = hashlib.sha256()
+    missing = size
+    while missing:
+        data = os.read(descriptor, min(missing, _CHUNK))
+        if not data:
+            break
+        sha256.update(data)
+        tar.write(data)
+        missing -= len(data)
+    for zeros in _zeros(missing):
+        sha256.update(zeros)
+    return missing, sha256.hexdigest()
+
+
+def _pad(tar: TarStream, size: int) -> None:
+    for zeros in _zeros(size):
+        tar.write(zeros)
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    while size > 0:
+        yield bytes(min(size, _CHUNK))
+        size -= _CHUNK
+
+
+def _is_whole(path: str, before: os.stat_result, after: os.stat_result, settled: Settled) -> bool:
+    if path in (LOG, METRICS):
+        return True  # they only grow, and what there was of them was sent
+    first, last = output_file(path, before), output_file(path, after)
+    return first == last and settled(last)
