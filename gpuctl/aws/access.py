@@ -26,7 +26,7 @@ SSH_PORT = 22
 _ADDRESS_LIMIT = 64
 """Longer than any address: more than this is not one."""
 _ADDRESS_TIMEOUT_S = 10
-_SETTLE_S = 20
+SETTLE_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
     It must be one that can be a caller's: public, or of this machine where the cloud is on this machine too.
     """
     try:
-        text = raw.decode("ascii").strip()
+        text = raw.decode("ascii").strip() if len(raw) <= _ADDRESS_LIMIT else ""
         address: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
         raise CloudError(f"{source} did not answer with an address", "is there a sign-in page in between?") from None
@@ -113,15 +113,23 @@ def open_access(
     return group_id
 
 
-def set_caller(account: Account, group_id: str, cidr: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+def set_caller(
+    account: Account,
+    group_id: str,
+    cidr: str,
+    *,
+    settle_s: float = SETTLE_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Make the group's rules exactly these: SSH from `cidr`, anything among its members.
 
     What is missing is added before what is too much is revoked, so that a connection in use is not cut. Each rule goes
-    by itself, as the group really holds it: EC2 refuses a list of rules whole for one that is already there.
+    by itself, as the group really holds it: EC2 refuses a list of rules whole for one that is already there. A group
+    that is not found, as a new one may be for a moment, is looked for again for `settle_s`.
     """
     wanted = [_ssh_from(cidr), _members(group_id)]
     with aws_errors(f"set who may reach {group_id}"):
-        held = _rules(_settled(account, group_id, sleep))
+        held = _rules(_settled(account, group_id, settle_s=settle_s, sleep=sleep))
         for rule in wanted:
             if _key(rule) not in {_key(other) for other in held}:
                 _authorize(account, group_id, rule)
@@ -141,8 +149,10 @@ def _existing(account: Account, name: str, *, run: str, vpc: str) -> str:
     )
 
 
-def _settled(account: Account, group_id: str, sleep: Callable[[float], None]) -> SecurityGroupTypeDef:
-    """The group, once EC2 knows it everywhere: for a moment, a new one may not be found."""
+def _settled(
+    account: Account, group_id: str, *, settle_s: float, sleep: Callable[[float], None]
+) -> SecurityGroupTypeDef:
+    """The group, once EC2 knows it everywhere."""
     ec2 = account.client("ec2")
 
     def look() -> SecurityGroupTypeDef:
@@ -154,7 +164,7 @@ def _settled(account: Account, group_id: str, sleep: Callable[[float], None]) ->
             raise
 
     try:
-        return until(look, deadline=time.monotonic() + _SETTLE_S, sleep=sleep)
+        return until(look, deadline=time.monotonic() + settle_s, sleep=sleep)
     except NotYet as error:
         raise CloudError(f"the security group {group_id} is gone", "launch again, or `gpuctl down` the run") from error
 

@@ -105,13 +105,7 @@ class Account:
         from botocore.config import Config
 
         session = self._session
-        with aws_errors("read the AWS credentials"):
-            if session.get_credentials() is None:
-                raise NotAllowed(
-                    "there are no AWS credentials",
-                    "sign in with `aws sso login`, or give them with `aws configure` or AWS_ACCESS_KEY_ID; "
-                    "or try --cloud local, which needs none",
-                )
+        _require_credentials(session)
         self._check_region(session)
         config = Config(
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
@@ -140,6 +134,19 @@ class Account:
         near = get_close_matches(self.region.lower(), known, n=3, cutoff=0.6)
         hint = f"near it: {', '.join(near)}" if near else f"for example {LAST_RESORT_REGION}, eu-west-1, us-west-2"
         raise UsageError(f"there is no AWS region {self.region!r} (from {self.region_source})", hint)
+
+
+def _require_credentials(session: Session) -> None:
+    """Raises NotAllowed where boto3's chain ends without credentials, or a program that it asks for them fails."""
+    from botocore.exceptions import NoCredentialsError
+
+    with aws_errors("read the AWS credentials"):
+        try:
+            found = session.get_credentials()
+        except (OSError, ValueError) as error:  # a `credential_process` that is not there, or answers with no JSON
+            raise NotAllowed(f"the AWS credentials cannot be read: {error}", "check ~/.aws/config") from error
+        if found is None:
+            raise NoCredentialsError
 
 
 def owner_of(arn: str) -> str:

@@ -44,16 +44,15 @@ _TABLE: dict[Means, frozenset[str]] = {
             "SpotMaxPriceTooLow",
             "UnfulfillableCapacity",
             "Unsupported",
-            "UnsupportedOperation",
             "VolumeTypeNotAvailableInZone",
         }
     ),
     Means.ANOTHER_REGION_OR_USER: frozenset(
         {
             "AddressLimitExceeded",
-            "FleetLimitExceeded",
             "InstanceLimitExceeded",
             "MaxIOPSLimitExceeded",
+            "MaxFleetCountExceeded",
             "MaxSpotFleetRequestCountExceeded",
             "MaxSpotInstanceCountExceeded",
             "NetworkInterfaceLimitExceeded",
@@ -61,7 +60,6 @@ _TABLE: dict[Means, frozenset[str]] = {
             "ResourceCountExceeded",
             "ResourceLimitExceeded",
             "SecurityGroupLimitExceeded",
-            "SpotInstanceCountExceeded",
             "VcpuLimitExceeded",
             "VolumeLimitExceeded",
         }
@@ -78,10 +76,8 @@ _TABLE: dict[Means, frozenset[str]] = {
             "RequestLimitExceeded",
             "RequestThrottled",
             "RequestThrottledException",
-            "RequestTimeout",
             "ServerInternal",
             "ServiceUnavailable",
-            "SlowDown",
             "Throttling",
             "ThrottlingException",
             "TooManyRequestsException",
@@ -112,7 +108,7 @@ _TABLE: dict[Means, frozenset[str]] = {
             "UnrecognizedClientException",
         }
     ),
-    Means.ALREADY: frozenset({"EntityAlreadyExists", "IdempotentInstanceTerminated", "RulesPerSecurityGroupDuplicate"}),
+    Means.ALREADY: frozenset({"EntityAlreadyExists"}),
 }
 _MEANS = {code: means for means, codes in _TABLE.items() for code in codes}
 _ENDINGS = (
@@ -134,6 +130,7 @@ _BAD_KEY = frozenset(
     }
 )
 _MESSAGE_WIDTH = 400
+_CODE_WIDTH = 80
 _MAKE_SPOT_ROLE = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
 
 
@@ -154,7 +151,8 @@ def code_of(error: BaseException) -> str:
 
 def explain(code: str, message: str, *, doing: str, permission: str = "") -> GpuctlError:
     """An error that AWS answered with, as one of gpuctl's. `permission` is the operation that was called."""
-    text = _tidy(message) or code
+    code = shorten(safe(code), _CODE_WIDTH)
+    text = _tidy(message) or code or "no reason given"
     means = classify(code)
     if code == NO_SPOT_ROLE:
         return NotAllowed(
@@ -238,7 +236,7 @@ def _without_answer(error: Exception, doing: str) -> GpuctlError:
         return NotAllowed(text, "check AWS_PROFILE and `aws configure list-profiles`")
     if isinstance(error, (bc.ConfigParseError, bc.ConfigNotFound, bc.InvalidConfigError)):
         return NotAllowed(f"AWS's configuration cannot be read: {text}", "check ~/.aws/config")
-    if isinstance(error, bc.HTTPClientError):
+    if isinstance(error, (bc.HTTPClientError, bc.ConnectionError)):
         return CloudError(
             f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again"
         )

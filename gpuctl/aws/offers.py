@@ -13,7 +13,7 @@ from gpuctl.aws.access import default_network
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.aws.parallel import together
-from gpuctl.core.errors import CloudError, UsageError
+from gpuctl.core.errors import CloudError, NotAllowed, UsageError
 from gpuctl.core.hosts import Instance
 from gpuctl.core.offers import InstanceType, Offer, Wanted, suitable
 
@@ -128,7 +128,7 @@ def _on_demand_if_known(account: Account, names: Sequence[str]) -> Prices:
     """On-demand prices by type, under no zone. A cloud or a caller without a price list still has its instances."""
     try:
         return {(name, ""): price for name, price in on_demand_prices(account, names).items()}
-    except CloudError:
+    except (CloudError, NotAllowed):
         return {}
 
 

@@ -1,0 +1,180 @@
+"""An embedded cloud without hosts, once for all tests here: AWS as gpuctl sees it, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+from aws_world import CALLER, LEASE_ENDS
+
+from gpuctl.aws.access import default_network, open_access
+from gpuctl.aws.account import Account
+from gpuctl.aws.fleet import FleetAnswer, create_fleet, create_template
+from gpuctl.aws.images import find_image
+from gpuctl.core.fleet import fleet_request, template_request
+from gpuctl.core.plan import Choice, Plan
+from gpuctl.core.profile import Profile
+
+IMAGES = {
+    name: f"/aws/service/deeplearning/ami/{name}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+    for name in ("x86_64", "arm64")
+}
+SSH_CONFIG = {"bootcmd": [], "ssh_deletekeys": True, "ssh_pwauth": False}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """An embedded cloud that runs, how to make it misbehave, and what it was asked."""
+
+    endpoint: str
+
+    def fault(self, operation: str, **how: Any) -> None:
+        """The next call of the operation goes wrong."""
+        self._ask("POST", "faults", {"operation": operation, **how})
+
+    def clear(self) -> None:
+        """No more faults, no calls counted."""
+        self._ask("DELETE", "faults")
+        self._ask("DELETE", "calls")
+
+    def calls(self) -> list[str]:
+        """The operations called since `clear`, in order."""
+        return [call["operation"] for call in self._ask("GET", "calls")["calls"]]
+
+    def _ask(self, method: str, what: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{self.endpoint}/gpuctl/{what}", data, {"Content-Type": "application/json"}, method=method)
+        with build_opener(ProxyHandler({})).open(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+
+@pytest.fixture(scope="session")
+def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The cloud's process: one for the session, ended at its end."""
+    state = tmp_path_factory.mktemp("cloud")
+
+    def command(verb: str, *words: str) -> Any:
+        line = [sys.executable, "-m", "gpuctl.localcloud", verb, "--state", str(state), *words]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr + _log(state)
+        return json.loads(done.stdout)
+
+    started = command("start", "--no-hosts")
+    yield Cloud(started["endpoint"])
+    assert command("stop")["stopped"]
+
+
+def _log(state: Path) -> str:
+    log = state / "cloud.log"
+    return log.read_text()[-2000:] if log.exists() else ""
+
+
+@pytest.fixture(autouse=True)
+def cloud(running_cloud: Cloud) -> Iterator[Cloud]:
+    """The cloud, well behaved at the beginning of every test."""
+    running_cloud.clear()
+    yield running_cloud
+    running_cloud.clear()
+
+
+@pytest.fixture(scope="session")
+def profile(running_cloud: Cloud) -> Profile:
+    """The cloud as gpuctl knows it: endpoint and credentials of its own."""
+    return Profile(
+        name="local",
+        caller_address_url=f"{running_cloud.endpoint}/gpuctl/caller-address",
+        image_parameters=IMAGES,
+        endpoint_url=running_cloud.endpoint,
+        access_key_id="embedded",
+        secret_access_key="embedded",
+        default_region="us-east-1",
+    )
+
+
+@pytest.fixture(scope="session")
+def account(profile: Profile) -> Account:
+    """The caller's account there, one for all tests: a client takes a while to make."""
+    return Account(profile)
+
+
+@pytest.fixture
+def no_credentials(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A cloud that leaves credentials to boto3's own chain, which finds none."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return replace(profile, access_key_id=None, secret_access_key=None)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run's plan and requests, ready to be carried out."""
+
+    account: Account
+    plan: Plan
+    template: dict[str, Any]
+    fleet: dict[str, Any]
+
+    def start(self) -> FleetAnswer:
+        """Template and fleet."""
+        create_template(self.account, self.template)
+        return create_fleet(self.account, self.fleet)
+
+
+Planner = Callable[..., Launch]
+
+
+@pytest.fixture
+def planned(account: Account) -> Planner:
+    """Plans a run under a name of its own, its security group made: `planned(hosts=2, choices=…)`."""
+
+    def plan(*, hosts: int = 1, run: str | None = None, market: str = "spot", **changes: Any) -> Launch:
+        image = find_image(account, "x86_64")
+        network = default_network(account)
+        zones = list(network.subnets)[:2]
+        made = Plan(
+            run=run or f"test-{uuid.uuid4().hex[:8]}",
+            job="char_rnn",
+            cloud="local",
+            region=account.region,
+            region_source="default",
+            owner=account.owner(),
+            command=("python", "train.py"),
+            requirements=(),
+            uploads=(),
+            environment_names=(),
+            outputs=None,
+            checkpoints=("*.pt",),
+            pattern=None,
+            choices=tuple(Choice("g6.xlarge", "L4", 1, zone, market, Decimal("0.3")) for zone in zones),
+            image_id=image.image_id,
+            image_name=image.name,
+            login_user="ubuntu",
+            root_device=image.root_device,
+            volume_gib=max(100, image.root_gib),
+            caller_cidr=CALLER,
+            max_price_usd_per_hour=None,
+            lease_ends=LEASE_ENDS,
+        )
+        made = replace(made, **changes)
+        group = open_access(account, made.tags, made.caller_cidr, vpc=network.vpc_id)
+        text = "#cloud-config\n" + json.dumps(SSH_CONFIG)
+        template = template_request(made, attempt=1, group_id=group, user_data=text)
+        fleet = fleet_request(made, attempt=1, template=template, subnets=network.subnets, hosts=hosts)
+        return Launch(account, made, template, fleet)
+
+    return plan
+
+
+@pytest.fixture
+def soon() -> Callable[[float], float]:
+    """A deadline in so many seconds."""
+    return lambda seconds: time.monotonic() + seconds
