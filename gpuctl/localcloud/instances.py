@@ -17,6 +17,7 @@ from typing import Any
 
 from moto.ec2.models.instances import InstanceState, StateReason
 
+from gpuctl.localcloud.host import remains
 from gpuctl.localcloud.hostprocess import HostProcess
 from gpuctl.localcloud.place import Place
 from gpuctl.localcloud.sockets import LOOPBACK, listen
@@ -140,9 +141,8 @@ class Instances:
                     life.host.end()
         deadline = time.monotonic() + END_TIMEOUT_S
         for life in lives:
-            if life.host:
-                life.host.wait(max(1.0, deadline - time.monotonic()))
-            self._remove(life)
+            ended = life.host is None or life.host.wait(max(1.0, deadline - time.monotonic()))
+            self._remove(life, killed=not ended)
 
     def _boot(self, life: Life) -> None:
         if self._make_host is None:
@@ -196,7 +196,7 @@ class Instances:
             life.host = None
             self._close(life)
         if life.goal == "terminated":
-            self._remove(life)
+            self._remove(life, killed=reason == "crash")
         with self.lock:
             self._settle(life)
 
@@ -227,8 +227,12 @@ class Instances:
         self._place.ledger.mkdir(mode=0o700, exist_ok=True)
         (self._place.ledger / life.instance.id).write_text("" if pid is None else str(pid), encoding="ascii")
 
-    def _remove(self, life: Life) -> None:
-        shutil.rmtree(self._place.hosts / life.instance.id, ignore_errors=True)
+    def _remove(self, life: Life, *, killed: bool) -> None:
+        """Removes the disk; where the host's first process was killed, what it would have ended too."""
+        disk = self._place.hosts / life.instance.id
+        if killed:
+            remains.clear(disk, life.instance.id)
+        shutil.rmtree(disk, ignore_errors=True)
         (self._place.ledger / life.instance.id).unlink(missing_ok=True)
 
     @staticmethod

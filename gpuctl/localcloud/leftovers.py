@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from gpuctl.localcloud.host import remains
 from gpuctl.localcloud.place import Place
 
 HOSTS_END_WITHIN_S = 10.0
@@ -19,17 +19,20 @@ HOST_MODULE = "gpuctl.localcloud.host"
 def clear(place: Place) -> list[str]:
     """Waits for the hosts of a dead cloud to end, removes their disks; answers with the instances that are lost.
 
-    Hosts end by themselves when their cloud is gone; one that does not is killed.
+    Hosts end by themselves when their cloud is gone; one that does not is killed, with all that carries its mark.
     """
     pids = _ledger(place)
     deadline = time.monotonic() + HOSTS_END_WITHIN_S
-    while (alive := [pid for pid in pids.values() if pid and is_host(pid)]) and time.monotonic() < deadline:
+    while (
+        alive := [pid for pid in pids.values() if pid and runs_module(pid, HOST_MODULE)]
+    ) and time.monotonic() < deadline:
         time.sleep(0.02)
     for pid in alive:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
     for instance_id in pids:
-        shutil.rmtree(place.hosts / instance_id, ignore_errors=True)
+        if (disk := place.hosts / instance_id).exists():
+            remains.clear(disk, instance_id)
         (place.ledger / instance_id).unlink(missing_ok=True)
     return sorted(pids)
 
@@ -44,8 +47,8 @@ def _ledger(place: Place) -> dict[str, int | None]:
     return pids
 
 
-def is_host(pid: int) -> bool:
-    """Whether this process lives and is a host's first one: a number may have been given to another since."""
+def runs_module(pid: int, module: str) -> bool:
+    """Whether this process lives and runs the module: its number may have been given to another since."""
     if Path("/proc/self").exists():
         try:
             state = (
@@ -54,8 +57,8 @@ def is_host(pid: int) -> bool:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
         except (OSError, IndexError):
             return False
-        return state != "Z" and HOST_MODULE in command
+        return state != "Z" and module in command
     listing = subprocess.run(
         ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False, errors="replace"
     )
-    return HOST_MODULE in listing.stdout
+    return module in listing.stdout

@@ -17,12 +17,15 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from gpuctl.localcloud import leftovers
 from gpuctl.localcloud import place as places
 from gpuctl.localcloud.place import Place
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+HUNG_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 10.0
+CLOUD_MODULE = "gpuctl.localcloud"
 _NOT_INHERITED = ("AWS_", "MOTO_", "GPUCTL_")
 
 
@@ -151,18 +154,26 @@ def _end(place: Place, held: FileLock) -> None:
     record = places.recorded(place)
     if record is None:
         raise CloudProcessError(f"a cloud holds {place.serve_lock} and {place.cloud_json} does not say which")
-    for signal_number, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
+    answers = places.ask_health(record.endpoint, timeout_s=HUNG_TIMEOUT_S) is not None
+    politely_s = STOP_TIMEOUT_S if answers else HUNG_TIMEOUT_S
+    for signal_number, timeout_s in ((signal.SIGTERM, politely_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal_number)
         if _acquired(held, timeout_s=timeout_s):
+            _wait_for_exit(record.pid)
             return
     raise CloudProcessError(f"the cloud's process {record.pid} did not end")
 
 
+def _wait_for_exit(pid: int) -> None:
+    """The lock is let go a moment before the interpreter has ended."""
+    deadline = time.monotonic() + KILL_TIMEOUT_S
+    while leftovers.runs_module(pid, CLOUD_MODULE) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def _tidy(place: Place) -> None:
     """Removes what a cloud that was killed left: it does so itself when it ends in peace."""
-    from gpuctl.localcloud import leftovers
-
     leftovers.clear(place)
     place.cloud_json.unlink(missing_ok=True)
     for folder in (place.hosts, place.ledger):

@@ -25,10 +25,12 @@ class SSM(SimpleSystemManagerResponse):
 
     def get_parameters(self) -> ActionResult:
         names = self._get_param("Names")
-        public = [found for name in names if (found := images.parameter(name, region=self.region))]
-        self.params["Names"] = rest = [name for name in names if name not in {found["Name"] for found in public}]
-        others: Any = super().get_parameters().result if rest else {"Parameters": [], "InvalidParameters": []}
-        return ActionResult({**others, "Parameters": public + others["Parameters"]})
+        public = {name: found for name in names if (found := images.parameter(name, region=self.region))}
+        own = self.ssm_backend.get_parameters([name for name in names if name not in public])
+        decrypt = self._get_param("WithDecryption")
+        parameters = [*public.values(), *(one.response_object(decrypt, self.region) for one in own.values())]
+        unknown = [name for name in names if name not in public and name not in own]
+        return ActionResult({"Parameters": parameters, "InvalidParameters": unknown})
 
     def get_parameters_by_path(self) -> ActionResult:
         found = images.parameters_below(self._get_param("Path"), region=self.region)

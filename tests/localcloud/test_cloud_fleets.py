@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
-
 from cloud_fixtures import Cloud, ids
 
 
@@ -62,13 +61,13 @@ def test_describe_instances_tells_what_the_template_and_the_fleet_asked_for(clou
     assert (volume["Encrypted"], volume["Size"], volume["VolumeType"]) == (True, 100, "gp3")
     assert {"Key": "gpuctl:run", "Value": name} in volume["Tags"]
     (interface,) = instance["NetworkInterfaces"]
-    (described,) = cloud.ec2.describe_network_interfaces(
-        NetworkInterfaceIds=[interface["NetworkInterfaceId"]]
-    )["NetworkInterfaces"]
+    (described,) = cloud.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface["NetworkInterfaceId"]])[
+        "NetworkInterfaces"
+    ]
     assert {"Key": "gpuctl:run", "Value": name} in described["TagSet"]
-    (request,) = cloud.ec2.describe_spot_instance_requests(
-        SpotInstanceRequestIds=[instance["SpotInstanceRequestId"]]
-    )["SpotInstanceRequests"]
+    (request,) = cloud.ec2.describe_spot_instance_requests(SpotInstanceRequestIds=[instance["SpotInstanceRequestId"]])[
+        "SpotInstanceRequests"
+    ]
     assert (request["InstanceId"], request["State"]) == (instance_id, "active")
 
 
