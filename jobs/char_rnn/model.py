@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
-# What a network remembers, (layers, batch, hidden) each: one tensor, and for an LSTM its cell beside it.
-Memory = tuple[Tensor, ...]
+# What a network remembers: for each layer (1, batch, hidden) once, and for an LSTM its cell beside it.
+Memory = tuple[tuple[Tensor, ...], ...]
 
 
 class CharRNN(nn.Module):
@@ -20,25 +21,36 @@ class CharRNN(nn.Module):
 
     def __init__(self, vocabulary: int, *, cell: str, hidden: int, layers: int, embedding: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.embed = nn.Embedding(vocabulary, embedding)
-        self.recur = CELLS[cell](embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0)
-        self.drop = nn.Dropout(dropout)
+        sizes = [embedding] + [hidden] * layers
+        self.layers = nn.ModuleList(CELLS[cell](n, m) for n, m in pairwise(sizes))
         self.read = nn.Linear(hidden, vocabulary)
-        if cell == "lstm":
-            self._remember_at_first(hidden)
+        if cell == "lstm":  # open the forget gates: a new network keeps what it reads (Jozefowicz et al., 2015)
+            for layer in self.layers:
+                nn.init.ones_(layer.bias_ih_l0.data[hidden : 2 * hidden])  # type: ignore[index]
 
-    def _remember_at_first(self, hidden: int) -> None:
-        """Open the forget gates (bias 1; Jozefowicz et al., 2015): a new network keeps what it reads."""
-        for name, parameter in self.recur.named_parameters():
-            if name.startswith("bias_ih"):
-                nn.init.ones_(parameter.data[hidden : 2 * hidden])
+    def forward(
+        self, ids: Tensor, memory: Memory | None = None, chance: torch.Generator | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Logits (time, batch, vocabulary) of what follows ``ids`` (time, batch), and the memory after it.
 
-    def forward(self, ids: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
-        """Logits (time, batch, vocabulary) of what follows ``ids`` (time, batch), and the memory after it."""
-        before = memory if memory is None or len(memory) > 1 else memory[0]
-        seen, after = self.recur(self.drop(self.embed(ids)), before)
-        logits = self.read(self.drop(seen))
-        return logits, after if isinstance(after, tuple) else (after,)
+        Units fall silent only where ``chance`` is given, the same ones for the whole sequence (Gal and Ghahramani,
+        2016): what a network reads and what it remembers then fit together.
+        """
+        x, after = self._silence(self.embed(ids), chance), []
+        for i, layer in enumerate(self.layers):
+            before = memory[i] if memory else None
+            x, state = layer(x, before[0] if before and len(before) == 1 else before)
+            after.append(state if isinstance(state, tuple) else (state,))
+            x = self._silence(x, chance)
+        return self.read(x), tuple(after)
+
+    def _silence(self, x: Tensor, chance: torch.Generator | None) -> Tensor:
+        if chance is None or not self.dropout:
+            return x
+        kept = torch.empty_like(x[:1]).bernoulli_(1 - self.dropout, generator=chance)
+        return x * kept / (1 - self.dropout)
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -57,8 +69,6 @@ def nats(model: CharRNN, ids: Tensor, *, streams: int = 1, warm_up: int = 256, c
     span = math.ceil((len(ids) - 1) / streams)
     lead = warm_up if streams > 1 else 0
     begins = torch.arange(streams) * span
-    was_training = model.training
-    model.eval()
     total, memory = torch.zeros((), dtype=torch.float64), None
     for start in range(-lead, span, chunk):
         where = torch.arange(start, min(start + chunk, span))[:, None] + begins[None, :]
@@ -67,7 +77,6 @@ def nats(model: CharRNN, ids: Tensor, *, streams: int = 1, warm_up: int = 256, c
         logits, memory = model(ids[held].to(device), memory)
         each = F.cross_entropy(logits.float().flatten(0, 1), ids[held + 1].flatten().to(device), reduction="none")
         total += each.double().cpu()[counts.flatten()].sum()
-    model.train(was_training)
     return float(total) / (len(ids) - 1)
 
 
@@ -78,8 +87,6 @@ def write(model: CharRNN, prime: Tensor, *, length: int, temperature: float, see
     Chance is this function's own, so that a sample in the middle of training changes nothing of it.
     """
     device, chance = model.read.weight.device, torch.Generator().manual_seed(seed)
-    was_training = model.training
-    model.eval()
     logits, memory = model(prime[:, None].to(device))
     written: list[int] = []
     for _ in range(length):
@@ -90,7 +97,6 @@ def write(model: CharRNN, prime: Tensor, *, length: int, temperature: float, see
             drawn = guess.argmax(keepdim=True)
         written.append(int(drawn))
         logits, memory = model(drawn[:, None].to(device), memory)
-    model.train(was_training)
     return written
 
 
@@ -99,4 +105,4 @@ def rebuild(state: dict[str, object]) -> CharRNN:
     shape = cast("dict[str, object]", state["shape"])
     model = CharRNN(**shape)  # type: ignore[arg-type]
     model.load_state_dict(cast("dict[str, Tensor]", state["model"]))
-    return model.eval()
+    return model

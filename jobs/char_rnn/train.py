@@ -13,19 +13,21 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jobs.char_rnn import use
 from jobs.char_rnn.model import CELLS, CharRNN, Memory, loss_of, nats, write
 from jobs.char_rnn.text import Streams, Vocabulary, read_text
 from jobs.common.args import option, parse
 from jobs.common.data import split_in_order
-from jobs.common.device import autocast_for, limit_threads, pick_device, seed_everything
+from jobs.common.device import bfloat16_is_native, limit_threads, pick_device, seed_everything
 from jobs.common.plots import loss_curve
-from jobs.common.run import Run
+from jobs.common.run import Run, State
 
 SAMPLE_AT = (0.03, 0.17, 0.20, 0.37, 11.5)  # epochs: noise, then word shapes, then names and lines
 
@@ -45,6 +47,7 @@ class Settings:
     warm_up: int = option(50, "steps until the learning rate is there")
     weight_decay: float = option(0.01, "pull of the weights towards zero")
     clip: float = option(1.0, "longest step of the gradient")
+    precision: str = option("auto", "auto: bfloat16 where native", choices=["auto", "float32", "bfloat16"])
     eval_every: int = option(250, "steps between validations and checkpoints")
     prime: str = option("\n", "what samples begin after")
     temperature: float = option(0.8, "how daring samples are: 0 takes the likeliest character, 1 draws as learnt")
@@ -58,84 +61,127 @@ PRESETS = {
 }
 
 
+class Learner:
+    """The network while it learns: its optimizer, and the memory that each part of the batch carries along.
+
+    On a processor every thread learns from a share of the batch. Cutting each small product of matrices between threads
+    instead, as torch does by itself, is slower, and far slower where other programs want the cores too.
+    """
+
+    def __init__(self, s: Settings, vocabulary: int, *, device: torch.device, seed: int) -> None:
+        self.s, self.device, self.seed = s, device, seed
+        self.shape: dict[str, Any] = {"vocabulary": vocabulary, "cell": s.cell, "hidden": s.hidden, "layers": s.layers}
+        self.shape |= {"embedding": s.embedding, "dropout": s.dropout}
+        self.model = CharRNN(**self.shape).to(device)
+        self.weights = list(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(self.weights, lr=s.rate, betas=(0.9, 0.99), weight_decay=s.weight_decay)
+        self.bfloat16 = s.precision == "bfloat16" or (s.precision == "auto" and bfloat16_is_native(device))
+        self.shares = torch.get_num_threads() if device.type == "cpu" else 1
+        self.threads = ThreadPoolExecutor(self.shares, initializer=torch.set_num_threads, initargs=(1,))
+        self.memories: list[Memory | None] = [None] * self.shares
+
+    def step(self, inputs: Tensor, targets: Tensor, *, number: int, rate: float) -> float:
+        """Learn from one batch, (sequence, batch) each; gives its loss in nats a character."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        parts = zip(range(self.shares), inputs.chunk(self.shares, 1), targets.chunk(self.shares, 1), strict=False)
+        learnt = list(self.threads.map(lambda part: self._learn(number, *part), parts))
+        for weight, *gradients in zip(self.weights, *(gradients for _, gradients in learnt), strict=True):
+            weight.grad = torch.stack(gradients).sum(0)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.s.clip)
+        self.optimizer.step()
+        return sum(loss for loss, _ in learnt)
+
+    def _learn(self, number: int, share: int, inputs: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:
+        """One share's loss and gradients, weighed by its size. What chance does follows from the step and the share."""
+        chance = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + number) * 1024 + share)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
+            logits, memory = self.model(inputs.to(self.device), self.memories[share], chance)
+            loss = loss_of(logits, targets.to(self.device)) * (inputs.shape[1] / self.s.batch)
+        self.memories[share] = tuple(tuple(part.detach() for part in layer) for layer in memory)
+        return loss.item(), torch.autograd.grad(loss, self.weights)
+
+    def forget(self) -> None:
+        """Begin with an empty memory."""
+        self.memories = [None] * self.shares
+
+    def state_dict(self) -> State:
+        """The optimizer and the memory of the whole batch, however many shares it is in."""
+        held = [memory for memory in self.memories if memory is not None]
+        memory = [[torch.cat(parts, 1) for parts in zip(*layer, strict=True)] for layer in zip(*held, strict=True)]
+        return {"optimizer": self.optimizer.state_dict(), "memory": memory}
+
+    def load_state_dict(self, state: State) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.forget()
+        cut = [[part.to(self.device).chunk(self.shares, 1) for part in layer] for layer in state["memory"]]
+        for share in range(len(cut[0][0]) if cut else 0):
+            self.memories[share] = tuple(tuple(part[share] for part in layer) for layer in cut)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] in (["sample"], ["evaluate"]):
         use.main(argv)
         return
     common, s = parse(PRESETS, doc=__doc__, prog="char_rnn", argv=argv)
-
-    # --- where, and from what
     limit_threads(common.threads)
     seed_everything(common.seed)
-    device = pick_device(common.device)
     run = Run(outputs=common.outputs, max_seconds=common.max_seconds, resume=common.resume)
+    train(run, s, device=pick_device(common.device), seed=common.seed)
+
+
+def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
+    """Train to the end: of the steps, of the time, or when asked to stop."""
     text = read_text(s.data)
     vocabulary = Vocabulary.of(text)
     ids = vocabulary.encode(text)
     train, val, test = (ids[part] for part in split_in_order(len(ids), (0.88, 0.02, 0.10)))
-    streams = Streams(train, batch=s.batch, sequence=s.sequence, seed=common.seed)
-
-    # --- what learns
-    shape: dict[str, Any] = {"vocabulary": len(vocabulary.characters), "cell": s.cell, "hidden": s.hidden}
-    shape |= {"layers": s.layers, "embedding": s.embedding, "dropout": s.dropout}
-    model = CharRNN(**shape).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=s.rate, betas=(0.9, 0.99), weight_decay=s.weight_decay)
-    memory: Memory | None = None
+    streams = Streams(train, batch=s.batch, sequence=s.sequence, seed=seed)
+    learner = Learner(s, len(vocabulary.characters), device=device, seed=seed)
     recent: list[float] = []  # training losses since the last line
-    size = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{len(ids):,} characters, {len(vocabulary.characters)} kinds; {size:,} weights; {device}", flush=True)
+    kept: State = {"settings": {**asdict(s), "seed": seed}, "shape": learner.shape, "characters": vocabulary.characters}
+    size = sum(weight.numel() for weight in learner.weights)
+    print(f"{len(ids):,} characters of {len(vocabulary.characters)} kinds; {size:,} weights; {device}", flush=True)
 
-    # --- go on where an earlier attempt was
-    settings = {**asdict(s), "seed": common.seed}
-    if state := run.resume(settings):
-        run.restore(state, model=model, optimizer=optimizer, streams=streams)
-        memory, recent = tuple(part.to(device) for part in state["memory"]) or None, state["recent"]
+    if state := run.resume(kept["settings"]):
+        if (state["shape"], state["characters"]) != (learner.shape, vocabulary.characters):
+            raise SystemExit("that checkpoint is of a network of another shape, or of a text with other characters")
+        run.restore(state, model=learner.model, learner=learner, streams=streams)
+        recent = state["recent"]
 
     def checkpoint(**more: object) -> None:
-        kept = {"memory": memory or (), "recent": recent, "settings": settings, "shape": shape, **more}
-        kept |= {"step": streams.step, "characters": vocabulary.characters}
-        run.save("checkpoint.pt", run.capture(model=model, optimizer=optimizer, streams=streams, **kept))
+        parts = {"model": learner.model, "learner": learner, "streams": streams, "recent": recent}
+        run.save("checkpoint.pt", run.capture(**parts, **kept, step=streams.step, **more))
 
     def sample(name: str) -> str:
         prime = vocabulary.encode(s.prime)
-        ids = write(model, prime, length=s.sample, temperature=s.temperature, seed=common.seed)
-        run.text(f"samples/{name}.txt", vocabulary.decode(ids))
-        return vocabulary.decode(ids)
+        written = write(learner.model, prime, length=s.sample, temperature=s.temperature, seed=seed)
+        run.text(f"samples/{name}.txt", vocabulary.decode(written))
+        return vocabulary.decode(written)
 
-    # --- train
     while streams.step < s.steps and not run.out_of_time and not run.stopping:
         done = max(streams.step / s.steps, run.time_used)  # by steps; where time is limited, by what comes first
-        for group in optimizer.param_groups:
-            group["lr"] = s.rate * min(1.0, (streams.step + 1) / s.warm_up) * 0.5 * (1 + math.cos(math.pi * done))
-
+        rate = s.rate * min(1.0, (streams.step + 1) / s.warm_up) * 0.5 * (1 + math.cos(math.pi * done))
+        before = streams.epoch
         inputs, targets, anew = streams.next()
-        with autocast_for(device):
-            logits, memory = model(inputs.to(device), None if anew else memory)
-            loss = loss_of(logits, targets.to(device))
-        memory = tuple(part.detach() for part in memory)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), s.clip)
-        optimizer.step()
-        recent.append(loss.item())
+        if anew:
+            learner.forget()
+        recent.append(learner.step(inputs, targets, number=streams.step, rate=rate))
 
-        before, epoch = (streams.step - 1) / streams.per_epoch, streams.epoch
         for mark in SAMPLE_AT:
-            if before < mark <= epoch:
+            if before < mark <= streams.epoch:
                 sample(f"epoch-{mark:05.2f}")
         if streams.step % s.eval_every == 0 or streams.step == s.steps:
-            losses = {"train": sum(recent) / len(recent), "val": nats(model, val, streams=16)}
-            run.log(step=streams.step, epoch=epoch, losses=losses, seconds=round(run.elapsed_s, 1))
-            recent = []
+            losses = {"train": sum(recent) / len(recent), "val": nats(learner.model, val, streams=16)}
+            run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
+            recent.clear()
             checkpoint()
 
-    # --- the end: asked to stop, or the final word
     if run.stopping:
         checkpoint()
         print(f"stopped and saved at step {streams.step}; the same command goes on from here")
         return
-    losses = {"val": nats(model, val), "test": nats(model, test)}
+    losses = {"val": nats(learner.model, val), "test": nats(learner.model, test)}
     run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
     checkpoint(finished=True)
     run.figure("loss.png", loss_curve(run.metrics, unit="nats a character"))

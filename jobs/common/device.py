@@ -36,11 +36,20 @@ def limit_threads(n: int | None) -> None:
         torch.set_num_threads(n)
 
 
-def autocast_for(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Compute in bfloat16 where the GPU does so natively (compute capability 8.0 on), else in float32.
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself, so that it is faster than float32.
 
-    A T4 or V100 says that it supports bfloat16 and emulates it, slower than float32.
+    A T4 or V100 says that it supports bfloat16 and emulates it, slower than float32. For processors torch tells only of
+    Intel's and AMD's (AVX-512 BF16), and only from 2.4 on.
     """
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    tell = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and tell is not None and bool(tell())
+
+
+def autocast_for(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Compute in bfloat16 where the GPU does so natively, else in float32."""
+    if device.type == "cuda" and bfloat16_is_native(device):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -146,11 +146,11 @@ class Run:
         return {**kept, "chance": _chance()}
 
     def restore(self, state: State, **parts: Stateful) -> None:
-        """Put every part, chance and the clock back to where `capture` saw them."""
+        """Put every part, chance and the clock (but of a run that had finished) back to where `capture` saw them."""
         for name, part in parts.items():
             part.load_state_dict(state[name])
         _set_chance(state["chance"])
-        self._earlier_s = float(state["elapsed_s"])
+        self._earlier_s = 0.0 if state.get("finished") else float(state["elapsed_s"])
 
     def resume(self, settings: Mapping[str, Any] | None = None) -> State | None:
         """What to go on from, or None to begin anew; says which.
