@@ -40,6 +40,9 @@ BF16_SINCE = Decimal("8.0")
 DEFAULT_GPU_MEMORY_GIB = Decimal(15)
 """What is sold as 16 GB shows as 15 to 16 GiB."""
 
+ANY_GPU = "any"
+"""As a wish: whichever GPU, however many of them."""
+
 _ALIASES = {"a10": "A10G", "rtxpro6000": "RTX PRO Server 6000", "rtx6000": "RTX PRO Server 6000"}
 _MARKET_ORDER = {"spot": 0, "on-demand": 1}
 
@@ -133,11 +136,14 @@ def suitable(kinds: Iterable[InstanceType], wanted: Wanted) -> list[InstanceType
     """The instance types that do, in the order given.
 
     Without a wish: one GPU of 16 GB or more with native bfloat16. A GPU by name without a count: as few as it comes in.
+    `any`: whatever has a GPU.
     Raises UsageError where what is wanted does not exist, NoCapacity where it exists elsewhere.
     """
     kinds = list(kinds)
     if wanted.instance_type is not None:
         kinds = _named(kinds, wanted.instance_type)
+    if wanted.gpu == ANY_GPU:
+        return [kind for kind in kinds if kind.gpus]
     if wanted.gpu is not None:
         return _with_gpu(kinds, parse_gpu(wanted.gpu), wanted)
     if wanted.instance_type is not None:

@@ -38,6 +38,12 @@ def test_without_a_wish_one_gpu_of_16_gb_with_bfloat16_will_do() -> None:
     assert suitable(KINDS, Wanted()) == [G5, G5_BIG, G6, P5]
 
 
+def test_any_gpu_is_every_type_that_has_one() -> None:
+    """What lists all that there is asks for it in this way."""
+    assert suitable([*KINDS, NO_GPU], Wanted(gpu="any")) == KINDS
+    assert [one.instance_type for one in rank([offer(P4D, "9"), offer(G4DN, "0.2")], Wanted(gpu="any"))] == [G4DN, P4D]
+
+
 def test_a_gpu_that_is_not_in_the_table_is_never_chosen_by_itself() -> None:
     """What EC2 offers tomorrow can be had by name, and is not taken for granted."""
     new = kind("g9.xlarge", "X900", 1)
