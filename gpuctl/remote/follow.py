@@ -54,16 +54,18 @@ class Ended:
 Following = LogChunk | MetricsChunk | Alive | Ended
 
 
-def follow(host: Host, *, log_offset: int, metrics_offset: int, until_end: bool) -> Iterator[Following]:
+def follow(
+    host: Host, *, log_offset: int, metrics_offset: int, until_end: bool, silence_s: float = SILENCE_S
+) -> Iterator[Following]:
     """What comes after these offsets, as it comes; `Ended` last. To go on later, ask from the last chunks' `end`.
 
     Bytes that the caller has already are never given again; an offset of 0 behind a larger one means that the file was
     begun anew. Closing the iterator (`contextlib.closing`, whatever happens in its loop) ends the command on the host.
-    Raises HostUnreachable after 15 s of silence or where the link breaks.
+    Raises HostUnreachable after `silence_s` without an event or where the link breaks.
     """
     request = {"log_offset": log_offset, "metrics_offset": metrics_offset, "until_end": until_end}
     reached = {"log": log_offset, "metrics": metrics_offset}
-    with host.watch("follow", request, silence_s=SILENCE_S) as events:
+    with host.watch("follow", request, silence_s=silence_s) as events:
         for event in events:
             kind = event["event"]
             if kind == "alive":

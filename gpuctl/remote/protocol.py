@@ -12,8 +12,8 @@ from gpuctl.core.errors import HostError, HostRefused
 from gpuctl.core.outputs import printable
 
 SCHEMA = 1
-LONGEST_LINE = 4 * 1024 * 1024
-"""Bytes: far above a log chunk in base64, far below what a laptop would notice."""
+LONGEST_LINE = 24 * 1024 * 1024
+"""Bytes: a metrics line of the 16 MiB that a payload lets pass, in base64, and some more."""
 MOST_NOISE = 256 * 1024
 """Bytes of lines that are no events: a login script's greeting is let pass, a flood is not."""
 

@@ -35,11 +35,13 @@ from gpuctl.remote.session import CHUNK
 
 MOST_FILES = 500_000
 _MOST_NAME_CHARACTERS = 64 * 1024 * 1024
-_MOST_HEADER = 64 * 1024
+_READ_AHEAD = 128 * 1024
+_MOST_HEADER = _READ_AHEAD + 64 * 1024
 _MOST_GROWN = 1024**3
 """Bytes that a log may have grown by between the manifest and its sending."""
 _PATIENCE_S = 10.0
 _PAUSE_S = 1.0
+_TIMES_REFUSED = 2
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def pull_outputs(
         pull = _Pull(host, home, dict(known), on_progress)
         pull.round()
         give_up = clock() + _PATIENCE_S
-        while pull.incomplete and clock() < give_up:
+        while pull.awaited() and clock() < give_up:
             pause(_PAUSE_S)
             pull.round()
     result = pull.result()
@@ -116,6 +118,7 @@ class _Pull:
         self._unchanged: dict[str, None] = {}
         self._skipped: dict[str, str] = {}
         self._in_the_way: dict[str, InTheWay] = {}
+        self._refused: dict[str, list[str]] = {}
         self._bytes = self._of_bytes = 0
         self._of_files = 0
         self.manifest: dict[str, RemoteFile] = {}
@@ -139,15 +142,22 @@ class _Pull:
             self._of_bytes += sum(file.size for file in wanted.values())
             self._fetch(wanted)
 
+    def awaited(self) -> list[str]:
+        """What may still come: what changed or vanished, and not what the host has listed and twice not sent."""
+        return [path for path in self.incomplete if len(self._refused.get(path, ())) < _TIMES_REFUSED]
+
     def result(self) -> PullResult:
+        awaited = self.awaited()
+        refused = [(path, self._refused[path][-1]) for path in self.incomplete if path not in set(awaited)]
+        in_the_way = [(path, error.why) for path, error in self._in_the_way.items()]
         return PullResult(
             files=tuple(self._moved),
             unchanged=len(self._unchanged),
-            skipped=(*self._skipped.items(), *((path, error.why) for path, error in self._in_the_way.items())),
-            incomplete=tuple(self.incomplete),
+            skipped=(*self._skipped.items(), *in_the_way, *refused),
+            incomplete=tuple(awaited),
             bytes_moved=self._bytes,
             known={path: pulled for path, pulled in self._known.items() if path in self.manifest},
-            complete=not self.incomplete and not any(error.clearable for error in self._in_the_way.values()),
+            complete=not awaited and not any(error.clearable for error in self._in_the_way.values()),
         )
 
     def _found_unchanged(self, file: RemoteFile) -> None:
@@ -179,17 +189,24 @@ class _Pull:
             source = _Metered(streams.stdout, self._host.name)
             try:
                 self._receive(source, answers, left)
-            except tarfile.TarError as error:
+            except (tarfile.TarError, RecursionError) as error:
                 if source.ended:  # then the host may say itself what went wrong
                     answers.finish()
                 raise HostError(f"{self._host.name} sent something that is no tar stream", "try again") from error
             answers.finish()
+            for path in left:
+                if path in answers.refused:
+                    self._refused.setdefault(path, []).append(answers.refused[path])
         # Changed, vanished or refused since the manifest: the next one tells which.
         self.incomplete.update(dict.fromkeys(left))
 
     def _receive(self, source: _Metered, answers: _Answers, left: dict[str, RemoteFile]) -> None:
         with tarfile.open(
-            fileobj=cast("IO[bytes]", source), mode="r|", encoding="utf-8", errors="surrogateescape"
+            fileobj=cast("IO[bytes]", source),
+            mode="r|",
+            bufsize=_READ_AHEAD,
+            encoding="utf-8",
+            errors="surrogateescape",
         ) as tar:
             while (member := _next_member(tar, source)) is not None:
                 file = left.get(member.name)
@@ -328,6 +345,7 @@ class _Answers:
         self._name = name
         self._said: queue.Queue[Event | GpuctlError | None] = queue.Queue(self._MOST_AHEAD)
         self._last: Event | None = None
+        self.refused: dict[str, str] = {}
         self._ended = False
         self._closing = False
         self._thread = threading.Thread(target=self._read, name=f"gpuctl sent {name}", daemon=True)
@@ -368,6 +386,9 @@ class _Answers:
             self._ended = True
         else:
             self._last = said
+            skipped = parse_skipped(said) if said["event"] == "skipped" else None
+            if skipped is not None and len(self.refused) < MOST_FILES:
+                self.refused[skipped.path] = skipped.why
         return said
 
     def _read(self) -> None:

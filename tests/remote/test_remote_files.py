@@ -1,0 +1,191 @@
+"""What is made for a run on the laptop: keys, known_hosts, ssh_config, the payload, the workspace."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+from remote_servers import Server
+
+from gpuctl.core.errors import UsageError
+from gpuctl.core.hosts import Reach
+from gpuctl.remote import upload
+from gpuctl.remote.keys import generate_key
+from gpuctl.remote.payload import build_payload, payload_hash
+from gpuctl.remote.ssh_config import render_known_hosts, render_ssh_config
+from gpuctl.remote.upload import workspace_tar
+
+REACH = Reach(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
+
+
+def test_keys_are_openssh_keys_and_never_the_same() -> None:
+    """A new pair is read back by paramiko, its public half fits, and its private half is not in its repr."""
+    pair = generate_key("gpuctl run-1")
+    key = paramiko.Ed25519Key.from_private_key(io.StringIO(pair.private))
+    kind, text, comment = pair.public.split(" ", 2)
+    assert (kind, text, comment) == ("ssh-ed25519", key.get_base64(), "gpuctl run-1")
+    assert pair.private.endswith("-----END OPENSSH PRIVATE KEY-----\n")
+    assert pair.private not in repr(pair)
+    assert generate_key("x").private != generate_key("x").private
+
+
+def test_known_hosts_names_a_host_as_openssh_looks_for_it() -> None:
+    """Port 22 is the bare address, any other in brackets, and the key's comment stays out."""
+    reaches = [REACH, replace(REACH, port=22), replace(REACH, address="::1")]
+    text = render_known_hosts(reaches, "ssh-ed25519 AAAA comment")
+    assert text.splitlines() == [
+        "[127.0.0.1]:2222 ssh-ed25519 AAAA",
+        "127.0.0.1 ssh-ed25519 AAAA",
+        "[::1]:2222 ssh-ed25519 AAAA",
+    ]
+
+
+def test_the_ssh_config_says_what_the_code_does() -> None:
+    """Each host has its block: its address, this key and no agent, this known_hosts and no other, its proxy command."""
+    text = render_ssh_config(
+        [REACH, replace(REACH, alias="run-1-1", port=22, proxy_command="nc %h %p")],
+        identity_file=Path("/a b/id"),
+        known_hosts_file=Path("/a b/known_hosts"),
+    )
+    config = paramiko.SSHConfig.from_text(text)
+    one, two = config.lookup("run-1"), config.lookup("run-1-1")
+    assert (one["hostname"], one["port"], one["user"]) == ("127.0.0.1", "2222", "ubuntu")
+    assert (one["identitiesonly"], one["identityagent"], one["stricthostkeychecking"]) == ("yes", "none", "yes")
+    assert one["userknownhostsfile"].strip('"') == "/a b/known_hosts"
+    assert (one["globalknownhostsfile"], one["hostkeyalgorithms"]) == ("none", "ssh-ed25519")
+    assert "proxycommand" not in one and two["proxycommand"].startswith("nc 127.0.0.1 22")
+    assert config.lookup("other").get("port") is None
+
+
+@pytest.mark.prove
+def test_openssh_reads_the_ssh_config_as_it_was_meant(server: Server, tmp_path: Path) -> None:
+    """`ssh -F` reaches the host by name, with paths that hold spaces, quotes and `%`, and refuses another key."""
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        pytest.skip("no ssh on PATH")
+    folder = tmp_path / 'a "b" 100%d c'
+    folder.mkdir()
+    identity, known, config = folder / "id", folder / "known", folder / "config"
+    identity.touch(mode=0o600)
+    identity.write_text(server.identity.read_text())
+    config.write_text(render_ssh_config([server.reach], identity_file=identity, known_hosts_file=known))
+    outcomes = []
+    for public in (server.host_key.public, generate_key("other").public):
+        known.write_text(render_known_hosts([server.reach], public))
+        words = [ssh, "-F", str(config), "run-1", "echo there"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        outcomes.append((done.returncode, done.stdout))
+    assert outcomes == [(0, "there\n"), (255, "")]
+
+
+def test_the_payload_is_one_program_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    """The zipapp runs `provisioning.__main__.main`, holds Python alone, and does not depend on times or order."""
+    source = tmp_path / "somewhere"
+    (source / "deep").mkdir(parents=True)
+    (source / "__init__.py").write_text("")
+    (source / "__main__.py").write_text(
+        "def main():\n    from provisioning.deep import word\n    print(word)\n    return 3\n"
+    )
+    (source / "deep" / "__init__.py").write_text("word = 'here'\n")
+    (source / "__pycache__").mkdir()
+    (source / "__pycache__" / "x.pyc").write_bytes(b"x")
+    first = build_payload(source)
+    os.utime(source / "__init__.py", (0, 0))
+    assert build_payload(source) == first
+    assert payload_hash(first) == payload_hash(build_payload(source))
+    place = tmp_path / "host.pyz"
+    place.write_bytes(first)
+    assert set(zipfile.ZipFile(io.BytesIO(first)).namelist()) == {
+        "__main__.py",
+        "provisioning/__init__.py",
+        "provisioning/__main__.py",
+        "provisioning/deep/__init__.py",
+    }
+    done = subprocess.run([sys.executable, str(place)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (3, "here\n")
+
+
+def _names(entries: list[tuple[Path, str]]) -> dict[str, bytes]:
+    with workspace_tar(entries) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def _write(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_workspace_holds_the_code_and_nothing_that_stays_behind(tmp_path: Path) -> None:
+    """Code, data and links go; version control, virtualenvs, caches, compiled Python and outputs do not."""
+    project = tmp_path / "project"
+    kept = ["train.py", "pkg/__init__.py", "pkg/outputs/reader.py", "data/a\nb.txt", ".env"]
+    gone = [".git/config", "pkg/__pycache__/a.pyc", "b.pyc", ".venv/bin/python", "outputs/model.pt", ".mypy_cache/x"]
+    for name in [*kept, *gone, "my-env/pyvenv.cfg", "my-env/lib/x.py"]:
+        _write(project / name, name)
+    _write(tmp_path / "elsewhere" / "text.txt", "linked")
+    (project / "linked").symlink_to(tmp_path / "elsewhere")
+    (project / "link.txt").symlink_to("train.py")
+    (project / "dangling").symlink_to("nowhere")
+    (project / "round").symlink_to(project)
+    os.mkfifo(project / "pipe")
+    found = _names([(project, "")])
+    assert set(found) == {*kept, "linked/text.txt", "link.txt"}
+    assert found["link.txt"] == b"train.py"
+
+
+def test_what_is_named_for_itself_goes(tmp_path: Path) -> None:
+    """An entry that the caller names goes whatever it is called, under the name given, over what was there before."""
+    project = tmp_path / "project"
+    _write(project / "data.txt", "old")
+    checkpoint = _write(project / "outputs" / "model.pt", "weights")
+    found = _names([(project, ""), (checkpoint, ""), (checkpoint, "data.txt"), (project / "outputs", "jobs/common")])
+    assert found == {"data.txt": b"weights", "model.pt": b"weights", "jobs/common/model.pt": b"weights"}
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    """A workspace packed twice is the same stream; its files have no owner, and may be run where they could."""
+    script = _write(tmp_path / "a.sh")
+    script.chmod(0o700)
+    _write(tmp_path / "b.txt").chmod(0o600)
+    with workspace_tar([(tmp_path, "")]) as first:
+        one = first.read()
+        first.seek(0)
+        with tarfile.open(fileobj=first, mode="r:gz") as tar:
+            modes = {member.name: (member.mode, member.uid, member.uname) for member in tar}
+    time.sleep(1.1)  # gzip's own header would tell the second
+    with workspace_tar([(tmp_path, "")]) as second:
+        assert second.read() == one
+    assert modes == {"a.sh": (0o755, 0, ""), "b.txt": (0o644, 0, "")}
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\0b"])
+def test_a_name_outside_the_workspace_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    """A name that is absolute or leads out is refused before anything is packed."""
+    with pytest.raises(UsageError):
+        workspace_tar([(_write(tmp_path / "x"), name)])
+
+
+def test_what_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    with pytest.raises(UsageError, match="nothing-here"):
+        workspace_tar([(tmp_path / "nothing-here", "")])
+
+
+def test_too_much_is_refused_and_the_largest_named(tmp_path: Path) -> None:
+    """More than 1 GiB is not sent: the error says how much it is, and which file is the largest."""
+    _write(tmp_path / "small.txt")
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(upload.MOST_BYTES + 1)
+    with pytest.raises(UsageError, match=r"1\.1 GB.*large\.bin"):
+        workspace_tar([(tmp_path, "")])

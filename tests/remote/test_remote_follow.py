@@ -1,0 +1,161 @@
+"""Following a log: byte for byte, over broken connections, and never longer than the host is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+from remote_servers import Relay, Server
+
+from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
+from gpuctl.remote.follow import Alive, Ended, LogChunk, MetricsChunk, follow
+
+MakeRelay = Callable[..., Relay]
+
+
+def test_a_log_and_its_metrics_come_to_their_end(server: Server) -> None:
+    """Log and metrics come as bytes at their offsets, then the end with the run's state."""
+    server.program("""
+        assert verb == "follow" and request["until_end"] is True
+        assert (request["log_offset"], request["metrics_offset"]) == (2, 0)
+        emit("log", offset=2, data=base64.b64encode(b"\\x1b[2J\\xff").decode())
+        emit("metrics", offset=0, data=base64.b64encode(b"{}\\n").decode())
+        emit("alive")
+        emit("end", state={"state": "succeeded"})
+    """)
+    with server.host() as host:
+        events = list(follow(host, log_offset=2, metrics_offset=0, until_end=True))
+    assert events == [LogChunk(2, b"\x1b[2J\xff"), MetricsChunk(0, b"{}\n"), Alive(), Ended({"state": "succeeded"})]
+
+
+def test_broken_connections_lose_and_double_nothing(server: Server, relay: MakeRelay) -> None:
+    """A log that is followed over connections which break again and again comes out byte for byte."""
+    content = random.Random(5).randbytes(600_000)
+    server.program("""
+        path, at = os.path.expanduser("~/gpuctl/log"), request["log_offset"]
+        with open(path, "rb") as file:
+            file.seek(at)
+            while data := file.read(7_000):
+                emit("log", offset=at, data=base64.b64encode(data).decode())
+                at += len(data)
+        emit("end", state={})
+    """)
+    (server.home / "gpuctl" / "log").write_bytes(content)
+    got, breaks, ended = b"", 0, False
+    while not ended:
+        link = relay(server.port, cut_after=200_000)
+        with contextlib.suppress(HostUnreachable), server.host(reach=server.through(link.port)) as host:
+            for event in follow(host, log_offset=len(got), metrics_offset=0, until_end=True):
+                if isinstance(event, LogChunk):
+                    assert event.offset == len(got)
+                    got += event.data
+                ended = isinstance(event, Ended)
+        breaks += not ended
+    assert got == content
+    assert breaks >= 3
+
+
+def test_bytes_that_are_home_already_are_not_given_again(server: Server) -> None:
+    """A host that sends from before the offset is cut to what is new."""
+    server.program("""
+        for offset in (2, 3, 3, 5):
+            emit("log", offset=offset, data=base64.b64encode(b"abcdefgh"[offset : offset + 3]).decode())
+        emit("end", state={})
+    """)
+    with server.host() as host:
+        *chunks, _ = follow(host, log_offset=4, metrics_offset=0, until_end=False)
+    assert chunks == [LogChunk(4, b"e"), LogChunk(5, b"f"), LogChunk(6, b"gh")]
+
+
+def test_a_log_that_was_begun_anew_is_told_by_its_offset(server: Server) -> None:
+    """Where the log is shorter than what is home of it, it comes again from 0."""
+    server.program("""
+        emit("log", offset=0, data=base64.b64encode(b"new").decode())
+        emit("log", offset=3, data=base64.b64encode(b"er").decode())
+        emit("end", state={})
+    """)
+    with server.host() as host:
+        *chunks, _ = follow(host, log_offset=1000, metrics_offset=0, until_end=False)
+    assert chunks == [LogChunk(0, b"new"), LogChunk(3, b"er")]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        'emit("log", offset=9, data="")',
+        'emit("log", offset=-1, data="")',
+        'emit("log", offset=True, data="")',
+        'emit("log", offset=0, data="?")',
+        'emit("log", data="")',
+        'emit("metrics", offset="0", data=5)',
+        "pass",
+    ],
+)
+def test_a_log_that_makes_no_sense_is_an_error(server: Server, event: str) -> None:
+    """A gap, a wrong type, no base64 or no end at all ends the following with one line that names the host."""
+    server.program(event)
+    with server.host() as host, pytest.raises(HostError, match="run-1"):
+        list(follow(host, log_offset=0, metrics_offset=0, until_end=True))
+
+
+def test_what_the_host_refuses_is_told(server: Server) -> None:
+    """An error event is told as the host's refusal."""
+    server.program('emit("error", message="no run here", next=None); sys.exit(1)')
+    with server.host() as host, pytest.raises(HostRefused, match="no run here"):
+        list(follow(host, log_offset=0, metrics_offset=0, until_end=True))
+
+
+def test_a_silent_host_is_unreachable(server: Server) -> None:
+    """A host that says nothing for the silence that is allowed does not answer, though its connection stands."""
+    server.program("""
+        emit("alive")
+        while True:
+            sys.stdout.write(" ")
+            sys.stdout.flush()
+            time.sleep(0.05)
+    """)
+    began = time.monotonic()
+    with server.host() as host, pytest.raises(HostUnreachable, match="in time"):
+        list(follow(host, log_offset=0, metrics_offset=0, until_end=True, silence_s=1))
+    assert 1 <= time.monotonic() - began < 6
+
+
+def test_ctrl_c_while_following_ends_the_command_there_and_keeps_the_connection(server: Server) -> None:
+    """An interrupt in whoever follows closes the channel: the host's command ends, the next call works at once."""
+    server.program("""
+        if verb == "state":
+            emit("state", state="running")
+            sys.exit()
+        emit("log", offset=0, data=base64.b64encode(str(os.getpid()).encode()).decode())
+        while True:
+            emit("alive")
+            time.sleep(0.05)
+    """)
+    pid = 0
+    with server.host() as host:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            contextlib.closing(follow(host, log_offset=0, metrics_offset=0, until_end=True)) as events,
+        ):
+            for event in events:
+                if isinstance(event, LogChunk):
+                    pid = int(event.data)
+                else:
+                    raise KeyboardInterrupt
+        assert host.call("state", {})["state"] == "running"
+        end = time.monotonic() + 10
+        while _lives(pid):
+            assert time.monotonic() < end, "the command on the host goes on"
+            time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
