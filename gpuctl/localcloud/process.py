@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ STOP_TIMEOUT_S = 30.0
 HUNG_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 10.0
 CLOUD_MODULE = "gpuctl.localcloud"
+_LONGEST_LOG_BYTES = 10_000_000
 _NOT_INHERITED = ("AWS_", "MOTO_", "GPUCTL_")
 
 
@@ -66,13 +68,12 @@ class Started:
 
 def start(place: Place, options: Options) -> Started:
     """Makes sure that exactly one cloud runs on the state. Raises CloudProcessError."""
-    try:
-        with FileLock(place.start_lock, timeout=START_TIMEOUT_S):
+    found = places.running(place)
+    if found is None:
+        with _alone(place):
             found = places.running(place)
             if found is None:
                 return _spawn(place, options)
-    except Timeout:
-        raise CloudProcessError(f"another process has been starting or stopping the cloud in {place.state}") from None
     port = int(found.endpoint.rpartition(":")[2])
     if options.port not in (0, port):
         raise CloudProcessError(f"the cloud in {place.state} already runs on port {port}, not on {options.port}")
@@ -81,7 +82,8 @@ def start(place: Place, options: Options) -> Started:
 
 def _spawn(place: Place, options: Options) -> Started:
     words = [sys.executable, "-m", "gpuctl.localcloud", "serve", "--state", str(place.state), *options.as_arguments()]
-    with place.log.open("ab") as log:
+    too_long = place.log.exists() and place.log.stat().st_size > _LONGEST_LOG_BYTES
+    with place.log.open("wb" if too_long else "ab") as log:
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
@@ -126,19 +128,28 @@ def stop(place: Place) -> bool:
 
     That the process is gone is read from its lock, not its number: where nobody reaps it, a dead process keeps that.
     """
+    with _alone(place):
+        held = FileLock(place.serve_lock)
+        ran = not _acquired(held, timeout_s=0)
+        if ran:
+            _end(place, held)
+        try:
+            _tidy(place)
+        finally:
+            held.release()
+        return ran
+
+
+@contextlib.contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """Nobody else starts or stops the cloud meanwhile. Raises CloudProcessError where somebody does for long."""
+    lock = FileLock(place.start_lock)
+    if not _acquired(lock, timeout_s=START_TIMEOUT_S):
+        raise CloudProcessError(f"another process has been starting or stopping the cloud in {place.state}")
     try:
-        with FileLock(place.start_lock, timeout=START_TIMEOUT_S):
-            held = FileLock(place.serve_lock)
-            ran = not _acquired(held, timeout_s=0)
-            if ran:
-                _end(place, held)
-            try:
-                _tidy(place)
-            finally:
-                held.release()
-            return ran
-    except Timeout:
-        raise CloudProcessError(f"another process has been starting or stopping the cloud in {place.state}") from None
+        yield
+    finally:
+        lock.release()
 
 
 def _acquired(lock: FileLock, *, timeout_s: float) -> bool:
