@@ -15,7 +15,12 @@ from torch import Tensor
 
 def read_text(path: str) -> str:
     """The text of a file, or all of Shakespeare's plays where ``path`` is empty."""
-    return Path(path).read_text(encoding="utf-8", errors="replace") if path else shakespeare()
+    if not path:
+        return shakespeare()
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SystemExit(f"the text {path} cannot be read: {error.strerror}") from error
 
 
 def shakespeare() -> str:
@@ -102,3 +107,22 @@ class Streams:
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.step = state_dict["step"]
+
+
+def counting_nats(train: Tensor, test: Tensor, *, context: int) -> float:
+    """The baseline: foresee ``test`` by how often each character followed the same ``context`` characters in ``train``.
+
+    Nats a character. Each count begins at a half, so that nothing is impossible.
+    """
+    kinds = int(max(train.max(), test.max())) + 1
+
+    def places(ids: Tensor) -> Tensor:
+        """The context and what follows it, as one number."""
+        place = torch.zeros(len(ids) - context, dtype=torch.long)
+        for i in range(context + 1):
+            place = place * kinds + ids[i : len(ids) - context + i]
+        return place
+
+    counts = torch.bincount(places(train), minlength=kinds ** (context + 1)).double() + 0.5
+    chances = counts.view(-1, kinds) / counts.view(-1, kinds).sum(1, keepdim=True)
+    return -float(chances.flatten()[places(test)].log().mean())

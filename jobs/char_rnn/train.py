@@ -22,7 +22,7 @@ from torch import Tensor
 
 from jobs.char_rnn import use
 from jobs.char_rnn.model import CELLS, CharRNN, Memory, loss_of, nats, write
-from jobs.char_rnn.text import Streams, Vocabulary, read_text
+from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, read_text
 from jobs.common.args import option, parse
 from jobs.common.data import split_in_order
 from jobs.common.device import bfloat16_is_native, limit_threads, pick_device, seed_everything
@@ -154,7 +154,7 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
         run.save("checkpoint.pt", run.capture(**parts, **kept, step=streams.step, **more))
 
     def sample(name: str) -> str:
-        prime = vocabulary.encode(s.prime)
+        prime = vocabulary.encode(s.prime) if set(s.prime) & set(vocabulary.characters) else ids[:1]
         written = write(learner.model, prime, length=s.sample, temperature=s.temperature, seed=seed)
         run.text(f"samples/{name}.txt", vocabulary.decode(written))
         return vocabulary.decode(written)
@@ -184,8 +184,24 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
     losses = {"val": nats(learner.model, val), "test": nats(learner.model, test)}
     run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
     checkpoint(finished=True)
+    sample("last")
+    counted = [counting_nats(train, test, context=n) for n in range(3) if len(vocabulary.characters) ** (n + 1) < 1e7]
+    run.text("report.txt", report(run, s, epochs=streams.epoch, losses=losses, counted=counted))
     run.figure("loss.png", loss_curve(run.metrics, unit="nats a character"))
-    print(f"\n--- a sample, temperature {s.temperature}\n{sample('last')}")
+    print("\n" + (run.outputs / "report.txt").read_text())
+
+
+def report(run: Run, s: Settings, *, epochs: float, losses: dict[str, float], counted: list[float]) -> str:
+    """What came of it, beside what mere counting foresees, and how the writing grew."""
+    lines = [f"nats a character on the last tenth of the text, after {epochs:.2f} epochs, {run.elapsed_s:.0f} s"]
+    names = ("how often each character comes", "what follows each character", "what follows each two characters")
+    lines += [f"  counting {name:33}{nats:.4f}" for name, nats in zip(names, counted, strict=False)]
+    lines += [f"  {s.layers} × {s.hidden} {s.cell.upper():36} {losses['test']:.4f}"]
+    for name in [f"epoch-{mark:05.2f}" for mark in SAMPLE_AT] + ["last"]:
+        path = run.outputs / "samples" / f"{name}.txt"
+        if path.exists():
+            lines += ["", f"--- {name.replace('-', ' ')}, temperature {s.temperature}", path.read_text().strip("\n")]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

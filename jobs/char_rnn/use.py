@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from jobs.char_rnn.model import nats, rebuild, write
-from jobs.char_rnn.text import Vocabulary
+from jobs.char_rnn.text import Vocabulary, read_text
 from jobs.common.device import limit_threads, pick_device
 from jobs.common.run import load
 
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         written = write(model, prime, length=given.length, temperature=given.temperature, seed=given.seed)
         print(given.prime.lstrip("\n") + vocabulary.decode(written))
     else:
-        text = Path(given.data).read_text(encoding="utf-8", errors="replace")
+        text = read_text(given.data)
         ids = vocabulary.encode(text)
         if len(ids) < 2:
             raise SystemExit(f"{given.data}: nothing to foresee in {len(ids)} characters")

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ Train = Callable[..., str]
 def command(job: str, outputs: Path, *options: str) -> list[str]:
     """One thread, so that a test's figures do not depend on how many cores there are."""
     return [sys.executable, "-m", f"jobs.{job}.train", "--outputs", str(outputs), "--threads", "1", *options]
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A Run takes over SIGINT and SIGTERM: given back after each test."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from jobs.char_rnn.model import CharRNN, nats, write
-from jobs.char_rnn.text import Streams, Vocabulary, plain_speeches
+from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, plain_speeches
 from jobs.char_rnn.train import main
 from jobs.common.run import load
 from tests.jobs.conftest import ROOT, Train, assert_same_run, command, losses, random_steps, surroundings
@@ -40,7 +40,8 @@ def test_smoke_learns_within_ten_seconds(train: Train, tmp_path: Path) -> None:
     assert val[150, "val"] < val[50, "val"] < math.log(79)
     assert 2.0 < losses(tmp_path, "test")[150, "test"] < 2.6
     assert "step 150  epoch 0.04  train loss 2." in out
-    assert (tmp_path / "samples" / "last.txt").read_text() in out
+    assert (tmp_path / "samples" / "last.txt").read_text().strip("\n") in out
+    assert (tmp_path / "report.txt").read_text() in out
     assert len((tmp_path / "samples" / "epoch-00.03.txt").read_text()) == 500
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
@@ -178,3 +179,20 @@ def test_a_text_is_its_characters() -> None:
     vocabulary = Vocabulary.of("grün, grau 😀")
     assert vocabulary.decode(vocabulary.encode("😀 grün").tolist()) == "😀 grün"
     assert vocabulary.decode(vocabulary.encode("xgZrÄ𝄞ün~").tolist()) == "grün"
+
+
+def test_counting_is_what_a_network_must_beat() -> None:
+    """The baseline's loss is that of its own counts: a cycle is a riddle by frequency and none by what came before."""
+    ids = torch.tensor([0, 1, 2, 1] * 500)
+    assert counting_nats(ids, ids, context=0) == pytest.approx(1.5 * math.log(2), abs=1e-2)
+    assert counting_nats(ids, ids, context=1) == pytest.approx(0.5 * math.log(2), abs=1e-2)
+    assert counting_nats(ids, ids, context=2) == pytest.approx(0.0, abs=1e-2)
+
+
+def test_a_text_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """A wrong --data ends at once, naming the file and the reason, with nothing trained."""
+    with pytest.raises(SystemExit, match=r"the text nowhere\.txt cannot be read: No such file"):
+        main(["--data", "nowhere.txt", "--outputs", str(tmp_path)])
+    (tmp_path / "short.txt").write_text("To be")
+    with pytest.raises(SystemExit, match="too few for"):
+        main(["--data", str(tmp_path / "short.txt"), "--outputs", str(tmp_path)])

@@ -34,15 +34,6 @@ print("left the loop", flush=True)
 """
 
 
-@pytest.fixture(autouse=True)
-def own_signals() -> Any:
-    """A Run takes over SIGINT and SIGTERM: given back after each test."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 def start(program: str, *words: object) -> subprocess.Popen[str]:
     """A child that runs ``program``, its output piped."""
     return subprocess.Popen(
