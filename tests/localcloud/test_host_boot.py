@@ -94,6 +94,14 @@ def test_a_key_that_cannot_be_read_is_a_boot_error(cloud: Cloud) -> None:
     host.expect("ended")
 
 
+def test_a_disk_that_cannot_be_made_is_a_boot_error(cloud: Cloud, tmp_path: Path) -> None:
+    """What this machine refuses is told by the host, not by a traceback."""
+    (tmp_path / "hosts").write_text("a file where the folder of hosts should be")
+    host = cloud.start(wait=False)
+    assert "does not let the host run" in host.expect("boot-error")["message"]
+    host.expect("ended")
+
+
 def test_bootcmd_runs_in_order_and_a_failing_one_stops_nothing(cloud: Cloud) -> None:
     """Lists are words, texts are shell, output goes where cloud-init's goes."""
     words = ["sh", "-c", 'echo "$1" $INSTANCE_ID', "sh", "it's one; word"]

@@ -6,6 +6,7 @@ The second process adopts orphans, so every ended child is collected here, by `w
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ class Children:
             stdout=stdout,
             stderr=stderr,
             env=env,
-            cwd=folder if folder.is_dir() else "/",
+            cwd=folder if os.access(folder, os.X_OK) else "/",  # as sshd does
             start_new_session=True,
         )
         self._told[child.pid] = on_exit

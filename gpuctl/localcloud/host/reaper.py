@@ -63,7 +63,11 @@ class FirstProcess:
         """Boots, serves until there is a reason to end, ends."""
         self._listen_to_signals()
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._on_lifeline)
-        reason = self._begin() or self._serve()
+        try:
+            reason = self._begin() or self._serve()
+        except OSError as error:  # a full disk, a folder that may not be written
+            _tell({"event": "boot-error", "message": f"this machine does not let the host run: {error}"})
+            reason = "boot-error"
         gone = self._end_processes()
         _tell({"event": "ended", "reason": reason})
         return 0 if gone else 1
@@ -164,8 +168,8 @@ class FirstProcess:
             machine.kill()
         self._forget_machine()
         if _often(self._deaths):
-            log = environment.log(self._config, "host.log")
-            _tell({"event": "boot-error", "message": f"the SSH server ended {_OFTEN} times within a minute; see {log}"})
+            words = _last_words(environment.log(self._config, "host.log"))
+            _tell({"event": "boot-error", "message": f"the SSH server ended {_OFTEN} times within a minute{words}"})
             return "boot-error"
         self._start_machine(boot=False)
         return None
@@ -215,6 +219,16 @@ def _machine_environment(config: HostConfig, run_folder: Path) -> dict[str, str]
     """The second process's: the host's own, and where this very gpuctl is imported from."""
     paths = [str(Path(gpuctl.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return environment.environment(config, run_folder, user="root") | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _last_words(log: Path) -> str:
+    """The log's last line, as text that a terminal may be shown; a host's own programs may write there too."""
+    try:
+        lines = log.read_bytes()[-_CHUNK:].decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return ": " + "".join(letter for letter in last if letter.isprintable())[:200] if last else ""
 
 
 def _first_line(fd: int) -> bytes:
