@@ -3,11 +3,11 @@
     git clone https://github.com/karpathy/nanoGPT
     python -m benchmarks.char_rnn_vs_nanogpt --nanogpt nanoGPT --text tinyshakespeare.txt
 
-``--text`` is `data/tinyshakespeare/input.txt` of https://github.com/karpathy/char-rnn. Ours runs first, then nanoGPT as
-its README says for a computer without a GPU, on the same cores. Both are clocked from the start of the command: nanoGPT until
-it prints a validation loss that low, or to its end; ours to its end, with a time limit of ``--seconds``, with test loss,
-sample and picture. Both losses are on the same last tenth of the text. Prints a table; with ``--write`` it goes into
-`benchmarks/char_rnn_vs_nanogpt.md` too.
+``--text`` is `data/tinyshakespeare/input.txt` of https://github.com/karpathy/char-rnn. Ours runs first, then nanoGPT
+as its README says for a computer without a GPU, on the same cores. Both are clocked from the start of the command:
+nanoGPT until it prints a validation loss that low, or to its end; ours to its end, with a time limit of
+``--seconds``, with test loss, sample and picture. Both losses are on the same last tenth of the text. Prints a table;
+with ``--write`` it goes into `benchmarks/char_rnn_vs_nanogpt.md` too.
 """
 
 from __future__ import annotations
