@@ -47,6 +47,11 @@ class Places:
         return self.root / "venv"
 
     @property
+    def pip(self) -> Path:
+        """A virtualenv with `pip`, where the host's Python comes without one."""
+        return self.root / "pip"
+
+    @property
     def run(self) -> Path:
         """What the supervisor writes."""
         return self.root / "run"

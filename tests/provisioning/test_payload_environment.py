@@ -1,0 +1,206 @@
+"""Environments: installed once for a set of requirements, seen by every run that asks for it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import Host, wait_for
+
+from provisioning.environment import Watched, parse_fetched
+
+TINY = {"requirements": ["tinything"]}
+
+
+def wheel(folder: Path, name: str, version: str = "1.0") -> Path:
+    """A small wheel with one module and one script."""
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n\n\ndef main():\n    print('script of', VERSION)\n",
+        f"{name}-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{name}-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}-{version}.dist-info/entry_points.txt": f"[console_scripts]\n{name}-say = {name}:main\n",
+    }
+    record = f"{name}-{version}.dist-info/RECORD"
+    lines = [
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}"
+        for path, text in files.items()
+    ]
+    made = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(made, "w") as archive:
+        for path, text in {**files, record: "\n".join([*lines, f"{record},,"]) + "\n"}.items():
+            archive.writestr(path, text)
+    return made
+
+
+@pytest.fixture
+def shop(host: Host, tmp_path: Path) -> Path:
+    """The only place that pip may install from: a folder."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for name in [name for name in host.environment if name.startswith("PIP_")]:
+        del host.environment[name]
+    host.environment.update(PIP_CONFIG_FILE=os.devnull, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(folder))
+    wheel(folder, "tinything")
+    return folder
+
+
+def test_requirements_are_installed_once(host: Host, shop: Path) -> None:
+    """A run imports what it asked for and has its scripts on PATH; the second provisioning finds it all there."""
+    script = b"import tinything, subprocess, sys\nprint(tinything.VERSION, tinything.__file__)\n"
+    script += b"subprocess.run(['tinything-say'], check=True)\n"
+    events = host.provision(["python", "t.py"], {"t.py": script}, requirements=["tinything>=0.5"])
+    assert events[-1]["environment"] == "made"
+    assert any("tinything" in event.get("text", "") for event in events if event["event"] == "output")
+    host.start()
+    assert host.wait_until_over()["state"] == "succeeded", host.log
+    assert b"/gpuctl/envs/" in host.log
+    assert b"script of 1.0" in host.log
+    began = time.monotonic()
+    again = host.provision(["python", "t.py"], {"t.py": script}, requirements=["tinything>=0.5"])
+    assert again[-1]["environment"] == "found"
+    assert time.monotonic() - began < 5
+
+
+def test_hosts_that_share_environments_pay_once(host: Host, shop: Path, tmp_path: Path) -> None:
+    """Two hosts that ask at once for the same: one builds, the other waits and finds."""
+    host.environment["GPUCTL_ENVIRONMENTS"] = str(tmp_path / "shared")
+    other = Host(tmp_path / "other", host.tmux_folder, host.stand_ins, host.pyz, dict(host.environment))
+    other.home.mkdir()
+    other.environment["HOME"] = str(other.home)
+    other.deadline = host.deadline
+    line = {"run": "char-rnn-k3f9", "deadline": float(host.deadline), "command": ["true"], **TINY}
+    calls = [one.open("provision") for one in (host, other)]
+    for call in calls:
+        assert call.stdin is not None
+        call.stdin.write(json.dumps({"schema": 1, **line}).encode() + b"\n")
+        call.stdin.close()
+    answers = [call.stdout.read() for call in calls if call.stdout is not None]
+    assert [call.wait(timeout=120) for call in calls] == [0, 0]
+    assert sorted(b'"made"' in answer for answer in answers) == [False, True]
+    assert len([path for path in (tmp_path / "shared").iterdir() if path.is_dir()]) == 1
+    other.close()
+
+
+def test_a_build_that_was_killed_is_made_anew(host: Host, shop: Path, tmp_path: Path) -> None:
+    """Half an environment is never taken for one."""
+    host.environment["GPUCTL_ENVIRONMENTS"] = str(tmp_path / "shared")
+    line = {"run": "char-rnn-k3f9", "deadline": float(host.deadline), "command": ["true"], **TINY}
+    call = host.open("provision")
+    assert call.stdin is not None
+    call.stdin.write(json.dumps({"schema": 1, **line}).encode() + b"\n")
+    call.stdin.close()
+    wait_for(lambda: list((tmp_path / "shared").glob("*/pyvenv.cfg")))
+    os.killpg(call.pid, signal.SIGKILL)
+    call.wait()
+    assert not list((tmp_path / "shared").glob("*/gpuctl-whole"))
+    assert host.call("provision", **line)[-1]["environment"] == "made"
+
+
+def test_what_decides_is_in_the_key(host: Host, shop: Path) -> None:
+    """Other requirements, or other settings of pip, are another environment; another order is not."""
+    wheel(shop, "otherthing")
+    both = ["tinything", "otherthing"]
+    assert host.provision(["true"], requirements=both)[-1]["environment"] == "made"
+    assert host.provision(["true"], requirements=both[::-1])[-1]["environment"] == "found"
+    host.environment["PIP_PREFER_BINARY"] = "1"
+    assert host.provision(["true"], requirements=both)[-1]["environment"] == "made"
+
+
+def test_what_cannot_be_installed_is_one_error(host: Host, shop: Path) -> None:
+    """The error is pip's own line, and the next try begins anew."""
+    code, events = host.try_call(
+        "provision",
+        run="char-rnn-k3f9",
+        deadline=float(host.deadline),
+        command=["true"],
+        requirements=["no-such-thing-anywhere"],
+    )
+    assert code == 1
+    assert "no-such-thing-anywhere" in events[-1]["message"]
+    assert host.try_call("start")[0] == 1
+    assert host.provision(["true"], requirements=["tinything"])[-1]["environment"] == "made"
+
+
+def test_no_requirements_need_no_environment(host: Host) -> None:
+    """A run without requirements has an empty virtualenv in no time."""
+    events = host.provision(["true"], {"a": b""})
+    assert events[-1]["seconds"]["environment"] < 1
+    assert not (host.root / "envs").exists()
+    assert (host.root / "venv/bin/python").exists()
+
+
+def test_a_runs_own_packages_stay_its_own(host: Host, shop: Path) -> None:
+    """What a command installs by itself goes to its virtualenv, not to what other runs share."""
+    wheel(shop, "otherthing")
+    host.provision(
+        ["sh", "-c", "pip install -q otherthing && python -c 'import otherthing'"], requirements=["tinything"]
+    )
+    host.start()
+    assert host.wait_until_over(60)["state"] == "succeeded", host.log
+    assert list((host.root / "venv").glob("lib/*/site-packages/otherthing.py"))
+    assert not list((host.root / "envs").glob("*/lib/*/site-packages/otherthing.py"))
+
+
+def test_large_downloads_are_told_before_they_come() -> None:
+    """pip's and uv's lines say how much: the first that is large, or that makes the sum large, is announced."""
+    said: list[str] = []
+    watch = Watched(said.append)
+    for line in (
+        "Collecting torch>=2.4",
+        "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl.metadata (31 kB)",
+        "  Downloading numpy-2.3.0-cp311-cp311-manylinux.whl (90.6 MB)",
+        "  Downloading https://files.example/packages/ab/cd/small-1.0.whl (12.5 MB)",
+        "Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (755.3 MB)",
+        "Downloading nvidia-cudnn-cu12 (707.7MiB)",
+    ):
+        watch(line)
+    told = [line for line in said if line.startswith("fetching")]
+    assert len(told) == 3
+    assert told[0].startswith("fetching small-1.0.whl: 12 MB (103 MB")
+    assert told[1].startswith("fetching torch-2.13.0")
+    assert "755 MB" in told[1]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "Downloading", "Downloading x (big)", "Downloading x (1 XB)", "\x00(", "Downloading (1 MB)"]
+)
+def test_other_lines_announce_nothing(line: str) -> None:
+    """Any line is a line."""
+    assert parse_fetched(line) is None
+
+
+def test_a_python_without_pip_makes_one_for_itself(host: Host, shop: Path, tmp_path: Path) -> None:
+    """A fresh Ubuntu's python3 has no pip: one is made in `~/gpuctl`, once, and the environment with it."""
+    bare = tmp_path / "bare"
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(bare)
+    host.python = str(bare / "bin" / "python")
+    assert host.provision(["true"], **TINY)[-1]["environment"] == "made"
+    assert (host.root / "pip/bin/python").exists()
+    assert list((host.root / "envs").glob("*/lib/*/site-packages/tinything.py"))
+
+
+def test_a_python_without_venv_asks_apt(host: Host, shop: Path, tmp_path: Path) -> None:
+    """Where `ensurepip` is missing too, Debian's package is asked for, and its failure is one error."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util\nfound = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package=None: None if name in ('pip', 'ensurepip') else found(name)\n"
+    )
+    host.environment["PYTHONPATH"] = str(hidden)
+    host.stand_in("sudo", '[ "$1" = -n ] && shift; exec "$@"')
+    request = {"run": "char-rnn-k3f9", "deadline": float(host.deadline), "command": ["true"], **TINY}
+    code, events = host.try_call("provision", **request)
+    assert code == 1
+    assert "python3-venv" in events[-1]["message"]
+    asked = (tmp_path / "asked").read_text()
+    assert "install --no-install-recommends python3-venv" in asked
+    assert "DPkg::Lock::Timeout=300" in asked
