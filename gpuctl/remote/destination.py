@@ -41,6 +41,7 @@ class Aside:
         self.descriptor = descriptor
         self.name = name
         self.size = 0
+        self.placed = False
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -56,6 +57,7 @@ class Destination:
         self._path = path
         self._root = -1
         self._aside = -1
+        self._folder = (-1, "")
         self._count = 0
 
     def __enter__(self) -> Destination:
@@ -82,10 +84,11 @@ class Destination:
         self._close()
 
     def _close(self) -> None:
-        for descriptor in (self._aside, self._root):
+        for descriptor in (self._aside, self._root, self._folder[0]):
             if descriptor >= 0:
                 os.close(descriptor)
         self._aside = self._root = -1
+        self._folder = (-1, "")
 
     def _lock(self) -> None:
         # Held by the folder itself, so that no lock file lies among the outputs.
@@ -115,8 +118,8 @@ class Destination:
     def at_home(self, path: str) -> AtHome | None:
         """The regular file of that (checked) name below DEST, or None."""
         try:
-            with self._folder_of(path, make=False) as (folder, name):
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            folder, name = self._folder_of(path, make=False)
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError:
             return None
         return AtHome(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
@@ -129,11 +132,12 @@ class Destination:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._local_errors():
             descriptor = os.open(name, flags, 0o666, dir_fd=self._aside)
+            aside = Aside(descriptor, name)
             try:
-                yield Aside(descriptor, name)
+                yield aside
             finally:
                 os.close(descriptor)
-                with contextlib.suppress(FileNotFoundError):
+                if not aside.placed:
                     os.unlink(name, dir_fd=self._aside)
 
     def put(self, aside: Aside, path: str, *, mtime_ns: int) -> None:
@@ -142,8 +146,9 @@ class Destination:
         if aside.size >= _SYNC_FROM:
             os.fsync(aside.descriptor)
         try:
-            with self._folder_of(path, make=True) as (folder, name):
-                os.rename(aside.name, name, src_dir_fd=self._aside, dst_dir_fd=folder)
+            folder, name = self._folder_of(path, make=True)
+            os.rename(aside.name, name, src_dir_fd=self._aside, dst_dir_fd=folder)
+            aside.placed = True
         except OSError as error:
             if error.errno in _UNNAMEABLE:
                 raise InTheWay("this disk cannot hold such a name", clearable=False) from error
@@ -151,21 +156,26 @@ class Destination:
                 raise InTheWay("a link, a file or a folder stands in its way at home", clearable=True) from error
             raise
 
-    @contextlib.contextmanager
-    def _folder_of(self, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
-        *folders, name = path.split("/")
+    def _folder_of(self, path: str, *, make: bool) -> tuple[int, str]:
+        """The open folder that a name is in, and the name there. It stays open for the next name, often in it too."""
+        parent, _, name = path.rpartition("/")
+        held, held_path = self._folder
+        if held < 0 or held_path != parent:
+            opened = self._open_folder(parent, make=make)
+            self._folder = (opened, parent)
+            if held >= 0:
+                os.close(held)
+        return self._folder[0], name
+
+    def _open_folder(self, path: str, *, make: bool) -> int:
         descriptor = os.dup(self._root)
-        try:
-            for folder in folders:
-                if make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(folder, dir_fd=descriptor)
-                below = os.open(folder, _FOLDER, dir_fd=descriptor)
+        for folder in filter(None, path.split("/")):
+            try:
+                below = _open_below(descriptor, folder, make=make)
+            finally:
                 os.close(descriptor)
-                descriptor = below
-            yield descriptor, name
-        finally:
-            os.close(descriptor)
+            descriptor = below
+        return descriptor
 
     @contextlib.contextmanager
     def _local_errors(self) -> Iterator[None]:
@@ -173,3 +183,14 @@ class Destination:
             yield
         except OSError as error:
             raise GpuctlError(f"{self._path} cannot be written ({error.strerror})", None) from error
+
+
+def _open_below(folder: int, name: str, *, make: bool) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=folder)
+    return os.open(name, _FOLDER, dir_fd=folder)
