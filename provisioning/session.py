@@ -16,6 +16,7 @@ from provisioning.state import RUNNING, describe, read_state, size_of, superviso
 
 SESSION = "gpuctl"
 _ALIVE_S = 2.0
+_LAST_WORD_S = 0.1
 _BEGIN_WITHIN_S = 30.0
 _LOOK_S = 0.02
 GRACE_S = 110.0
@@ -80,6 +81,8 @@ def _wait_for_first_sign(places: Places) -> None:
 
     if not _wait(signed, _BEGIN_WITHIN_S):
         raise PayloadError("training did not start: its supervisor gave no sign", "see ~/gpuctl/errors on the host")
+    # What prints its traceback at once has ended a moment later.
+    _wait(lambda: read_state(places).over, _LAST_WORD_S)
 
 
 def stop_verb(places: Places, channel: Channel) -> int:

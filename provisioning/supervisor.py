@@ -116,29 +116,31 @@ class _Run:
     def to_its_end(self) -> int:
         """Start the command, wait until it has ended and nothing of it is left. Answers its exit code."""
         record = {"state": "running", "started": time.time(), "pid": os.getpid(), "pgid": None}
-        record["log_bytes"] = os.fstat(self.log).st_size
+        log_bytes = os.fstat(self.log).st_size
         program = self.command.program()
         if program is None:
-            write_json(self.places.state, record)
-            self.note(f"command not found: {self.command.words[0]}")
-            return NOT_FOUND
+            return self._refuse(record, f"command not found: {self.command.words[0]}", NOT_FOUND)
         keep_keys_harmless(0)
         guard = Guard()
         try:
             process = self._spawn(program, guard.group)
-            write_json(self.places.state, {**record, "pgid": guard.group})
+            write_json(self.places.state, {**record, "pgid": guard.group, "log_bytes": log_bytes})
             while process.poll() is None:
                 self._turn(guard, self._until_next_step())
             self._last_words()
         except PermissionError:
-            write_json(self.places.state, record)
-            self.note(f"permission denied: {program}")
-            return NOT_RUNNABLE
+            return self._refuse(record, f"permission denied: {program}", NOT_RUNNABLE)
         finally:
             guard.end_group(lambda: self._turn(guard, 0.05), _TERM_S)
             self._last_words()
             self._close_output()
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+    def _refuse(self, record: dict[str, object], why: str, code: int) -> int:
+        """Say why nothing ran; that line is not the command's first output."""
+        self.note(why)
+        write_json(self.places.state, {**record, "log_bytes": os.fstat(self.log).st_size})
+        return code
 
     def _spawn(self, program: Path, group: int) -> subprocess.Popen[bytes]:
         def in_the_group() -> None:
