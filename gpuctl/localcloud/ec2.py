@@ -240,10 +240,14 @@ class EC2(EC2Response):
         page = {"SpotPriceHistory": records[begin:end], "NextToken": str(end) if end < len(records) else ""}
         return ActionResult(page)
 
-    def _offered(self) -> list[tuple[str, str]]:
-        priced = set(prices.priced_types())
-        offerings = INSTANCE_TYPE_OFFERINGS["availability-zone"].get(self.region, [])
-        return [(entry["InstanceType"], entry["Location"]) for entry in offerings if entry["InstanceType"] in priced]
+    def _offered(self) -> list[tuple[str, str, int]]:
+        """The pools that have a price: those of the types asked for, else of the price table's."""
+        types = set(self._get_param("InstanceTypes", []) or prices.priced_types())
+        return [
+            (entry["InstanceType"], entry["Location"], launching.vcpus(entry["InstanceType"]))
+            for entry in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(self.region, [])
+            if entry["InstanceType"] in types
+        ]
 
     # Security groups and launch templates
 

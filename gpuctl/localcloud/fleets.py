@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.utils import convert_tag_spec, random_fleet_id
 
 from gpuctl.localcloud import launching, prices
@@ -194,7 +194,7 @@ def _pool(
 ) -> Pool:
     instance_type = data.get("InstanceType") or ""
     zone = subnet.availability_zone
-    vcpus = INSTANCE_TYPES.get(instance_type, {}).get("VCpuInfo", {}).get("DefaultVCpus", 2)
+    vcpus = launching.vcpus(instance_type)
     if market == "spot":
         price = prices.spot(instance_type, zone=zone, vcpus=vcpus)
     else:

@@ -103,6 +103,11 @@ def require_same_architecture(image: Any, instance_type: str) -> None:
         )
 
 
+def vcpus(instance_type: str) -> int:
+    """How many virtual processors a type has; 2 for one that is not known."""
+    return int(INSTANCE_TYPES.get(instance_type, {}).get("VCpuInfo", {}).get("DefaultVCpus", 2))
+
+
 def user_data(data: Mapping[str, Any]) -> Base64EncodedString | None:
     """A template's user-data. Raises EC2ClientError where it is not base64 or longer than 16 KB."""
     found = data.get("UserData")

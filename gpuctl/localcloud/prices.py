@@ -64,12 +64,12 @@ class PriceRequest:
     filters: Mapping[str, Sequence[str]] | None = None
 
 
-def history(request: PriceRequest, *, offered: Iterable[tuple[str, str]], now: datetime) -> list[dict[str, Any]]:
-    """The newest record of each offered (instance type, zone), newest first, as EC2 writes them.
+def history(request: PriceRequest, *, offered: Iterable[tuple[str, str, int]], now: datetime) -> list[dict[str, Any]]:
+    """The newest record of each offered (instance type, zone, virtual processors), newest first, as EC2 writes them.
 
     A price that is older than `start` is told too, as it is the one in effect then.
     """
-    records = [_record(instance_type, zone, now=now) for instance_type, zone in offered]
+    records = [_record(instance_type, zone, vcpus=vcpus, now=now) for instance_type, zone, vcpus in offered]
     return sorted(
         (record for record in records if _wanted(record, request)),
         key=lambda record: (record["Timestamp"], record["InstanceType"], record["AvailabilityZone"]),
@@ -77,13 +77,13 @@ def history(request: PriceRequest, *, offered: Iterable[tuple[str, str]], now: d
     )
 
 
-def _record(instance_type: str, zone: str, *, now: datetime) -> dict[str, Any]:
+def _record(instance_type: str, zone: str, *, vcpus: int, now: datetime) -> dict[str, Any]:
     age = timedelta(minutes=1 + crc32(f"{instance_type} {zone}".encode()) % _NEWEST_AGE_MINUTES)
     return {
         "InstanceType": instance_type,
         "AvailabilityZone": zone,
         "ProductDescription": _PRODUCTS[0],
-        "SpotPrice": str(spot(instance_type, zone=zone)),
+        "SpotPrice": str(spot(instance_type, zone=zone, vcpus=vcpus)),
         "Timestamp": (now - age).replace(microsecond=0),
     }
 

@@ -164,6 +164,8 @@ def _end(place: Place, held: FileLock) -> None:
     """Ends the process that holds the lock; its number is trusted because it is the holder who wrote it."""
     record = places.recorded(place)
     if record is None:
+        if _acquired(held, timeout_s=KILL_TIMEOUT_S):  # a cloud ends by itself where its file is gone
+            return
         raise CloudProcessError(f"a cloud holds {place.serve_lock} and {place.cloud_json} does not say which")
     answers = places.ask_health(record.endpoint, timeout_s=HUNG_TIMEOUT_S) is not None
     politely_s = STOP_TIMEOUT_S if answers else HUNG_TIMEOUT_S

@@ -10,7 +10,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ssm.responses import SimpleSystemManagerResponse
 from moto.sts.responses import TokenResponse
 
-from gpuctl.localcloud import images, prices
+from gpuctl.localcloud import images, launching, prices
 
 USER_NAME = "gpuctl"
 USER_ID = "AIDAGPUCTLEMBEDDED001"
@@ -59,21 +59,20 @@ def get_products(request: dict[str, Any]) -> dict[str, Any]:
     """
     filters = {entry.get("Field"): entry.get("Value") for entry in request.get("Filters") or []}
     region = filters.get("regionCode") or "us-east-1"
-    products = [
-        json.dumps(_product(instance_type, region=region))
-        for instance_type in prices.priced_types()
-        if filters.get("instanceType", instance_type) == instance_type
-        and filters.get("operatingSystem", "Linux") == "Linux"
-    ]
-    return {"FormatVersion": "aws_v1", "PriceList": products if request.get("ServiceCode") == "AmazonEC2" else []}
+    asked = filters.get("instanceType")
+    types = [asked] if asked else prices.priced_types()
+    if request.get("ServiceCode") != "AmazonEC2" or filters.get("operatingSystem", "Linux") != "Linux":
+        types = []
+    products = [json.dumps(_product(name, region=region)) for name in types if name in INSTANCE_TYPES]
+    return {"FormatVersion": "aws_v1", "PriceList": products}
 
 
 def _product(instance_type: str, *, region: str) -> dict[str, Any]:
-    known = INSTANCE_TYPES.get(instance_type, {})
+    vcpus = launching.vcpus(instance_type)
     sku = f"GPUCTL{instance_type.upper().replace('.', '')}"
     dimension = {
         "unit": "Hrs",
-        "pricePerUnit": {"USD": str(prices.on_demand(instance_type, region=region))},
+        "pricePerUnit": {"USD": str(prices.on_demand(instance_type, region=region, vcpus=vcpus))},
         "description": f"On Demand Linux {instance_type} Instance Hour, embedded",
     }
     return {
@@ -86,7 +85,7 @@ def _product(instance_type: str, *, region: str) -> dict[str, Any]:
                 "tenancy": "Shared",
                 "preInstalledSw": "NA",
                 "capacitystatus": "Used",
-                "vcpu": str(known.get("VCpuInfo", {}).get("DefaultVCpus", "")),
+                "vcpu": str(vcpus),
             },
             "sku": sku,
         },

@@ -51,6 +51,8 @@ def test_spot_prices_differ_by_zone_and_obey_filters(cloud: Cloud) -> None:
         InstanceTypes=["g5.xlarge"], Filters=[{"Name": "availability-zone", "Values": ["us-east-1b"]}]
     )["SpotPriceHistory"]
     assert (only["AvailabilityZone"], only["ProductDescription"]) == ("us-east-1b", "Linux/UNIX")
+    others = cloud.ec2.describe_spot_price_history(InstanceTypes=["c7i.large"])["SpotPriceHistory"]
+    assert {record["InstanceType"] for record in others} == {"c7i.large"}
     windows = cloud.ec2.describe_spot_price_history(InstanceTypes=types, ProductDescriptions=["Windows"])
     assert windows["SpotPriceHistory"] == []
 

@@ -131,9 +131,10 @@ def test_a_cloud_that_hangs_is_killed(state: Path) -> None:
 
 
 def test_a_cloud_whose_state_is_removed_ends(state: Path) -> None:
-    """Nobody could stop it any more."""
+    """Nobody could find it any more; stop waits for that."""
     cloud = Cloud.start(state, "--no-hosts")
     (state / "cloud.json").unlink()
+    assert run_cloud("stop", state).returncode == 0
     until(lambda: not lives(cloud.pid))
 
 
