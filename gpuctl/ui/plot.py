@@ -48,21 +48,18 @@ def plot(points: Sequence[Point], *, width: int, height: int, unicode: bool = Tr
     import plotext
     from rich.text import Text
 
-    splits = shown_splits(points)
-    axis, places = positions(points)
-    ends = [place for place, p in zip(places, points, strict=True) if p.split in splits and p.loss is not None]
+    kept = _kept(points, most=4 * width)
+    axis, places = positions(kept)
     plotext.clear_figure()
     plotext.plot_size(width, height)
     plotext.theme("clear")
-    for split in splits:
-        mine = [(place, p) for place, p in zip(places, points, strict=True) if p.split == split and p.loss is not None]
-        kept = {id(p) for p in downsample([p for _, p in mine], 4 * width)}
-        x = [place for place, p in mine if id(p) in kept]
-        y = [p.loss for _, p in mine if id(p) in kept]
+    for split in shown_splits(kept):
+        mine = [(place, p.loss) for place, p in zip(places, kept, strict=True) if p.split == split]
         draw = plotext.plot if split == "train" else plotext.scatter
-        draw(x, y, marker=_LOOKS[split].drawn if unicode else _LOOKS[split].plain, color=_LOOKS[split].color)
-    if ends:
-        last = max(ends) or 1.0
+        look = _LOOKS[split]
+        draw(*zip(*mine, strict=True), marker=look.drawn if unicode else look.plain, color=look.color)
+    if places:
+        last = max(places) or 1.0
         ticks = _ticks(last, most=max(2, width // 16))
         plotext.xlim(0, last)
         plotext.xticks(ticks, [_count(tick) for tick in ticks])
@@ -75,6 +72,14 @@ def plot(points: Sequence[Point], *, width: int, height: int, unicode: bool = Tr
 def mark(split: Split, *, unicode: bool = True) -> str:
     """The mark that a split is drawn with."""
     return _LOOKS[split].mark if unicode else _LOOKS[split].plain
+
+
+def _kept(points: Sequence[Point], *, most: int) -> list[Point]:
+    """What is drawn: of each split that is shown at most so many finite points, in order."""
+    kept: set[int] = set()
+    for split in shown_splits(points):
+        kept.update(id(p) for p in downsample([p for p in points if p.split == split and p.loss is not None], most))
+    return [p for p in points if id(p) in kept]
 
 
 def _ticks(last: float, *, most: int) -> list[float]:

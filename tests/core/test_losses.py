@@ -82,6 +82,14 @@ def test_mnist() -> None:
     assert len(found) == 16
 
 
+def test_the_packaged_char_rnn() -> None:
+    """The packaged job's own lines, and nothing of the table of baselines or the sample after them."""
+    found = captured("packaged_char_rnn.txt")
+    assert found[:2] == [Point(50, 0.01, "train", 2.9693), Point(50, 0.01, "val", 2.4587)]
+    assert found[-1] == Point(150, 0.04, "test", 2.2898)
+    assert len(found) == 8
+
+
 def test_the_packaged_jobs() -> None:
     """What jobs/common prints, one split or several a line, with more after it."""
     log = (
