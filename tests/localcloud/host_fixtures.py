@@ -180,13 +180,13 @@ def eventually(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
     return answer
 
 
-class Cloud:
+class Hosts:
     """Starts hosts as the embedded cloud does, and lets go of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
-        self.hosts: list[Host] = []
+        self.started: list[Host] = []
         self.admissions = Admissions()
         self._thread = threading.Thread(target=self.admissions.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
@@ -233,7 +233,7 @@ class Cloud:
             )
             port = listener.getsockname()[1]
         host = Host(process, port, Path(config["disk"]), config["mark"], host_key, caller, config)
-        self.hosts.append(host)
+        self.started.append(host)
         assert process.stdin
         process.stdin.write(json.dumps(config).encode() + b"\n")
         process.stdin.flush()
@@ -247,7 +247,7 @@ class Cloud:
         self.admissions.shutdown()
         self._thread.join()
         self.admissions.server_close()
-        for host in self.hosts:
+        for host in self.started:
             assert host.process.stdin and host.process.stdout
             host.process.stdin.close()
             try:
@@ -271,24 +271,24 @@ def _paramiko_key(pair: KeyPair) -> paramiko.PKey:
 
 
 @contextmanager
-def clouds(folder: Path) -> Iterator[Cloud]:
-    """A cloud for the length of a block."""
-    cloud = Cloud(folder)
+def starting(folder: Path) -> Iterator[Hosts]:
+    """Hosts for the length of a block, with their disks in `folder`."""
+    hosts = Hosts(folder)
     try:
-        yield cloud
+        yield hosts
     finally:
-        cloud.close()
+        hosts.close()
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    """A cloud for one test; at its end nothing of its hosts may be left."""
-    with clouds(tmp_path / "hosts") as cloud:
-        yield cloud
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    """Hosts for one test; at its end nothing of them may be left."""
+    with starting(tmp_path / "hosts") as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One booted host that a module's tests share."""
-    with clouds(tmp_path_factory.mktemp("hosts")) as cloud:
-        yield cloud.start()
+    with starting(tmp_path_factory.mktemp("hosts")) as hosts:
+        yield hosts.start()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_fixtures import Cloud, eventually
-from host_fixtures import cloud as cloud
+from host_fixtures import Hosts, eventually
+from host_fixtures import hosts as hosts
 
 from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.localcloud.host import standins
@@ -78,43 +78,43 @@ def test_absolute_power_commands_become_the_stand_ins(command: str, becomes: str
     assert relative(command) == becomes
 
 
-def test_a_host_with_an_unknown_key_does_not_come_up(cloud: Cloud) -> None:
+def test_a_host_with_an_unknown_key_does_not_come_up(hosts: Hosts) -> None:
     """The event names the key, and the host ends."""
-    host = cloud.start(text=config_text(runcmd=["true"]), wait=False)
+    host = hosts.start(text=config_text(runcmd=["true"]), wait=False)
     assert "runcmd" in host.expect("boot-error")["message"]
     assert host.expect("ended")["reason"] == "boot-error"
     assert host.next_event() is None
     assert host.process.wait() == 0
 
 
-def test_a_key_that_cannot_be_read_is_a_boot_error(cloud: Cloud) -> None:
+def test_a_key_that_cannot_be_read_is_a_boot_error(hosts: Hosts) -> None:
     """A host with half a host key serves nobody."""
-    host = cloud.start(text=config_text(ssh_keys={"ed25519_private": "no key"}), wait=False)
+    host = hosts.start(text=config_text(ssh_keys={"ed25519_private": "no key"}), wait=False)
     assert "key" in host.expect("boot-error")["message"]
     host.expect("ended")
 
 
-def test_a_disk_that_cannot_be_made_is_a_boot_error(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_made_is_a_boot_error(hosts: Hosts, tmp_path: Path) -> None:
     """What this machine refuses is told by the host, not by a traceback."""
     (tmp_path / "hosts").write_text("a file where the folder of hosts should be")
-    host = cloud.start(wait=False)
+    host = hosts.start(wait=False)
     assert "does not let the host run" in host.expect("boot-error")["message"]
     host.expect("ended")
 
 
-def test_bootcmd_runs_in_order_and_a_failing_one_stops_nothing(cloud: Cloud) -> None:
+def test_bootcmd_runs_in_order_and_a_failing_one_stops_nothing(hosts: Hosts) -> None:
     """Lists are words, texts are shell, output goes where cloud-init's goes."""
     words = ["sh", "-c", 'echo "$1" $INSTANCE_ID', "sh", "it's one; word"]
-    host = cloud.start(bootcmd=["echo first > order", ["false"], "no-such-program", words, "echo last >> order"])
+    host = hosts.start(bootcmd=["echo first > order", ["false"], "no-such-program", words, "echo last >> order"])
     assert (host.home / "order").read_text() == "first\nlast\n"
     log = (host.disk / "var/log/cloud-init-output.log").read_text()
     assert f"it's one; word {host.mark}\n" in log
     assert "no-such-program" in log
 
 
-def test_a_processs_environment_is_the_images_and_nothing_of_the_laptops(cloud: Cloud) -> None:
+def test_a_processs_environment_is_the_images_and_nothing_of_the_laptops(hosts: Hosts) -> None:
     """At boot and in a session: HOME, PATH, metadata address; no variable from outside."""
-    host = cloud.start(bootcmd=["env > boot-env"])
+    host = hosts.start(bootcmd=["env > boot-env"])
     for text in ((host.home / "boot-env").read_text(), host.run("env")[1]):
         variables = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         assert "the laptop's" not in text
@@ -130,9 +130,9 @@ def test_a_processs_environment_is_the_images_and_nothing_of_the_laptops(cloud: 
         assert variables["PATH"].endswith(host.config["env"]["PATH"])
 
 
-def test_ssh_answers_once_the_boot_script_has_run(cloud: Cloud) -> None:
+def test_ssh_answers_once_the_boot_script_has_run(hosts: Hosts) -> None:
     """A boot script that takes its time holds the banner back, and a hanging one still ends with the host."""
-    host = cloud.start(bootcmd=["touch here", "sleep 1000"], wait=False)
+    host = hosts.start(bootcmd=["touch here", "sleep 1000"], wait=False)
     eventually((host.home / "here").exists)
     assert host.process.stdin
     host.process.stdin.close()
@@ -152,25 +152,25 @@ def test_ssh_answers_once_the_boot_script_has_run(cloud: Cloud) -> None:
         'env -i /bin/sh -c "$(command -v poweroff)"',
     ],
 )
-def test_a_power_off_ends_this_host(cloud: Cloud, command: str) -> None:
+def test_a_power_off_ends_this_host(hosts: Hosts, command: str) -> None:
     """Every way that gpuctl or a person has to power off is the host's own."""
-    host = cloud.start(bootcmd=[command, "sleep 1000"], wait=False)
+    host = hosts.start(bootcmd=[command, "sleep 1000"], wait=False)
     assert host.expect("ended")["reason"] == "poweroff"
     assert host.process.wait() == 0
 
 
-def test_the_deadline_powers_the_host_off(cloud: Cloud) -> None:
+def test_the_deadline_powers_the_host_off(hosts: Hosts) -> None:
     """gpuctl's own boot script, with nobody connected: the host is gone within seconds of its lease's end."""
     began = time.time()
-    host = cloud.start(lease_s=2)
+    host = hosts.start(lease_s=2)
     assert host.run("pgrep -f '[g]puctl-deadline [0-9]+ test-run'")[0] == 0
     assert host.expect("ended")["reason"] == "poweroff"
     assert 1.0 < time.time() - began < 2 + 5 + 3
 
 
-def test_a_reboot_keeps_the_pinned_key_and_runs_bootcmd_again(cloud: Cloud) -> None:
+def test_a_reboot_keeps_the_pinned_key_and_runs_bootcmd_again(hosts: Hosts) -> None:
     """What ran is gone, what was written is there, the address and the key are the same."""
-    host = cloud.start(bootcmd=["date +%s.%N >> boots"])
+    host = hosts.start(bootcmd=["date +%s.%N >> boots"])
     assert host.run("setsid sleep 654321 >/dev/null 2>&1 & echo kept > file")[0] == 0
     host.run("sudo reboot; sleep 60")
     host.expect("rebooting")
@@ -180,9 +180,9 @@ def test_a_reboot_keeps_the_pinned_key_and_runs_bootcmd_again(cloud: Cloud) -> N
     assert host.run("pgrep -f 'sleep 65432[1]'")[0] == 1
 
 
-def test_a_host_that_reboots_without_end_is_ended(cloud: Cloud) -> None:
+def test_a_host_that_reboots_without_end_is_ended(hosts: Hosts) -> None:
     """A boot script that reboots does not keep the laptop busy for ever."""
-    host = cloud.start(bootcmd=["echo >> boots", "reboot", "sleep 1000"], wait=False)
+    host = hosts.start(bootcmd=["echo >> boots", "reboot", "sleep 1000"], wait=False)
     events = []
     while (event := host.next_event()) is not None:
         events.append(event)
@@ -190,9 +190,9 @@ def test_a_host_that_reboots_without_end_is_ended(cloud: Cloud) -> None:
     assert len((host.home / "boots").read_text()) == 10
 
 
-def test_hosts_without_user_data_keep_the_key_that_they_make(cloud: Cloud) -> None:
+def test_hosts_without_user_data_keep_the_key_that_they_make(hosts: Hosts) -> None:
     """The key is made at the first boot and nobody can log in."""
-    host = cloud.start(text="")
+    host = hosts.start(text="")
     made = (host.disk / "etc/ssh/ssh_host_ed25519_key").read_text()
     assert "OPENSSH PRIVATE KEY" in made
 

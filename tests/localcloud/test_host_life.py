@@ -10,9 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-from host_fixtures import Cloud, Host, carriers, eventually
-from host_fixtures import cloud as cloud
+from host_fixtures import Host, Hosts, carriers, eventually
+from host_fixtures import hosts as hosts
 
 from gpuctl.localcloud.host import remains
 from gpuctl.localcloud.host.processes import belonging, parse_ps, parse_stat
@@ -64,10 +63,17 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def begin(host: Host, command: str) -> None:
+def begin(host: Host, name: str) -> None:
     """Starts something hostile, and waits until it is there."""
-    assert host.run(command)[0] == 0
-    eventually(sleepers)
+    before = len(sleepers())
+    assert host.run(HOSTILE[name])[0] == 0
+    eventually(lambda: len(sleepers()) > before)
+
+
+def begin_all(host: Host) -> None:
+    """Starts everything hostile."""
+    for name in HOSTILE:
+        begin(host, name)
 
 
 def all_gone(host: Host) -> bool:
@@ -75,11 +81,10 @@ def all_gone(host: Host) -> bool:
     return not carriers(host.mark) and not sleepers() and not folders
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_terminating_a_host_ends_whatever_it_started(cloud: Cloud, name: str) -> None:
-    """SIGTERM to the first process: within a second nothing that was started is left, and no run folder."""
-    host = cloud.start(bootcmd=[])
-    begin(host, HOSTILE[name])
+def test_terminating_a_host_ends_whatever_it_started(hosts: Hosts) -> None:
+    """SIGTERM to the first process: within seconds nothing that was started is left, and no run folder."""
+    host = hosts.start(bootcmd=[])
+    begin_all(host)
     began = time.monotonic()
     host.process.terminate()
     assert host.process.wait(5) == 0
@@ -89,11 +94,10 @@ def test_terminating_a_host_ends_whatever_it_started(cloud: Cloud, name: str) ->
     assert host.home.is_dir(), "the disk is the cloud's to remove"
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_dead_cloud_ends_its_hosts(cloud: Cloud, name: str) -> None:
-    """The lifeline's end of file is the host's end."""
-    host = cloud.start(bootcmd=[HOSTILE[name]])
-    eventually(sleepers)
+def test_a_dead_cloud_ends_its_hosts(hosts: Hosts) -> None:
+    """The lifeline's end of file is the host's end, for what the boot script left running too."""
+    host = hosts.start(bootcmd=[*HOSTILE.values()])
+    eventually(lambda: len(sleepers()) >= len(HOSTILE))
     assert host.process.stdin
     host.process.stdin.close()
     assert host.process.wait(5) == 0
@@ -101,20 +105,19 @@ def test_a_dead_cloud_ends_its_hosts(cloud: Cloud, name: str) -> None:
     assert host.expect("ended")["reason"] == "lifeline"
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_killing_the_first_process_leaves_nothing(cloud: Cloud, name: str) -> None:
+def test_killing_the_first_process_leaves_nothing(hosts: Hosts) -> None:
     """kill -9 of the first process: the second notices and ends everything, what emptied its environment too."""
-    host = cloud.start(bootcmd=[HOSTILE[name]])
-    begin(host, HOSTILE[name])
+    host = hosts.start(bootcmd=[*HOSTILE.values()])
+    begin_all(host)
     host.process.kill()
     host.process.wait()
     eventually(lambda: all_gone(host), timeout_s=5)
 
 
-def test_a_killed_ssh_server_comes_back_and_what_runs_goes_on(cloud: Cloud) -> None:
+def test_a_killed_ssh_server_comes_back_and_what_runs_goes_on(hosts: Hosts) -> None:
     """Code on the host that kills the server loses its sessions, no more; at the end what it orphaned goes too."""
-    host = cloud.start(bootcmd=["echo >> boots"])
-    begin(host, HOSTILE["a child with an empty environment"])
+    host = hosts.start(bootcmd=["echo >> boots"])
+    begin(host, "a child with an empty environment")
     killed = machine_of(host)
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{killed}").exists())
@@ -126,9 +129,9 @@ def test_a_killed_ssh_server_comes_back_and_what_runs_goes_on(cloud: Cloud) -> N
     assert all_gone(host)
 
 
-def test_a_server_that_is_killed_without_end_ends_the_host(cloud: Cloud) -> None:
+def test_a_server_that_is_killed_without_end_ends_the_host(hosts: Hosts) -> None:
     """The host says why and is gone, rather than restart for ever."""
-    host = cloud.start(bootcmd=[])
+    host = hosts.start(bootcmd=[])
     while host.process.poll() is None:
         machine = machine_of(host)
         if machine:
@@ -138,10 +141,10 @@ def test_a_server_that_is_killed_without_end_ends_the_host(cloud: Cloud) -> None
     assert host.expect("ended")["reason"] == "boot-error"
 
 
-def test_what_is_left_when_both_processes_are_killed_can_be_cleared(cloud: Cloud) -> None:
+def test_what_is_left_when_both_processes_are_killed_can_be_cleared(hosts: Hosts) -> None:
     """A new cloud clears a dead host away by its mark: processes, run folder, disk."""
-    host = cloud.start(bootcmd=[])
-    begin(host, HOSTILE["a tmux server"])
+    host = hosts.start(bootcmd=[])
+    begin(host, "a tmux server")
     machine = machine_of(host)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         os.kill(machine, number)
@@ -153,41 +156,39 @@ def test_what_is_left_when_both_processes_are_killed_can_be_cleared(cloud: Cloud
     assert not host.disk.exists()
 
 
-def test_clearing_one_host_leaves_another_alone(cloud: Cloud) -> None:
+def test_clearing_one_host_leaves_another_alone(hosts: Hosts) -> None:
     """Marks are told apart, and nothing is ended but what carries this one."""
-    host = cloud.start(bootcmd=[])
+    host = hosts.start(bootcmd=[])
     assert remains.clear(host.disk.parent / "i-0123456789abcdef0", "i-0123456789abcdef0")
     assert host.run("echo here") == (0, "here\n")
 
 
-def test_a_boot_script_that_fills_its_home_harms_nothing_else(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_boot_script_that_fills_its_home_harms_nothing_else(hosts: Hosts, tmp_path: Path) -> None:
     """A hostile boot script has a HOME of its own to spoil; the host boots and ends as any other."""
     before = sorted(Path.home().iterdir())
-    host = cloud.start(bootcmd=["rm -rf ~/* ~/.[a-z]*; ln -s / ~/root; echo 'exit 1' > ~/.profile; chmod 0 ~"])
+    host = hosts.start(bootcmd=["rm -rf ~/* ~/.[a-z]*; ln -s / ~/root; echo 'exit 1' > ~/.profile; chmod 0 ~"])
     assert host.run("echo in")[1].endswith("in\n")
     assert sorted(Path.home().iterdir()) == before
     host.process.terminate()
     assert host.process.wait(5) == 0
 
 
-def test_ten_hosts_at_once(cloud: Cloud) -> None:
+def test_ten_hosts_at_once(hosts: Hosts) -> None:
     """They all boot and all end; one's end is not another's."""
-    hosts = [cloud.start(wait=False) for _ in range(10)]
-    for host in hosts:
+    ten = [hosts.start(wait=False) for _ in range(10)]
+    for host in ten:
         host.expect("booted")
     answers = []
-    threads = [
-        threading.Thread(target=lambda host=host: answers.append(host.run("echo $INSTANCE_ID"))) for host in hosts
-    ]
+    threads = [threading.Thread(target=lambda host=host: answers.append(host.run("echo $INSTANCE_ID"))) for host in ten]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers) == sorted((0, f"{host.mark}\n") for host in hosts)
-    for host in hosts[:5]:
+    assert sorted(answers) == sorted((0, f"{host.mark}\n") for host in ten)
+    for host in ten[:5]:
         host.process.terminate()
         assert host.process.wait(5) == 0
-    assert hosts[9].run("true")[0] == 0
+    assert ten[9].run("true")[0] == 0
 
 
 def test_a_bad_description_is_refused() -> None:

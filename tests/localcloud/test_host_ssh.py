@@ -15,9 +15,9 @@ from typing import Any
 import paramiko
 import pytest
 from fabric import Connection
-from host_fixtures import WAIT_S, Cloud, Host, eventually, key_pair
-from host_fixtures import cloud as cloud
+from host_fixtures import WAIT_S, Host, Hosts, eventually, key_pair
 from host_fixtures import host as host
+from host_fixtures import hosts as hosts
 
 BIG = 100_000_000
 
@@ -175,21 +175,21 @@ def _opens(transport: paramiko.Transport) -> bool:
     return True
 
 
-def test_a_caller_that_the_groups_do_not_admit_sees_no_banner(cloud: Cloud) -> None:
+def test_a_caller_that_the_groups_do_not_admit_sees_no_banner(hosts: Hosts) -> None:
     """Each connection is asked about by its address; a closed door says nothing, and rules may change."""
-    host = cloud.start(bootcmd=[])
-    cloud.admissions.addresses = {"127.0.0.2"}
+    host = hosts.start(bootcmd=[])
+    hosts.admissions.addresses = {"127.0.0.2"}
     for address, admitted in (("127.0.0.1", False), ("127.0.0.2", True)):
         with socket.create_connection(("127.0.0.1", host.port), source_address=(address, 0)) as sock:
             sock.settimeout(WAIT_S)
             assert bool(sock.recv(100).startswith(b"SSH-2.0")) is admitted
-    assert cloud.admissions.asked == ["127.0.0.1", "127.0.0.2"]
+    assert hosts.admissions.asked == ["127.0.0.1", "127.0.0.2"]
 
 
-def test_nobody_is_admitted_where_the_cloud_does_not_answer(cloud: Cloud) -> None:
+def test_nobody_is_admitted_where_the_cloud_does_not_answer(hosts: Hosts) -> None:
     """A rule that cannot be asked for is a closed door."""
-    host = cloud.start(bootcmd=[])
-    cloud.admissions.server_close()
+    host = hosts.start(bootcmd=[])
+    hosts.admissions.server_close()
     with socket.create_connection(("127.0.0.1", host.port)) as sock:
         sock.settimeout(WAIT_S)
         assert sock.recv(100) == b""
@@ -378,9 +378,9 @@ def test_fabric_runs_commands(host: Host, tmp_path: Path) -> None:
         assert done.stdout.startswith("/dev/pts/")
 
 
-def test_tmux_goes_on_when_every_connection_is_gone(cloud: Cloud) -> None:
+def test_tmux_goes_on_when_every_connection_is_gone(hosts: Hosts) -> None:
     """A detached session outlives its client, and not its host."""
-    host = cloud.start(bootcmd=[])
+    host = hosts.start(bootcmd=[])
     assert host.run("tmux new-session -d -s gpuctl 'while :; do date >> beats; sleep 0.05; done'")[0] == 0
     eventually((host.home / "beats").exists)
     size = (host.home / "beats").stat().st_size
