@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, build_opener
 from gpuctl.aws.account import Account, is_loopback
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.aws.parallel import NotYet, until
-from gpuctl.core.errors import CloudError
+from gpuctl.core.errors import CloudError, NameInUse
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import RUN, RunTags
 
@@ -91,9 +91,19 @@ def default_network(account: Account) -> Network:
 
 
 def open_access(
-    account: Account, tags: RunTags, cidr: str, *, vpc: str, sleep: Callable[[float], None] = time.sleep
+    account: Account,
+    tags: RunTags,
+    cidr: str,
+    *,
+    vpc: str,
+    half_made: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """The id of the run's security group, made where there is none: SSH from `cidr`, anything among its members."""
+    """The id of the run's security group, made now: SSH from `cidr` and nothing else.
+
+    To make it is to claim the run's name, as EC2 has a group's name once a VPC. One that is there already is another
+    launch's (NameInUse), unless `half_made` says that it may be what this very run left when it was cut off.
+    """
     ec2 = account.client("ec2")
     name = f"gpuctl-{tags.run}"
     pairs: Any = [{"Key": key, "Value": value} for key, value in tags.as_dict().items()]
@@ -108,6 +118,11 @@ def open_access(
         except ec2.exceptions.ClientError as error:
             if classify(code_of(error)) is not Means.ALREADY:
                 raise
+            if not half_made:
+                raise NameInUse(
+                    f"the name {tags.run} is being used by another launch: {name} is there already",
+                    f"choose another --name, or `gpuctl down {tags.run}` first",
+                ) from error
             group_id = _existing(account, name, run=tags.run, vpc=vpc)
     set_caller(account, group_id, cidr, sleep=sleep)
     return group_id
@@ -121,13 +136,13 @@ def set_caller(
     settle_s: float = SETTLE_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Make the group's rules exactly these: SSH from `cidr`, anything among its members.
+    """Make the group's rules exactly this one: SSH from `cidr`.
 
     What is missing is added before what is too much is revoked, so that a connection in use is not cut. Each rule goes
     by itself, as the group really holds it: EC2 refuses a list of rules whole for one that is already there. A group
     that is not found, as a new one may be for a moment, is looked for again for `settle_s`.
     """
-    wanted = [_ssh_from(cidr), _members(group_id)]
+    wanted = [_ssh_from(cidr)]
     with aws_errors(f"set who may reach {group_id}"):
         held = _rules(_settled(account, group_id, settle_s=settle_s, sleep=sleep))
         for rule in wanted:
@@ -193,10 +208,6 @@ def _ssh_from(cidr: str) -> IpPermissionTypeDef:
     if ":" in cidr:
         return {**rule, "Ipv6Ranges": [{"CidrIpv6": cidr, "Description": described}]}
     return {**rule, "IpRanges": [{"CidrIp": cidr, "Description": described}]}
-
-
-def _members(group_id: str) -> IpPermissionTypeDef:
-    return {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group_id}]}
 
 
 def _rules(group: Any) -> list[Any]:

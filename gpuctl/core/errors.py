@@ -2,7 +2,8 @@
 
     GpuctlError               1   the tool could not do what was asked
     ├── UsageError            2   wrong words on the command line
-    │   └── JobError          2   a job that cannot be read: its job.toml, its folder
+    │   ├── JobError          2   a job that cannot be read: its job.toml, its folder
+    │   └── NameInUse         2   a run's name that is another run's
     ├── TrainingFailed        3   the training command itself failed
     ├── NoCapacity            4   no offer had capacity, or a quota is used up
     ├── NotAllowed            5   credentials missing, expired, or not permitted
@@ -42,6 +43,10 @@ class UsageError(GpuctlError):
 
 class JobError(UsageError):
     """A job that cannot be read."""
+
+
+class NameInUse(UsageError):
+    """A run's name that is another run's: nothing that carries it may be touched."""
 
 
 class TrainingFailed(GpuctlError):

@@ -11,7 +11,7 @@ from gpuctl.core.tags import RunTags
 
 @dataclass(frozen=True)
 class Instance:
-    """One EC2 instance, as DescribeInstances tells of it. `market` is `spot` or `on-demand`; `state` is EC2's own word."""
+    """One EC2 instance, as DescribeInstances has it. `market` is `spot` or `on-demand`; `state` is EC2's own word."""
 
     instance_id: str
     instance_type: str

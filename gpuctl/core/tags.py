@@ -37,7 +37,7 @@ class RunTags:
 
     @classmethod
     def from_dict(cls, tags: Mapping[str, str]) -> RunTags | None:
-        """The tags of a resource, or None where it is not gpuctl's. A missing or unreadable lease reads as already ended."""
+        """The tags of a resource, None where it is not gpuctl's. A missing or unreadable lease reads as ended."""
         if RUN not in tags:
             return None
         try:

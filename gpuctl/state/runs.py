@@ -22,7 +22,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class RunRecord:
-    """`run.json`, written whole before each attempt's fleet call: a call whose answer was lost is made from it again."""
+    """`run.json`, written whole before each attempt's fleet call: one whose answer was lost is made from it again."""
 
     plan: Plan
     attempt: int
@@ -36,8 +36,12 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """What this laptop has seen of a run: `progress.json`. `started` is set before training is started, not after."""
+    """What this laptop has seen of a run: `progress.json`.
 
+    Each is set before the deed: `claimed` before the name is claimed by a security group, `started` before the start.
+    """
+
+    claimed: bool = False
     instance_ids: tuple[str, ...] = ()
     started: bool = False
     ended: str | None = None

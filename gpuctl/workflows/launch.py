@@ -12,9 +12,9 @@ from typing import Any
 from gpuctl.aws.access import default_network, open_access
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
-from gpuctl.aws.inventory import find_resources, remove
+from gpuctl.aws.inventory import Resource, find_resources, remove
 from gpuctl.core.boot import BootKeys, user_data
-from gpuctl.core.errors import GpuctlError, Interrupted, NoCapacity, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, NameInUse, NoCapacity, UsageError
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.hosts import Instance
 from gpuctl.core.plan import IDLE_AFTER_HOME_S, Plan
@@ -88,6 +88,9 @@ def _undone_unless_started(account: Account, folder: RunFolder, reporter: Report
     """Remove all that is tagged with the run, and what the laptop keeps of it, unless the block ends well."""
     try:
         yield
+    except NameInUse:
+        folder.remove()
+        raise
     except BaseException as error:
         with interrupts_ignored(lambda: reporter.note("removing what was made; this takes a moment")):
             undo(account, folder, reporter)
@@ -100,8 +103,11 @@ def undo(account: Account, folder: RunFolder, reporter: Reporter) -> None:
     """Remove a run that never trained, from AWS and from this laptop."""
     reporter.phase("undo", "removing everything that this launch made")
     try:
-        resources = find_resources(account, run=folder.name)
-        remove(account, resources, deadline=time.monotonic() + REMOVE_TIMEOUT_S)
+        deadline = time.monotonic() + REMOVE_TIMEOUT_S
+        known = [Resource("instance", one, folder.name) for one in folder.progress().instance_ids]
+        while left := [*known, *find_resources(account, run=folder.name)]:
+            remove(account, dict.fromkeys(left), deadline=deadline)
+            known = []
     except GpuctlError as error:
         reporter.note(f"not everything could be removed ({error.message}); run `gpuctl down {folder.name}`")
         return
@@ -141,8 +147,10 @@ def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder,
 def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunFolder) -> RunRecord:
     """The record with the very requests of this attempt: what is called now, and again where its answer is lost."""
     network = default_network(account)
+    claimed = folder.progress().claimed
+    folder.note(claimed=True)
     with interrupts_wait():
-        group_id = open_access(account, plan.tags, plan.caller_cidr, vpc=network.vpc_id)
+        group_id = open_access(account, plan.tags, plan.caller_cidr, vpc=network.vpc_id, half_made=claimed)
     keys = BootKeys(
         host_private=(folder.path / "host_key").read_text(),
         host_public=(folder.path / "host_key.pub").read_text(),

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpuctl.aws.inventory import Resource
-from gpuctl.core.errors import UsageError
+from gpuctl.core.errors import NameInUse
 from gpuctl.state.runs import RunFolder
 
 
 def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, region: str) -> None:
-    """Raises UsageError where the name is a living run's; what this laptop left half-made under it may go on."""
+    """Raises NameInUse where the name is a living run's; what this laptop left half-made under it may go on."""
     half_made = folder.exists() and folder.has_key() and not folder.progress().started
     if in_use and not half_made:
-        raise UsageError(
+        raise NameInUse(
             f"the name {folder.name} is in use: {len(in_use)} things in {region} are tagged with it",
             f"choose another --name, or remove them with `gpuctl down {folder.name}`",
         )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gpuctl.aws.access import caller_cidr, default_network, open_access, parse_address, set_caller
 from gpuctl.aws.account import Account
-from gpuctl.core.errors import CloudError, GpuctlError
+from gpuctl.core.errors import CloudError, GpuctlError, NameInUse
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import RunTags
 
@@ -37,8 +37,8 @@ def rules(account: Account, group_id: str) -> set[tuple[Any, ...]]:
     return found
 
 
-def exactly(group_id: str, cidr: str) -> set[tuple[Any, ...]]:
-    return {("tcp", 22, 22, cidr), ("-1", None, None, group_id)}
+def exactly(cidr: str) -> set[tuple[Any, ...]]:
+    return {("tcp", 22, 22, cidr)}
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def test_a_region_without_a_default_network_says_how_to_make_one(profile: Profil
         default_network(account)
 
 
-def test_a_runs_group_lets_in_its_caller_and_its_own_hosts_alone(account: Account, vpc: str) -> None:
-    """Two rules, the run's tags, the run's name."""
+def test_a_runs_group_lets_in_its_caller_alone(account: Account, vpc: str) -> None:
+    """One rule, the run's tags, the run's name."""
     tags = some_tags()
     group_id = open_access(account, tags, CALLER, vpc=vpc)
-    assert rules(account, group_id) == exactly(group_id, CALLER)
+    assert rules(account, group_id) == exactly(CALLER)
     [group] = account.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
     assert group["GroupName"] == f"gpuctl-{tags.run}"
     assert group["VpcId"] == vpc
@@ -87,8 +87,8 @@ def test_opening_access_again_changes_nothing(account: Account, vpc: str) -> Non
     """A launch that goes on after it was cut off."""
     tags = some_tags()
     first = open_access(account, tags, CALLER, vpc=vpc)
-    assert open_access(account, tags, CALLER, vpc=vpc) == first
-    assert rules(account, first) == exactly(first, CALLER)
+    assert open_access(account, tags, CALLER, vpc=vpc, half_made=True) == first
+    assert rules(account, first) == exactly(CALLER)
 
 
 def test_a_half_made_group_is_finished(account: Account, vpc: str, cloud) -> None:
@@ -97,17 +97,19 @@ def test_a_half_made_group_is_finished(account: Account, vpc: str, cloud) -> Non
     cloud.fault("AuthorizeSecurityGroupIngress", code="UnauthorizedOperation")
     with pytest.raises(GpuctlError):
         open_access(account, tags, CALLER, vpc=vpc)
-    group_id = open_access(account, tags, CALLER, vpc=vpc)
-    assert rules(account, group_id) == exactly(group_id, CALLER)
+    group_id = open_access(account, tags, CALLER, vpc=vpc, half_made=True)
+    assert rules(account, group_id) == exactly(CALLER)
 
 
-def test_two_at_once_make_one_group(account: Account, vpc: str) -> None:
-    """Neither falls over what the other has just made."""
+def test_of_two_launches_at_once_one_gets_the_name(account: Account, vpc: str) -> None:
+    """The group is the claim: who comes second touches nothing."""
     tags = some_tags()
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(open_access, account, tags, CALLER, vpc=vpc) for _ in range(4)]
-        [group_id] = {future.result() for future in futures}
-    assert rules(account, group_id) == exactly(group_id, CALLER)
+        errors = [future.exception() for future in futures]
+    [group_id] = [future.result() for future, error in zip(futures, errors, strict=True) if error is None]
+    assert [type(error) for error in errors if error is not None] == [NameInUse] * 3
+    assert rules(account, group_id) == exactly(CALLER)
 
 
 def test_somebody_elses_group_is_not_taken_over(account: Account, vpc: str) -> None:
@@ -116,7 +118,7 @@ def test_somebody_elses_group_is_not_taken_over(account: Account, vpc: str) -> N
     ec2 = account.client("ec2")
     other = ec2.create_security_group(GroupName=f"gpuctl-{tags.run}", Description="mine", VpcId=vpc)["GroupId"]
     with pytest.raises(CloudError, match="does not belong to run"):
-        open_access(account, tags, CALLER, vpc=vpc)
+        open_access(account, tags, CALLER, vpc=vpc, half_made=True)
     assert rules(account, other) == set()
 
 
@@ -125,7 +127,7 @@ def test_a_group_that_is_not_found_at_once_is_waited_for(account: Account, vpc: 
     cloud.fault("DescribeSecurityGroups", code="InvalidGroup.NotFound", times=2)
     slept: list[float] = []
     group_id = open_access(account, some_tags(), CALLER, vpc=vpc, sleep=slept.append)
-    assert rules(account, group_id) == exactly(group_id, CALLER)
+    assert rules(account, group_id) == exactly(CALLER)
     assert len(slept) == 2
 
 
@@ -147,9 +149,9 @@ def test_a_callers_new_address_replaces_the_old_one(account: Account, vpc: str) 
         ],
     )
     set_caller(account, group_id, "198.51.100.9/32")
-    assert rules(account, group_id) == exactly(group_id, "198.51.100.9/32")
+    assert rules(account, group_id) == exactly("198.51.100.9/32")
     set_caller(account, group_id, "2001:db8::7/128")
-    assert rules(account, group_id) == exactly(group_id, "2001:db8::7/128")
+    assert rules(account, group_id) == exactly("2001:db8::7/128")
 
 
 def test_the_right_rules_are_left_alone(account: Account, vpc: str, cloud) -> None:
@@ -175,7 +177,7 @@ def test_two_that_set_the_same_caller_agree(account: Account, vpc: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(set_caller, account, group_id, "198.51.100.9/32") for _ in range(4)]:
             future.result()
-    assert rules(account, group_id) == exactly(group_id, "198.51.100.9/32")
+    assert rules(account, group_id) == exactly("198.51.100.9/32")
 
 
 def test_a_group_that_is_gone_says_so(account: Account) -> None:

@@ -71,7 +71,8 @@ class Gpuctl:
 
     def json(self, *words: str, **options: Any) -> Any:
         """What a command answers in JSON."""
-        return json.loads(self(*words, "--json", **options).out)
+        at = words.index("--") if "--" in words else len(words)
+        return json.loads(self(*words[:at], "--json", *words[at:], **options).out)
 
     def endpoint(self) -> str:
         """Where the embedded cloud's API is."""
