@@ -16,7 +16,7 @@ LONGEST_POLL_S = 2.0
 _MOST_THREADS = 16
 
 
-class NotYet(Exception):  # noqa: N818  # a signal between here and the caller of `until`, never an error that is shown
+class NotYet(Exception):  # a signal between here and the caller of `until`, never an error that is shown
     """What is waited for is not so yet."""
 
 
