@@ -43,10 +43,16 @@ class Losses:
 
     def read_log(self, data: bytes) -> list[Marked]:
         """The finished lines of a piece of the log."""
-        marked = self._reader.feed(data)
-        for line in marked:
+        return self._took(self._reader.feed(data))
+
+    def finish(self) -> list[Marked]:
+        """The last line, where the log ends without a line's end."""
+        return self._took(self._reader.finish())
+
+    def _took(self, lines: list[Marked]) -> list[Marked]:
+        for line in lines:
             self.from_log.extend(line.points)
-        return marked
+        return lines
 
     def read_metrics(self, data: bytes) -> list[Point]:
         """The points of a piece of the metrics file."""
@@ -124,7 +130,7 @@ class Follower:
                 yield Update(points=tuple(self.losses.read_metrics(event.data)))
             elif isinstance(event, Ended):
                 note_state(folder, event.state)
-                yield Update(ended=event.state)
+                yield Update(lines=tuple(self.losses.finish()), ended=event.state)
                 return
 
 

@@ -65,7 +65,7 @@ def plan_launch(request: Request, *, profile: Profile, places: Places, now: date
     uploads = (*loaded.uploads, *put_uploads(request.put))
     run = request.name or new_run_name(loaded.job.name)
     if not run_name_ok(run):
-        raise UsageError(f"--name {run!r} will not do", "use a-z, 0-9 and -, beginning with a letter, at most 48")
+        raise UsageError(f"--name {run!r} will not do", "use a-z, 0-9 and -, at most 63 of them")
     account = Account(profile, request.region)
     folder = run_folder(places.runs, run)
     wanted = Wanted(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)

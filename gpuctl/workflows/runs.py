@@ -120,4 +120,9 @@ def _ask_host(run: OpenRun, row: dict[str, Any], *, living: bool) -> tuple[list[
 
 
 def _losses(last: Mapping[Split, Point]) -> dict[str, Any]:
-    return {split: {"step": p.step, "loss": p.loss} for split, p in last.items()}
+    rows: dict[str, Any] = {}
+    for split, point in last.items():
+        rows[split] = {"step": point.step, "loss": point.loss}
+        if point.nonfinite is not None:
+            rows[split]["nonfinite"] = point.nonfinite
+    return rows
