@@ -234,6 +234,14 @@ def test_the_last_words_on_a_terminal_arrive(host: Host, tmp_path: Path) -> None
         assert done.stdout.replace(b"\r", b"").split() == [str(n).encode() for n in range(1, 5001)]
 
 
+@pytest.mark.parametrize("job", ["sleep 1000", "yes"])
+def test_a_background_job_does_not_hold_a_terminal(host: Host, tmp_path: Path, job: str) -> None:
+    """The session ends with its shell, whatever else still has the terminal, quiet or not."""
+    began = time.monotonic()
+    assert ssh(host, tmp_path, "-tt", "host", f"{job} & exit 6", stdin=subprocess.DEVNULL).returncode == 6
+    assert time.monotonic() - began < 10
+
+
 def test_a_signal_from_the_client_reaches_the_command(host: Host) -> None:
     """RFC 4254's signal request goes to the command's whole group; one that does not exist is ignored."""
     with host.connect() as client:

@@ -27,6 +27,7 @@ _CHUNK = 65536
 _TRANSPORT_HIGH = 4 * 1024 * 1024
 _LOOK_AGAIN_S = 0.01
 _LAST_WORDS_S = 0.1
+_LAST_WORDS_LIMIT_S = 2.0
 _CANNOT_RUN = 126
 _SFTP_VERSION = 3
 
@@ -236,15 +237,16 @@ class Pump:
             for fd in self._outputs:
                 self._loop.add_reader(fd, self._read_output, fd)
 
-    def _read_output(self, fd: int) -> None:
+    def _read_output(self, fd: int) -> bool:
+        """Passes on what is there; True where there may be more."""
         if self._transport_is_full():
             self._loop.remove_reader(fd)
             self._loop.call_later(_LOOK_AGAIN_S, self._listen)
-            return
+            return True
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             if error.errno != errno.EIO:  # EIO: no program holds the terminal any more (Linux)
                 raise
@@ -254,6 +256,7 @@ class Pump:
         else:
             self._close_output(fd)
             self._finish_if_done()
+        return bool(data)
 
     def _transport_is_full(self) -> bool:
         """True while the connection holds much unsent: asyncssh stops at the client's window alone, up to 4 GiB."""
@@ -286,16 +289,17 @@ class Pump:
             program = self._terminal[1]
             self._terminal = (self._terminal[0], -1)
             os.close(program)
-            # What a background job holds open does not hold the session: its terminal hangs up.
-            self._loop.call_later(_LAST_WORDS_S, self._end_terminal)
+            self._loop.call_later(_LAST_WORDS_S, self._end_terminal, self._loop.time() + _LAST_WORDS_LIMIT_S)
         self._finish_if_done()
 
-    def _end_terminal(self) -> None:
-        if self._paused and not self._gone:
-            self._loop.call_later(_LAST_WORDS_S, self._end_terminal)
-            return
+    def _end_terminal(self, limit: float) -> None:
+        """Hangs up a terminal whose command has ended and that is quiet: background jobs do not hold the session."""
         for fd in list(self._outputs):
-            self._close_output(fd)
+            if self._paused or (self._read_output(fd) and self._loop.time() < limit):
+                self._loop.call_later(_LAST_WORDS_S, self._end_terminal, limit)
+                return
+            if fd in self._outputs:
+                self._close_output(fd)
         self._finish_if_done()
 
     def _finish_if_done(self) -> None:
