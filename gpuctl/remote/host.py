@@ -21,7 +21,7 @@ from gpuctl.core.hosts import Reach
 from gpuctl.remote.connection import Link, NotAdmitted, name_of, open_link, told
 from gpuctl.remote.payload import payload_hash
 from gpuctl.remote.protocol import Event, encode_request
-from gpuctl.remote.session import CHUNK, Session
+from gpuctl.remote.session import CHUNK, QUIET_S, Session
 
 _PAYLOAD = shell.Home("gpuctl/host.pyz")
 _ADMISSION_S = 90.0
@@ -75,16 +75,26 @@ class Streams:
 
 
 class Host:
-    """One host over one kept connection, made when first needed and again where it broke. May be shared by threads."""
+    """One host over one kept connection, made when first needed and again where it broke. May be shared by threads.
+
+    A call that hears nothing for `quiet_s` looks whether the host still answers.
+    """
 
     def __init__(
-        self, reach: Reach, *, identity_file: Path, known_hosts_file: Path, connect_timeout_s: float = 10
+        self,
+        reach: Reach,
+        *,
+        identity_file: Path,
+        known_hosts_file: Path,
+        connect_timeout_s: float = 10,
+        quiet_s: float = QUIET_S,
     ) -> None:
         self.reach = reach
         self.name = name_of(reach)
         self._identity_file = identity_file
         self._known_hosts_file = known_hosts_file
         self._connect_timeout_s = connect_timeout_s
+        self._quiet_s = quiet_s
         self._link: Link | None = None
         self._opening = threading.Lock()
         self._probing = threading.Lock()
@@ -238,7 +248,7 @@ class Host:
             except BaseException:
                 channel.close()
                 raise
-        return Session(channel, name=self.name, alive=self.alive, deadline=deadline)
+        return Session(channel, name=self.name, alive=self.alive, deadline=deadline, quiet_s=self._quiet_s)
 
     def _connected(self, timeout_s: float) -> Link:
         with self._opening:

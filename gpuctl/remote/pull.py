@@ -308,6 +308,8 @@ class _Metered:
 
 
 def _next_member(tar: tarfile.TarFile, source: _Metered) -> tarfile.TarInfo | None:
+    if tar.offset == 0:  # opening it found no member, and on Python 3.10 the next look would fail
+        return None
     source.left = _MOST_HEADER
     tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
     try:

@@ -14,8 +14,9 @@ from gpuctl.core.outputs import printable
 from gpuctl.remote.protocol import Event, EventReader, refused
 
 CHUNK = 256 * 1024
+QUIET_S = 15.0
+"""Seconds of quiet after which the link is looked at."""
 _TICK_S = 1.0
-_PROBE_AFTER_S = 15.0
 _EXIT_S = 10.0
 _TAIL = 2048
 _SENT_AT_ONCE = 32 * 1024
@@ -36,11 +37,13 @@ class Session:
         name: str,
         alive: Callable[[], bool],
         deadline: float | None = None,
+        quiet_s: float = QUIET_S,
     ) -> None:
         self._channel = channel
         self._name = name
         self._alive = alive
         self.deadline = deadline
+        self._quiet_s = quiet_s
         self._threads: list[threading.Thread] = []
         self._feeding: Exception | None = None
         self._tail = b""
@@ -116,7 +119,7 @@ class Session:
         return f": {printable(lines[-1].strip())}" if lines else ""
 
     def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
-        probe_at = time.monotonic() + _PROBE_AFTER_S
+        probe_at = time.monotonic() + self._quiet_s
         while True:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 raise HostUnreachable(f"{self._name} did not answer in time", "try again")
@@ -127,7 +130,7 @@ class Session:
                     continue
                 if not self._alive():
                     raise HostUnreachable(f"{self._name} does not answer any more", "try again") from None
-                probe_at = time.monotonic() + _PROBE_AFTER_S
+                probe_at = time.monotonic() + self._quiet_s
 
     def _start(self, work: Callable[[], None], what: str) -> None:
         thread = threading.Thread(target=work, name=f"gpuctl {what} {self._name}", daemon=True)

@@ -80,12 +80,25 @@ class Server:
     def identity(self) -> Path:
         return self.folder / "id"
 
-    def host(self, *, reach: Reach | None = None, public: str | None = None, identity: Path | None = None) -> Host:
+    def host(
+        self,
+        *,
+        reach: Reach | None = None,
+        public: str | None = None,
+        identity: Path | None = None,
+        quiet_s: float = 15,
+    ) -> Host:
         """The host behind this server, or with another reach, pinned key or key of the caller's."""
         reach = reach or self.reach
         known = self.folder / f"known_hosts-{reach.port}-{abs(hash(public))}"
         known.write_text(render_known_hosts([reach], public or self.host_key.public))
-        return Host(reach, identity_file=identity or self.identity, known_hosts_file=known, connect_timeout_s=5)
+        return Host(
+            reach,
+            identity_file=identity or self.identity,
+            known_hosts_file=known,
+            connect_timeout_s=5,
+            quiet_s=quiet_s,
+        )
 
     def program(self, source: str) -> None:
         """Puts a scripted payload on the host, as `host.pyz`."""
@@ -122,7 +135,7 @@ def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> 
     found = servers(request.param)
     shutil.rmtree(found.home / "gpuctl", ignore_errors=True)
     yield found
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuctl std")]
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuctl s")]
     assert not left, f"threads left on a session: {left}"
 
 

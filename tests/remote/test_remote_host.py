@@ -315,6 +315,25 @@ def test_a_dead_link_is_noticed_by_a_probe(server: Server, relay: MakeRelay) -> 
         assert time.monotonic() - began < 2
 
 
+@pytest.mark.prove
+def test_a_call_over_a_dead_link_ends(server: Server, relay: MakeRelay) -> None:
+    """A call without a time limit, over a link that swallows everything, ends once a probe is not answered."""
+    server.program('emit("phase", phase="a"); time.sleep(120)')
+    link = relay(server.port)
+    began = time.monotonic()
+    with server.host(reach=server.through(link.port), quiet_s=1) as host:
+        with pytest.raises(HostUnreachable, match="any more"):
+            host.call("provision", {}, on_event=lambda event: link.stall())
+        assert time.monotonic() - began < 30
+
+
+def test_a_quiet_host_that_answers_probes_is_waited_for(server: Server) -> None:
+    """A verb that says nothing for long, on a host that answers, is heard to its end."""
+    server.program('time.sleep(3.5); emit("provisioned")')
+    with server.host(quiet_s=1) as host:
+        assert host.call("provision", {})["event"] == "provisioned"
+
+
 def test_the_payload_is_put_once_and_again_when_it_changed(server: Server) -> None:
     """The payload goes up where it is missing or another, whole and renamed into place, and not otherwise."""
     place = server.home / "gpuctl" / "host.pyz"

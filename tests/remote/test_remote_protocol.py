@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpuctl.core.errors import HostError
@@ -31,9 +31,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIELDS = st.sampled_from(["path", "size", "mtime_ns", "inode", "complete", "why", "sha256", "whole"])
 
 
+@UNHURRIED
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_an_event_or_none(line: bytes) -> None:
     """A line of any bytes is an event with a name, or none."""
@@ -41,6 +43,7 @@ def test_any_bytes_are_an_event_or_none(line: bytes) -> None:
     assert event is None or isinstance(event["event"], str)
 
 
+@UNHURRIED
 @given(st.lists(st.dictionaries(st.text(max_size=9), JSON, max_size=3), max_size=6), st.data())
 def test_events_come_out_however_the_bytes_are_cut(fields: list[dict[str, object]], data: st.DataObject) -> None:
     """Events are the same whatever pieces their bytes arrive in."""
@@ -71,6 +74,7 @@ def test_a_request_is_one_ascii_line() -> None:
     assert json.loads(line) == {"schema": 1, **request}
 
 
+@UNHURRIED
 @given(st.dictionaries(FIELDS, JSON))
 def test_any_event_is_a_value_or_none(event: dict[str, object]) -> None:
     """A manifest's and a send's events of any shape are read without an exception."""
@@ -157,6 +161,7 @@ def test_names_that_a_disk_takes_for_one() -> None:
     }
 
 
+@UNHURRIED
 @given(st.text(st.characters(codec=None), max_size=2000))
 def test_text_from_a_host_is_one_harmless_line(text: str) -> None:
     """Shown text holds nothing that a terminal obeys, no line end, and stays short."""
