@@ -30,7 +30,9 @@ def test_an_instance_is_what_it_should_be(gpuctl: Gpuctl, launched: Callable[...
     )
     assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
     (volume,) = ec2.describe_volumes()["Volumes"]
-    assert volume["Encrypted"] and volume["Attachments"][0]["DeleteOnTermination"]
+    (mapping,) = instance["BlockDeviceMappings"]
+    assert mapping["Ebs"]["DeleteOnTermination"] and mapping["Ebs"]["VolumeId"] == volume["VolumeId"]
+    assert volume["Encrypted"]
     assert {t["Key"] for t in volume["Tags"]} >= {"gpuctl:run"}
     (group,) = ec2.describe_security_groups(GroupIds=[g["GroupId"] for g in instance["SecurityGroups"]])[
         "SecurityGroups"
