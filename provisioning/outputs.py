@@ -217,28 +217,26 @@ class Settled:
 
     Two seconds; thirty for a file that training still has open to write in place, since a slow writer pauses. What is
     open to append to (a log) is good at any length.
+
+    The clock and what is open are looked at once, before any file is: whatever happens to a file after that makes it
+    young, and whoever began to write it before that and has not ended is seen to have it open.
     """
 
     def __init__(self, run: RunState, places: Places) -> None:
         self._over = run.over
-        self._places = places
-        self._held: Optional[frozenset[tuple[int, int]]] = None
+        self._now_ns = time.time_ns()
+        group = (read_json(places.state) or {}).get("pgid")
+        self._held = frozenset() if self._over or group is None else _held_open(group)
 
     def __call__(self, file: OutputFile) -> bool:
         """True where the file is whole as far as can be told from outside."""
         if self._over:
             return True
-        quiet_ns = time.time_ns() - file.changed_ns
-        if quiet_ns < QUIET_NS:
-            return False
-        if quiet_ns >= HELD_QUIET_NS:
-            return True
-        if self._held is None:
-            self._held = _held_open((read_json(self._places.state) or {}).get("pgid"))
-        return (file.device, file.inode) not in self._held
+        quiet_ns = self._now_ns - file.changed_ns
+        return quiet_ns >= (HELD_QUIET_NS if (file.device, file.inode) in self._held else QUIET_NS)
 
 
-def _held_open(group: Any, proc: Path = Path("/proc")) -> frozenset[tuple[int, int]]:
+def _held_open(group: int, proc: Path = Path("/proc")) -> frozenset[tuple[int, int]]:
     """(device, inode) of what the group's processes have open to write in place; nothing where there is no /proc."""
     held = set()
     try:

@@ -67,7 +67,7 @@ def test_a_command_that_may_not_be_run(host: Host) -> None:
 
 
 def test_the_commands_world(host: Host) -> None:
-    """The command runs in the workspace, the run's Python first on PATH, with what gpuctl promises in its environment."""
+    """The command runs in the workspace, the run's Python first on PATH, with all that gpuctl promises it."""
     script = (
         "import json, os, sys, shutil\n"
         "print(json.dumps({**os.environ, 'cwd': os.getcwd(), 'prefix': sys.prefix, 'which': shutil.which('python')}))"
