@@ -1,0 +1,1 @@
+"""What gpuctl and its jobs cost, measured beside something: `python -m benchmarks`, `make bench`."""
