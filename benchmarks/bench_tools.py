@@ -92,9 +92,12 @@ def installed(folder: Path) -> Iterator[Tool]:
 
 
 @contextmanager
-def embedded_cloud() -> Iterator[Cloud]:
-    """An embedded cloud in a home of its own; afterwards nothing of it is left."""
+def embedded_cloud(cache: Path | None = None) -> Iterator[Cloud]:
+    """An embedded cloud in a home of its own; afterwards nothing of it is left but what is in `cache`."""
     home = Path(tempfile.mkdtemp(prefix="gb"))
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        (home / "cache").symlink_to(cache)
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "GPUCTL_"))}
     mine |= {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"}
     here = places(mine)

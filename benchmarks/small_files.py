@@ -48,8 +48,8 @@ def measure(cloud: Cloud, tool: Tool, project: Path, folder: Path, rounds: int) 
     lines += [f"| {name} | {milliseconds(s)} | {f'{s / rival:.1f}×' if rival else ''} |" for name, s in took.items()]
     lines += [
         "",
-        f"{FILES:,} files of 2 kB, {rounds} rounds, interleaved. `pull` asks AWS where the host is, checks each file's hash "
-        "and renames it into place; the plain tar does none of that.",
+        f"{FILES:,} files of 2 kB, {rounds} rounds, interleaved. `pull` asks AWS where the host is, checks each file's "
+        "hash and renames it into place; the plain tar does none of that.",
     ]
     run([tool.gpuctl, "down", RUN, "-y", "--discard"], cloud.environment)
     return Part("A thousand small files", lines)

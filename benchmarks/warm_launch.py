@@ -102,9 +102,8 @@ def _traffic(launches: Sequence[Launch]) -> list[str]:
     connections, turns = median(lambda t: t.connections), median(lambda t: t.turns)
     up, down_ = median(lambda t: t.bytes_up) / 1000, median(lambda t: t.bytes_down) / 1000
     return [
-        f"To the host, SSH's own exchange included: {connections:.0f} connection{'s' * (connections != 1)}, {turns:.0f} "
-        "turns (the laptop speaks after the host has: at most so many round trips are waited for), "
-        f"{up:.0f} kB up, {down_:.0f} kB down."
+        f"To the host, SSH's own exchange included: connections: {connections:.0f}, turns (the laptop speaks after the "
+        f"host has: at most so many round trips are waited for): {turns:.0f}, kB up: {up:.0f}, kB down: {down_:.0f}."
     ]
 
 
