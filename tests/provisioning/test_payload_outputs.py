@@ -250,7 +250,7 @@ def test_whole_means_whole_while_everything_is_written(host: Host) -> None:
         wanted = [path for path, file in files.items() if file["complete"] and path.endswith(".pt")]
         sent, events = host.send(wanted) if wanted else ({}, [])
         for event in events:
-            # A file that is being truncated has its new size for an instant before its new mtime: so sizes are compared.
+            # A file that is being truncated has its new size an instant before its new mtime: so sizes are compared.
             if event["event"] == "sent" and event["whole"] and event["size"] == files[event["path"]]["size"]:
                 content = sent[event["path"]][1]
                 whole += 1
