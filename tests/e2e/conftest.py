@@ -14,7 +14,10 @@ from e2e_tool import TRAIN, Gpuctl, assert_nothing_runs
 @pytest.fixture(scope="session")
 def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What embedded hosts have installed, shared by the whole test run, so that torch is fetched once."""
-    return tmp_path_factory.mktemp("environments")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "environments"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
