@@ -1,4 +1,4 @@
-"""`make demo`: what gpuctl is for, on a machine with no AWS account and no GPU. Every step is a command that anyone could type.
+"""`make demo`: what gpuctl is for, on a machine with no AWS account and no GPU, by commands that anyone could type.
 
 It launches char-rnn on a spot host of the embedded cloud, shows its losses fall, prints a sample, brings the checkpoint
 home, takes everything down, and fails if anything is left.
@@ -55,9 +55,7 @@ def watch_it_train(began: float) -> int:
     say(f"the checkpoint is {newest('**/*.pt').relative_to(CHECKOUT)}")
     left = [*down["left"], *runs]
     say("nothing is left" if not left and not code else f"LEFT: {left}")
-    say(
-        f"it took {time.monotonic() - began:.0f} s. With an AWS account the same line gets a real GPU: gpuctl launch char_rnn"
-    )
+    say(f"it took {time.monotonic() - began:.0f} s. With an AWS account: gpuctl launch char_rnn, and it is a real GPU")
     shutil.rmtree(HOME / "state", ignore_errors=True)
     return 0 if fall >= LEAST_FALL and not left and not code else 1
 
