@@ -2,7 +2,8 @@
 
     python -m benchmarks.picture          # writes docs/img/launch.svg and docs/img/watch.svg
 
-The host installs PyTorch where `make demo` has not done so before (its cache is used).
+The host installs PyTorch where `make demo` has not done so before (its cache is used). One thing is put otherwise than
+it was printed: where this checkout is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.bench_tools import embedded_cloud, run
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
 WIDTH, HEIGHT = 108, 30
-TRAINING_S, WATCHED_S = 90, 75
+TRAINING_S, WATCHED_S = 240, 225
 RUN = "shakespeare"
 _CONTROL = re.compile(r"\x1b\[(?P<number>\d*)(?P<what>[AK])|\x1b\[\?\d+[hl]|(?P<end>[\r\n])")
 
@@ -39,7 +40,8 @@ def main() -> None:
     program = str(Path(sys.executable).parent / "gpuctl")
     with embedded_cloud(ROOT / ".demo" / "cache") as cloud:
         environment = {k: v for k, v in cloud.environment.items() if k != "NO_COLOR"}
-        shown = ["gpuctl", "launch", "char_rnn", "--name", RUN, "-d", "-y", "--", "--max-seconds", str(TRAINING_S)]
+        words = ["-d", "-y", "--", "--max-seconds", str(TRAINING_S), "--eval-every", "25"]
+        shown = ["gpuctl", "launch", "char_rnn", "--name", RUN, *words]
         draw("launch", shown, record([program, *shown[1:]], environment))
         shown = ["gpuctl", "watch", RUN]
         draw("watch", shown, record([program, *shown[1:]], environment, seconds=WATCHED_S))
@@ -64,7 +66,8 @@ def record(words: Sequence[str], environment: Mapping[str, str], *, seconds: flo
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     os.close(ours)
-    process.wait(timeout=60)
+    if process.wait(timeout=60):
+        raise SystemExit("\n".join([*screen.lines(), f"{words}: exit code {process.returncode}"]))
     return screen.lines()
 
 
@@ -105,7 +108,7 @@ def draw(name: str, words: Sequence[str], lines: Sequence[str]) -> None:
     """The command and what its terminal showed, as an SVG."""
     console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True, color_system="truecolor")
     console.print(f"$ {' '.join(words)}", style="bold", markup=False, highlight=False)
-    for line in AnsiDecoder().decode("\n".join(lines)):
+    for line in AnsiDecoder().decode("\n".join(lines).replace(str(ROOT), "~/gpuctl")):
         console.print(line, no_wrap=True, overflow="crop")
     PICTURES.mkdir(exist_ok=True)
     (PICTURES / f"{name}.svg").write_text(console.export_svg(title=f"gpuctl {words[1]}"))

@@ -16,7 +16,7 @@ from gpuctl.state.runs import run_folder
 from gpuctl.workflows.down import down
 from gpuctl.workflows.hosts import OpenRun
 from gpuctl.workflows.launch import launch
-from gpuctl.workflows.planning import Request, plan_launch
+from gpuctl.workflows.planning import Request, plan_launch, read_request
 from gpuctl.workflows.reporter import Silent
 
 FAR_S = 0.1
@@ -75,7 +75,7 @@ def one(cloud: Cloud, project: Path, name: str, *, delay_s: float = 0.0) -> Laun
         request = Request(job=str(project), words=("python", "train.py", "0"), name=name)
         now = datetime.now(timezone.utc)
         phases.phase("plan")
-        planned = plan_launch(request, profile=profile, places=cloud.places, now=now)
+        planned = plan_launch(read_request(request), profile=profile, places=cloud.places, now=now)
         launch(planned, profile=profile, places=cloud.places, reporter=phases)
         phases.phase("")
         seen = Launch(phases.seconds, Counter(cloud.calls()), directory.traffic())
