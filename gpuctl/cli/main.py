@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -39,6 +41,9 @@ COMMANDS = {
 """Every command and its summary. The module and the function have the command's name (`ls` is `list_runs`)."""
 
 _MODULES = {"ls": "list_runs", "local": "local_run"}
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Commands(click.Group):
@@ -86,10 +91,21 @@ def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """A standard stream that was closed (`gpuctl ls >&-`) is /dev/null: no socket may get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (for as long as the process lives)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def run(words: list[str]) -> int:
@@ -98,6 +114,7 @@ def run(words: list[str]) -> int:
     try:
         with _click_errors():
             code = gpuctl.main(args=words, prog_name="gpuctl", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GpuctlError as error:
         _tell(str(error))
@@ -107,12 +124,33 @@ def run(words: list[str]) -> int:
         _tell("interrupted")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except Exception as error:  # noqa: BLE001  (the one place where what nobody foresaw is told)
         where = _remember(debug)
+        if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+            _drop_output()
+            _tell(_of_this_machine(error))
+            return 1
         _tell(f"unexpected {type(error).__name__}: {error}; please report it with {where}")
         return 1
+
+
+def _drop_output() -> None:
+    """Standard output cannot be written: what it still holds must not fail again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_this_machine(error: OSError) -> str:
+    """An error of this machine's files, in one line; gpuctl's own files may be elsewhere."""
+    from gpuctl.state.places import places
+
+    if not error.filename:
+        return f"cannot write: {error.strerror}"
+    what = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if Path(os.fsdecode(error.filename)).is_relative_to(places().state.parent):
+        return f"{what}; gpuctl keeps its files there: set GPUCTL_HOME to a folder that can be written"
+    return what
 
 
 class _ClickError(GpuctlError):
@@ -124,11 +162,15 @@ def _click_errors() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        told = _ClickError(error.format_message(), f"see `{error.ctx.command_path if error.ctx else 'gpuctl'} --help`")
+        told = _ClickError(
+            error.format_message().rstrip("."), f"see `{error.ctx.command_path if error.ctx else 'gpuctl'} --help`"
+        )
         told.exit_code = 2
         raise told from error
     except click.ClickException as error:
         raise _ClickError(error.format_message()) from error
+    except SystemExit as end:  # click's answer to a broken pipe
+        raise BrokenPipeError from end
     except click.Abort:
         raise KeyboardInterrupt from None
 

@@ -25,10 +25,16 @@ def console(stream: TextIO) -> Console:
     """
     from rich.console import Console
 
+    class Plain(Console):
+        """A console that tells of a reader that has gone away (`gpuctl ls | head -1`) instead of ending the process."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     if isinstance(stream, TextIOWrapper) and not (stream.encoding or "").lower().startswith("utf"):
         stream.reconfigure(errors="replace")
     wide = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
-    return Console(file=stream, markup=False, emoji=False, highlight=False, width=wide)
+    return Plain(file=stream, markup=False, emoji=False, highlight=False, width=wide)
 
 
 def out() -> Console:
