@@ -76,6 +76,8 @@ def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str
     """The command to run, given the words after `--`: words that begin with a dash are added to the job's own
     command, any other replace it. Raises JobError where there is none."""
     if words and not words[0].startswith("-"):
+        if not words[0].strip():
+            raise JobError("the command is an empty word", "name a program after the two dashes (`-- python train.py`)")
         return tuple(words)
     if not job_command:
         what = "nothing for them to be added to" if words else "no command to run"

@@ -17,7 +17,9 @@ from gpuctl.core.errors import UsageError
 from gpuctl.core.offers import Offer
 from gpuctl.core.tags import RunTags, iso, parse_iso
 
-DEFAULT_LEASE = timedelta(hours=24)
+DEFAULT_LEASE_HOURS = Decimal(24)
+SHORTEST_LEASE_HOURS = Decimal(1) / 3600
+LONGEST_LEASE_HOURS = Decimal(24 * 365)
 IDLE_AFTER_HOME_S = 30 * 60
 """A host whose training has ended and whose outputs are home powers itself off after this many seconds."""
 
@@ -149,14 +151,22 @@ def lease_ends(
     now: datetime, *, max_hours: Decimal | None, budget_usd: Decimal | None, price_usd_per_hour: Decimal
 ) -> datetime:
     """When the host ends itself: after `max_hours` (24 unless said), or sooner where the budget ends before that."""
-    lease = DEFAULT_LEASE if max_hours is None else timedelta(seconds=int(max_hours * 3600))
-    if lease <= timedelta(0):
-        raise UsageError("--max-hours must be more than 0")
+    hours = lease_hours(max_hours)
     if budget_usd is not None:
         if budget_usd <= 0:
             raise UsageError("--budget must be more than 0")
-        lease = min(lease, timedelta(seconds=int(budget_usd / price_usd_per_hour * 3600)))
-    return (now + lease).replace(microsecond=0)
+        hours = min(hours, budget_usd / price_usd_per_hour)
+        if hours < SHORTEST_LEASE_HOURS:
+            raise UsageError(f"--budget {budget_usd:f} pays for less than a second at ${price_usd_per_hour:f} an hour")
+    return (now + timedelta(seconds=int(hours * 3600))).replace(microsecond=0)
+
+
+def lease_hours(max_hours: Decimal | None) -> Decimal:
+    """`--max-hours` as the length of a lease, 24 hours unless said. Raises UsageError for what is none."""
+    hours = DEFAULT_LEASE_HOURS if max_hours is None else max_hours
+    if not SHORTEST_LEASE_HOURS <= hours <= LONGEST_LEASE_HOURS:
+        raise UsageError(f"--max-hours must be from a second to a year ({LONGEST_LEASE_HOURS} hours)")
+    return hours
 
 
 def new_run_name(job: str) -> str:

@@ -49,9 +49,9 @@ def find_job(name: str) -> LoadedJob:
         if wanted in packaged:
             return load_job(packaged[wanted])
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return load_job(folder.resolve())
-    if folder.exists():
+    if name and folder.exists():
         raise JobError(f"{name} is not a folder", "name the folder that holds the training script")
     near = difflib.get_close_matches(name, packaged, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(packaged)}, or name a folder"
@@ -62,10 +62,12 @@ def load_job(folder: Path) -> LoadedJob:
     """Read a job's folder; a folder without `job.toml` is a job too."""
     file = folder / "job.toml"
     if file.exists():
+        if not file.is_file():
+            raise JobError(f"{file} is not a file", "it must be a TOML file in UTF-8")
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise JobError(f"{file} cannot be read ({error})", "it must be a TOML file in UTF-8") from error
+            raise JobError(f"{file} cannot be read ({why(error)})", "it must be a TOML file in UTF-8") from error
         job = parse_job(text, source=str(file), folder_name=folder.name)
     else:
         job = job_without_file(folder.name)
@@ -89,6 +91,11 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
     return tuple(uploads)
 
 
+def why(error: OSError | UnicodeDecodeError) -> str:
+    """The reason alone, where the file has been named already."""
+    return (error.strerror if isinstance(error, OSError) else "it is not UTF-8") or str(error)
+
+
 def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
     named = job.requirements_file
     file = folder / (named or "requirements.txt")
@@ -97,7 +104,8 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{file} cannot be read ({error})", f"see `requirements` in {folder / 'job.toml'}") from error
+        step = f"see `requirements` in {folder / 'job.toml'}" if named else "it must be a text file in UTF-8"
+        raise JobError(f"{file} cannot be read ({why(error)})", step) from error
     stripped = [line.split(" #")[0].strip() for line in lines]
     return tuple(line for line in stripped if line and not line.startswith("#"))
 

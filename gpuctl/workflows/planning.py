@@ -17,8 +17,8 @@ from gpuctl.aws.inventory import find_resources
 from gpuctl.aws.offers import find_offers
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command, run_name_ok
-from gpuctl.core.offers import Wanted, rank
-from gpuctl.core.plan import Plan, lease_ends, new_run_name, shortlist
+from gpuctl.core.offers import ANY_GPU, Wanted, parse_gpu, rank
+from gpuctl.core.plan import Plan, Upload, lease_ends, lease_hours, new_run_name, shortlist
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
 from gpuctl.state.runs import run_folder
@@ -48,6 +48,18 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request that makes sense, as far as this machine alone can tell: its job is read, its words are checked."""
+
+    request: Request
+    job: LoadedJob
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    uploads: tuple[Upload, ...]
+    run: str
+
+
+@dataclass(frozen=True)
 class Planned:
     """A plan, the job that it is for, and what is told to the host alone: the environment's values."""
 
@@ -57,15 +69,24 @@ class Planned:
     account: Account
 
 
-def plan_launch(request: Request, *, profile: Profile, places: Places, now: datetime) -> Planned:
-    """Decide everything. Raises what is wrong in the order: usage, credentials, region, names, prices."""
+def read_request(request: Request) -> Asked:
+    """Check a request before any cloud is asked. Raises UsageError kinds, and NotFound for a job that is none."""
     loaded = find_job(request.job)
     command = merge_command(loaded.job.command, request.words)
     environment = chosen_environment(request.env, os.environ)
     uploads = (*loaded.uploads, *put_uploads(request.put))
-    run = request.name or new_run_name(loaded.job.name)
+    lease_hours(request.max_hours)
+    if request.gpu is not None and request.gpu != ANY_GPU:
+        parse_gpu(request.gpu)
+    run = new_run_name(loaded.job.name) if request.name is None else request.name
     if not run_name_ok(run):
         raise UsageError(f"--name {run!r} will not do", "use a-z, 0-9 and -, at most 63 of them")
+    return Asked(request, loaded, command, environment, uploads, run)
+
+
+def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime) -> Planned:
+    """Decide everything. Raises what is wrong in the order: credentials, region, names, prices."""
+    request, loaded, run = asked.request, asked.job, asked.run
     account = Account(profile, request.region)
     folder = run_folder(places.runs, run)
     wanted = Wanted(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
@@ -91,10 +112,10 @@ def plan_launch(request: Request, *, profile: Profile, places: Places, now: date
         region=account.region,
         region_source=account.region_source,
         owner=owner,
-        command=command,
+        command=asked.command,
         requirements=loaded.requirements,
-        uploads=uploads,
-        environment_names=tuple(sorted(environment)),
+        uploads=asked.uploads,
+        environment_names=tuple(sorted(asked.environment)),
         outputs=loaded.job.outputs,
         checkpoints=loaded.job.checkpoints,
         pattern=loaded.job.pattern,
@@ -108,7 +129,7 @@ def plan_launch(request: Request, *, profile: Profile, places: Places, now: date
         max_price_usd_per_hour=request.max_price_usd_per_hour,
         lease_ends=ends,
     )
-    return Planned(plan, loaded, environment, account)
+    return Planned(plan, loaded, asked.environment, account)
 
 
 def chosen_environment(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
