@@ -21,7 +21,7 @@ def command() -> None:
 @json_option
 def start(port: int | None, as_json: bool) -> None:
     """Start it, or say where it is."""
-    from gpuctl.workflows.clouds import start_embedded
+    from gpuctl.workflows.clouds import lost_in_words, start_embedded
 
     cloud = start_embedded(places(), port=port)
     if as_json:
@@ -29,7 +29,7 @@ def start(port: int | None, as_json: bool) -> None:
         return
     click.echo(f"the embedded cloud is at {cloud['endpoint']}")
     if cloud["lost"]:
-        click.echo(f"it had died before; lost with it: {', '.join(cloud['lost'])}")
+        click.echo(lost_in_words(cloud["lost"], places()))
 
 
 @command.command()

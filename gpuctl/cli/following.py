@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from gpuctl.cli.options import now, open_run_of
-from gpuctl.core.errors import TrainingFailed
+from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
 from gpuctl.core.text import safe
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
-    """The log from its last `lines` (None: its start) to the end of the training: the state then, None if detached."""
+    """The log from its last `lines` (None: its start) to the end of the training: the state then, None if detached.
+
+    Of a run that has ended and whose host is gone, what came home of its log.
+    """
     from gpuctl.ui.log import LogPrinter
     from gpuctl.workflows.follow import Follower
 
@@ -28,6 +31,13 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
             if update.ended is not None:
                 printer.finish()
                 return update.ended
+    except HostUnreachable:
+        seen = opened.folder.progress()
+        if seen.ended is None:
+            raise
+        printer.show(*follower.losses.finish())
+        printer.finish()
+        return {"state": seen.ended, "exit_code": seen.exit_code}
     except KeyboardInterrupt:
         click.echo(f"\ndetached; {run} goes on. gpuctl tail {run}, gpuctl down {run}", err=True)
     return None
@@ -56,6 +66,31 @@ def after_the_end(
             )
     if not down_after:
         click.echo(f"its host is still there, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
+    raise_if_failed(run, state)
+    return 0
+
+
+def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
+    """Raises TrainingFailed where the training command failed."""
     if state.get("state") == "failed":
         raise TrainingFailed(f"the training command of {run} failed with exit code {state.get('exit_code')}")
-    return 0
+
+
+def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to_stderr: bool = False) -> None:
+    """The log's last lines as it is now; of a run whose host is gone, what came home of it."""
+    from gpuctl.ui.console import err, out
+    from gpuctl.ui.log import LogPrinter
+    from gpuctl.workflows.follow import Follower
+
+    follower = Follower(open_run_of(run, cloud, region))
+    found = follower.history()
+    try:
+        for update in follower.updates(until_end=False):
+            found.extend(update.lines)
+    except HostError:
+        found.extend(follower.losses.finish())
+        if not found:
+            raise
+    printer = LogPrinter(err() if to_stderr else out())
+    printer.show(*found[max(0, len(found) - lines) :])
+    printer.finish()

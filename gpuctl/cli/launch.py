@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpuctl.cli.options import agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
+from gpuctl.cli.options import DEST, agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
 from gpuctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return amount
 
 
+LAST_LINES = 10
+"""Of the log of a command that failed before a detached launch returned."""
+
+
 @click.command("launch")
 @cloud_options
 @click.argument("job")
@@ -46,9 +50,7 @@ def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 @click.option("--name", metavar="RUN", help="The run's name (made from the job's unless said).")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
-@click.option(
-    "--pull", "pull_to", type=click.Path(path_type=Path), metavar="DEST", help="Bring outputs home at the end."
-)
+@click.option("--pull", "pull_to", type=DEST, metavar="DEST", help="Bring outputs home at the end.")
 @click.option("--down", "down_after", is_flag=True, help="Then tear everything down.")
 @yes_option
 @json_option
@@ -74,14 +76,15 @@ def command(
     from gpuctl.ui.plan import render_plan
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.launch import launch
-    from gpuctl.workflows.planning import plan_launch
+    from gpuctl.workflows.planning import plan_launch, read_request
 
     if (detach or as_json) and (pull_to or down_after):
         raise UsageError("--pull and --down come after the training, and -d or --json returns before it", "choose one")
+    request = read_request(_request(job, words, asked))
     profile, here = profile_of(cloud)
     with Phases() as phases:
         phases.phase("plan", "credentials, prices, image, your address")
-        planned = plan_launch(_request(job, words, asked), profile=profile, places=here, now=now())
+        planned = plan_launch(request, profile=profile, places=here, now=now())
     plan = planned.plan.to_json()
     if dry_run:
         print_json(plan) if as_json else show(render_plan(plan))
@@ -94,8 +97,7 @@ def command(
     if as_json:
         print_json(_answer(launched))
     if detach or as_json:
-        _say_what_next(launched, to_stderr=as_json)
-        return 0
+        return _say_what_next(launched, cloud, to_stderr=as_json)
     return _follow(launched.plan.run, cloud, pull_to, down_after=down_after)
 
 
@@ -126,15 +128,20 @@ def _answer(launched: Launched) -> dict[str, Any]:
     return {"run": plan.run, "cloud": plan.cloud, "region": plan.region, "hosts": hosts}
 
 
-def _say_what_next(launched: Launched, *, to_stderr: bool) -> None:
-    """The very lines to type next, and when the host ends by itself."""
-    run = launched.plan.run
+def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) -> int:
+    """The very lines to type next, and when the host ends by itself. A command that failed at once is told as such."""
+    from gpuctl.cli.following import raise_if_failed, show_last
+
+    run, state = launched.plan.run, launched.state
     ends = launched.plan.lease_ends.astimezone()
-    lines = [
-        f"{run} is training; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"
-    ]
+    is_now = "is training" if state.get("state") == "running" else f"has {state.get('state')} already"
+    lines = [f"{run} {is_now}; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"]
     lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
+    if state.get("state") == "failed":
+        show_last(run, cloud, None, lines=LAST_LINES, to_stderr=True)
     click.echo("\n".join(lines), err=to_stderr)
+    raise_if_failed(run, state)
+    return 0
 
 
 def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool) -> int:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from gpuctl.workflows.hosts import OpenRun
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+DEST = click.Path(file_okay=False, path_type=Path)
+"""Where outputs go: a folder, there or not."""
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -62,14 +67,18 @@ def profile_of(cloud: str | None) -> tuple[Profile, Places]:
     from gpuctl.workflows.clouds import open_cloud
 
     here = places()
-    return open_cloud(chosen_cloud(cloud) or "aws", here), here
+    return open_cloud(chosen_cloud(cloud) or "aws", here, on_lost=_tell_lost), here
 
 
 def open_run_of(run: str, cloud: str | None, region: str | None) -> OpenRun:
     """The run that was named."""
     from gpuctl.workflows.hosts import open_run
 
-    return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region)
+    return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region, on_lost=_tell_lost)
+
+
+def _tell_lost(what: str) -> None:
+    click.echo(what, err=True)
 
 
 def now() -> datetime:

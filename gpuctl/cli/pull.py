@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.options import cloud_options, json_option, open_run_of, print_json, run_argument
+from gpuctl.cli.options import DEST, cloud_options, json_option, open_run_of, print_json, run_argument
 from gpuctl.core.text import safe
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("pull")
 @cloud_options
 @run_argument
-@click.argument("dest", required=False, type=click.Path(path_type=Path))
+@click.argument("dest", required=False, type=DEST)
 @json_option
 def command(run: str, dest: Path | None, as_json: bool, cloud: str | None, region: str | None) -> None:
     """Bring outputs home into DEST: where they went last, else ./RUN/."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from gpuctl.cli.following import raise_if_failed
 from gpuctl.cli.options import cloud_options, open_run_of, run_argument
-from gpuctl.core.errors import TrainingFailed
 
 
 @click.command("watch")
@@ -36,5 +36,5 @@ def command(run: str, cloud: str | None, region: str | None) -> None:
                 ended = update.ended or ended
     except KeyboardInterrupt:
         click.echo(f"{run} goes on. gpuctl watch {run}, gpuctl down {run}", err=True)
-    if ended is not None and ended.get("state") == "failed":
-        raise TrainingFailed(f"the training command of {run} failed with exit code {ended.get('exit_code')}")
+    if ended is not None:
+        raise_if_failed(run, ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.request import ProxyHandler, build_opener
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
+from gpuctl.state.runs import all_run_folders
 
 IMAGE_PARAMETERS = {
     architecture: f"/aws/service/deeplearning/ami/{architecture}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
@@ -26,12 +28,18 @@ CHECK_IP = "https://checkip.amazonaws.com"
 _LOCAL_KEY = "embedded"
 
 
-def open_cloud(name: str, places: Places) -> Profile:
-    """The profile of a cloud; raises UsageError for a name that is none."""
+def open_cloud(name: str, places: Places, *, on_lost: Callable[[str], None] | None = None) -> Profile:
+    """The profile of a cloud; raises UsageError for a name that is none.
+
+    `on_lost` hears of what was lost with an embedded cloud that had died, in words.
+    """
     if name == "aws":
         return Profile(name="aws", caller_address_url=CHECK_IP, image_parameters=IMAGE_PARAMETERS)
     if name == "local":
-        return local_profile(start_embedded(places)["endpoint"])
+        cloud = start_embedded(places)
+        if cloud["lost"] and on_lost is not None:
+            on_lost(lost_in_words(cloud["lost"], places))
+        return local_profile(cloud["endpoint"])
     raise UsageError(f"there is no cloud called {name!r}", "choose aws or local (--cloud, or GPUCTL_CLOUD)")
 
 
@@ -62,10 +70,17 @@ def embedded_environment(endpoint: str) -> dict[str, str]:
 
 def start_embedded(places: Places, *, port: int | None = None) -> dict[str, Any]:
     """Make sure the embedded cloud runs: its endpoint, and the instances that were lost with one that died."""
-    running = embedded_if_running(places)
+    running = embedded_if_running(places) if port is None else None
     if running:
         return {**running, "lost": []}
     return _cloud_command(places, "start", *(["--port", str(port)] if port else []))
+
+
+def lost_in_words(lost: Sequence[str], places: Places) -> str:
+    """The hosts that were lost with an embedded cloud that had died, and of which of this laptop's runs they were."""
+    runs = {one: folder.name for folder in all_run_folders(places.runs) for one in folder.progress().instance_ids}
+    named = [f"{one} (run {runs[one]})" if one in runs else one for one in lost]
+    return f"the embedded cloud had died; lost with it: {', '.join(named)}"
 
 
 def stop_embedded(places: Places) -> dict[str, Any]:
@@ -95,12 +110,14 @@ def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
             "the embedded cloud is not installed (--cloud local)",
             "get it with: pip install 'gpuctl-train[local]' (or pipx inject gpuctl-train 'gpuctl-train[local]')",
         )
+    places.cloud.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "gpuctl.localcloud", verb, "--state", str(places.cloud)]
     if verb == "start":
         command += ["--cache", str(places.cache)]
     done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise GpuctlError(f"the embedded cloud did not {verb}: {said[-1]}", f"its log is {places.cloud / 'cloud.log'}")
+        what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}[verb]
+        raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {places.cloud / 'cloud.log'}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer

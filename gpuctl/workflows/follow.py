@@ -76,7 +76,7 @@ class Follower:
 
     def __init__(self, run: OpenRun) -> None:
         self.run = run
-        self.losses = Losses(run.folder.read().plan.pattern)
+        self.losses = Losses(run.folder.read().plan.pattern if run.folder.exists() else None)
 
     def history(self) -> list[Marked]:
         """The lines that are here already, read for their losses."""

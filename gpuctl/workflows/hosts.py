@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import HostUnreachable, NotFound
+from gpuctl.core.errors import HostError, HostUnreachable, NotFound
 from gpuctl.core.hosts import Instance, Reach
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
@@ -29,13 +29,23 @@ class OpenRun:
     folder: RunFolder
 
 
-def open_run(name: str, *, places: Places, cloud: str | None, region: str | None = None) -> OpenRun:
-    """A run by name. Which cloud and region it is in is what this laptop knows of it, unless said."""
+def open_run(
+    name: str,
+    *,
+    places: Places,
+    cloud: str | None,
+    region: str | None = None,
+    on_lost: Callable[[str], None] | None = None,
+) -> OpenRun:
+    """A run by name. Which cloud and region it is in is what this laptop knows of it, unless said.
+
+    `on_lost` is `open_cloud`'s.
+    """
     folder = run_folder(places.runs, name)
     if folder.exists():
         plan = folder.read().plan
         cloud, region = cloud or plan.cloud, region or plan.region
-    profile = open_cloud(cloud or "aws", places)
+    profile = open_cloud(cloud or "aws", places, on_lost=on_lost)
     return OpenRun(name, profile, Account(profile, region), folder)
 
 
@@ -54,9 +64,8 @@ def living_instance(run: OpenRun) -> Instance:
         return living[0]
     progress = run.folder.progress()
     if progress.down:
-        raise HostUnreachable(
-            f"run {run.name} was taken down", f"what came home is in {progress.destination or '(nothing)'}"
-        )
+        home = f"what came home is in {progress.destination}" if progress.destination else "nothing came home"
+        raise HostUnreachable(f"run {run.name} was taken down", home)
     raise HostUnreachable(
         f"run {run.name} has no host any more: it was reclaimed, or its lease ended",
         f"`gpuctl down {run.name}` removes what is left",
@@ -72,8 +81,8 @@ def priced_instance(run: OpenRun) -> Instance:
 def connect(run: OpenRun, instance: Instance | None = None) -> Host:
     """A verified connection to the run's host, to be used as a context manager. Raises HostError kinds."""
     if not run.folder.has_key():
-        instances_of(run)
-        raise HostUnreachable(
+        living_instance(run)
+        raise HostError(
             f"this laptop has no key to run {run.name}",
             "it was launched from another: use that one, or `gpuctl down --discard`",
         )

@@ -26,6 +26,7 @@ from gpuctl.remote.reach import reach_of
 from gpuctl.remote.upload import workspace_tar
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, run_folder
+from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import write_reach
 from gpuctl.workflows.interrupts import ending_signals_interrupt, interrupts_ignored, interrupts_wait
 from gpuctl.workflows.jobs import shipped
@@ -55,6 +56,7 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
         with _undone_unless_started(planned.account, folder, reporter):
             instances = _acquire(record, planned.account, folder, reporter)
             state = _set_up(record.plan, planned, instances[0], profile, folder, reporter)
+        note_state(folder, state)
     return Launched(record.plan, tuple(instances), state)
 
 

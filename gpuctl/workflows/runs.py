@@ -44,7 +44,7 @@ def summary(
     price = sum((h.price_usd_per_hour or Decimal(0) for h in known), Decimal(0)) if known else None
     cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in known), Decimal(0))
     plan = folder.read().plan if folder.exists() else None
-    ends = hosts[0].tags.lease_ends if hosts else (plan.lease_ends if plan else None)
+    ends = hosts[0].tags.lease_ends if hosts else None
     return {
         "run": name,
         "job": hosts[0].tags.job if hosts else (plan.job if plan else None),
@@ -65,9 +65,9 @@ def state_of(hosts: Iterable[Instance], progress: Progress | None) -> str:
         if progress is not None and progress.ended:
             return progress.ended
         return "starting" if "running" not in states or (progress is not None and not progress.started) else "running"
-    if progress is not None and progress.ended:
-        return progress.ended
-    return "down" if progress is None or progress.down or not progress.started else "interrupted"
+    if progress is None or progress.down or not progress.started:
+        return "down"
+    return progress.ended or "interrupted"
 
 
 def host_row(instance: Instance) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def status(run: OpenRun, *, now: datetime) -> dict[str, Any]:
     return {
         **row,
         "exit_code": progress.exit_code,
-        "losses": _losses(last) if points else None,
+        "losses": _losses(last) if run.folder.exists() else None,
         "resources": [{"kind": r.kind, "id": r.id} for r in resources],
         "ssh_config": str(run.folder.ssh_config) if run.folder.ssh_config.exists() else None,
         "problem": problem,
@@ -107,7 +107,8 @@ def _ask_host(run: OpenRun, row: dict[str, Any], *, living: bool) -> tuple[list[
     follower = Follower(run)
     follower.history()
     if not living or not run.folder.has_key():
-        return follower.losses.points, None if run.folder.has_key() else "this laptop has no key to it"
+        keyless = not run.folder.has_key() and not run.folder.progress().down
+        return follower.losses.points, "this laptop has no key to it" if keyless else None
     try:
         for update in follower.updates(until_end=False):
             if update.ended is not None and run.folder.progress().started:
