@@ -11,7 +11,8 @@ from typing import Any, Optional
 
 from provisioning.places import Places
 
-_NOT_FOR_THE_COMMAND = ("PYTHONHOME", "__PYVENV_LAUNCHER__")
+# The last: what is installed was not compiled, so an import that may not keep its bytecode is slow every time.
+_NOT_FOR_THE_COMMAND = ("PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
