@@ -22,7 +22,10 @@ _ESCAPE = (
     "for g in '' /systemd /unified; do echo $$ >/sys/fs/cgroup$g/init.scope/cgroup.procs; done; fi"
 )
 _WAIT = 'while [ "$(date +%s)" -lt "$1" ]; do sleep 5; done; systemctl poweroff; sleep 60; poweroff -ff'
-_DETACHED = f"""setsid sh -c '{_WAIT}' {DEADLINE_MARK} "$1" "$2" </dev/null >/dev/null 2>&1 &"""
+# macOS, where an embedded host may be, has no setsid; there the loop outlives its parent all the same.
+_DETACHED = (
+    f"""$(command -v setsid || echo env) sh -c '{_WAIT}' {DEADLINE_MARK} "$1" "$2" </dev/null >/dev/null 2>&1 &"""
+)
 _ARM = f"{{ {_ESCAPE}; }} 2>/dev/null; {_DETACHED}"
 _NO_UPGRADES = "systemctl mask unattended-upgrades.service apt-daily.timer apt-daily-upgrade.timer"
 

@@ -72,6 +72,7 @@ def test_the_commands_world(host: Host) -> None:
         "import json, os, sys, shutil\n"
         "print(json.dumps({**os.environ, 'cwd': os.getcwd(), 'prefix': sys.prefix, 'which': shutil.which('python')}))"
     )
+    host.environment["PYTHONDONTWRITEBYTECODE"] = "1"
     host.train(
         script, env={"MINE": "a 'quoted' $(word)\nline", "PYTHONUNBUFFERED": "2"}, outputs={"paths": ["out/deep"]}
     )
@@ -86,6 +87,7 @@ def test_the_commands_world(host: Host) -> None:
     assert (host.work / "out/deep").is_dir()
     assert seen["MINE"] == "a 'quoted' $(word)\nline"
     assert seen["PYTHONUNBUFFERED"] == "2"
+    assert "PYTHONDONTWRITEBYTECODE" not in seen
 
 
 def test_start_twice_is_one_training(host: Host) -> None:
