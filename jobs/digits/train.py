@@ -16,13 +16,14 @@ from typing import Any, cast
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.common.args import option, parse
 from jobs.common.data import Batches
 from jobs.common.device import autocast_for, limit_threads, pick_device, seed_everything
 from jobs.common.digits_data import DIGITS, Part, Pictures, load_pictures
+from jobs.common.learner import Learner
 from jobs.common.plots import loss_curve
 from jobs.common.run import Run, State
 from jobs.digits.lines import LONGEST, Lines, equal_boxes, score, warp, write_lines
@@ -37,9 +38,9 @@ class Settings:
     epochs: int = option(30, "epochs over single digits")
     batch: int = option(64, "digits a step")
     rate: float = option(3e-3, "learning rate at its height, for digits")
-    line_steps: int = option(1500, "steps on lines; 0: no lines")
+    line_steps: int = option(4000, "steps on lines; 0: no lines")
     line_batch: int = option(16, "lines a step")
-    line_rate: float = option(2e-3, "learning rate at its height, for lines")
+    line_rate: float = option(3e-3, "learning rate at its height, for lines")
     line_tests: int = option(1000, "lines of test digits to be judged by")
     compile: bool = option(False, "let torch compile the convolutions")
 
@@ -47,34 +48,9 @@ class Settings:
 PRESETS = {
     "smoke": Settings(limit=1000, width=8, epochs=3, batch=32, rate=1e-2, line_steps=10, line_batch=8, line_tests=50),
     "laptop": Settings(),
-    "gpu": Settings(width=48, epochs=100, batch=128, line_steps=4000, line_batch=64, compile=True),
+    "gpu": Settings(width=48, epochs=100, batch=128, line_steps=6000, line_batch=64, compile=True),
 }
 DIGITS_SHARE = 0.3  # of --max-seconds; the lines get the rest
-
-
-class Learner:
-    """A network, its optimizer, and a learning rate that rises for a tenth of the way and falls to zero."""
-
-    def __init__(self, model: nn.Module, rate: float, device: torch.device) -> None:
-        self.model, self.rate, self.device = model.to(device), rate, device
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
-
-    def step(self, loss: Tensor, progress: float) -> float:
-        """One step downhill; `progress` says how much of the training is done, from 0 to 1."""
-        rising, falling = progress / 0.1, 0.5 + 0.5 * math.cos(math.pi * max(0.0, progress - 0.1) / 0.9)
-        self.optimizer.param_groups[0]["lr"] = self.rate * min(rising, falling)
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        return loss.item()
-
-    def state_dict(self) -> State:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: State) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 class Reading:
