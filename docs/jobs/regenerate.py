@@ -2,6 +2,7 @@
 
     python docs/jobs/regenerate.py                  # every job, its laptop preset: up to a quarter of an hour each
     python docs/jobs/regenerate.py digits gan       # these two
+    python docs/jobs/regenerate.py digits=outputs   # from a run that is there already
 
 A page `docs/jobs/NAME.md` says which of the run's files it shows: a picture by its link `img/NAME/PICTURE`, a text
 between `<!-- FILE -->` and `<!-- end -->`.
@@ -22,23 +23,31 @@ ROOT = PAGES.parents[1]
 
 def regenerate(job: str) -> None:
     """Run the job as its reader would, in a folder of its own, and take over what its page shows."""
-    page = PAGES / f"{job}.md"
-    text = page.read_text()
     with tempfile.TemporaryDirectory() as folder:
-        outputs = Path(folder)
         subprocess.run(
             [sys.executable, "-m", f"jobs.{job}.train", "--preset", "laptop", "--outputs", folder], cwd=ROOT, check=True
         )
-        for picture in sorted(set(re.findall(rf"\(img/{job}/([\w.-]+)\)", text))):
-            (PAGES / "img" / job).mkdir(parents=True, exist_ok=True)
-            shutil.copy(outputs / picture, PAGES / "img" / job / picture)
+        take_over(job, Path(folder))
 
-        def shown(match: re.Match[str]) -> str:
-            return f"<!-- {match[1]} -->\n```\n{(outputs / match[1]).read_text().rstrip()}\n```\n<!-- end -->"
 
-        page.write_text(re.sub(r"<!-- ([\w.-]+) -->\n.*?<!-- end -->", shown, text, flags=re.DOTALL))
+def take_over(job: str, outputs: Path) -> None:
+    """Copy the pictures that the page links, and put the texts between their marks."""
+    page = PAGES / f"{job}.md"
+    text = page.read_text()
+    for picture in sorted(set(re.findall(rf"\(img/{job}/([\w.-]+)\)", text))):
+        (PAGES / "img" / job).mkdir(parents=True, exist_ok=True)
+        shutil.copy(outputs / picture, PAGES / "img" / job / picture)
+
+    def shown(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n```\n{(outputs / match[1]).read_text().rstrip()}\n```\n<!-- end -->"
+
+    page.write_text(re.sub(r"<!-- ([\w.-]+) -->\n.*?<!-- end -->", shown, text, flags=re.DOTALL))
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or sorted(path.stem for path in PAGES.glob("*.md")):
-        regenerate(name)
+        job, _, folder = name.partition("=")
+        if folder:
+            take_over(job, Path(folder))
+        else:
+            regenerate(job)
