@@ -92,10 +92,10 @@ def _idx(path: Path) -> np.ndarray:
     """MNIST's format: two zeros, type 8 (bytes), how many axes, their lengths (4 bytes, high first), data."""
     packed = path.with_name(path.name + ".gz")
     data = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
-    axes = data[3]
+    axes = data[3] if len(data) > 3 else 0
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
-    if data[:3] != b"\0\0\x08" or len(values) != np.prod(shape):
+    if data[:3] != b"\0\0\x08" or not axes or len(values) != np.prod(shape):
         raise ValueError(f"{path} is not a whole file in MNIST's format")
     return values.reshape(shape)
 

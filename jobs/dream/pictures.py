@@ -45,7 +45,8 @@ def load_picture(name: str, side: int) -> Tensor:
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
     """The same picture in another size."""
-    return F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    small = F.interpolate(x.cpu(), (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return small.to(x.device)  # by way of the CPU: MPS cannot do this
 
 
 def to_image(x: Tensor) -> Image.Image:

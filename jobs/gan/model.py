@@ -58,7 +58,7 @@ class Discriminator(nn.Module):
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
     """How far apart two clouds of features (N, F) are, each taken as a Gaussian (arXiv 1706.08500, equation 6)."""
-    one, other = one.double().cpu(), other.double().cpu()
+    one, other = one.cpu().double(), other.cpu().double()  # no double precision on MPS
     spread = torch.cov(one.T) @ torch.cov(other.T)
     both = torch.linalg.eigvals(spread).real.clamp(min=0).sqrt().sum()
     apart = (one.mean(dim=0) - other.mean(dim=0)).square().sum()

@@ -239,7 +239,7 @@ def main() -> None:
 
 def apart(made: Tensor, real: Tensor) -> float:
     """The Fréchet distance of what the reader sees, with the real pictures' own spread as its unit."""
-    return frechet_distance(made, real) / float(real.double().var(dim=0).sum())
+    return frechet_distance(made, real) / float(real.var(dim=0).sum())
 
 
 # ---- what people would rather look at

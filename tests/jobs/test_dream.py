@@ -65,7 +65,7 @@ def test_the_smoke_preset_makes_pictures(train: Train, tmp_path: Path) -> None:
     """What the layer sees grows and the style comes nearer, and each picture is kept beside what it was made of."""
     train("dream", tmp_path, "--preset", "smoke")
     train_losses, val_losses = losses(tmp_path, "train"), losses(tmp_path, "val")
-    assert 1 > train_losses[4, "train"] > train_losses[8, "train"] and 1 > val_losses[8, "val"]  # the dream
+    assert 1 > train_losses[4, "train"] > train_losses[8, "train"] and val_losses[8, "val"] < 1  # the dream
     assert 1 > train_losses[12, "train"] > train_losses[20, "train"]  # the style
     assert 1 > train_losses[24, "train"] > train_losses[32, "train"]  # in reverse
     kept = {"dream.png", "style.png", "reverse.png", "dream_shown.png", "style_shown.png", "curve.png", "report.txt"}
