@@ -129,7 +129,8 @@ def run(words: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  (the one place where what nobody foresaw is told)
         where = _remember(debug)
         if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
-            _drop_output()
+            if not error.filename:
+                _drop_output()
             _tell(_of_this_machine(error))
             return 1
         _tell(f"unexpected {type(error).__name__}: {error}; please report it with {where}")

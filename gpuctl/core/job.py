@@ -156,7 +156,7 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", str(error), re.DOTALL)
         if found:
             raise JobError(f"{source}, line {found[2]}, column {found[3]}: {found[1]}", "it must be TOML") from error
-        line = text.count("\n") + 1
+        line = text.rstrip().count("\n") + 1
         raise JobError(f"{source}, line {line}: {error}", "it must be TOML") from error
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import Resource, find_instances, find_resources, remove
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import HostError, NotFound
+from gpuctl.core.errors import GpuctlError, HostError, NotFound
 from gpuctl.core.hosts import Instance
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
-from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
+from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
 from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import OpenRun, connect
 from gpuctl.workflows.pull import Brought, destination_of, pull_from
@@ -75,8 +75,16 @@ def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Rep
 def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
     """Runs that this laptop believes to be up, by name, whatever the account says."""
     folders = [folder for folder in all_run_folders(places.runs) if not folder.progress().down]
-    plans = [folder.read().plan for folder in folders]
+    plans = [record.plan for record in map(_readable, folders) if record is not None]
     return [plan.run for plan in plans if (plan.cloud, plan.region) == (profile.name, region)]
+
+
+def _readable(folder: RunFolder) -> RunRecord | None:
+    """What a laptop knows of a run, None where that is damaged: what is up of it, the account tells."""
+    try:
+        return folder.read()
+    except GpuctlError:
+        return None
 
 
 def _forget(folder: RunFolder) -> None:

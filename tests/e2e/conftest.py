@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from e2e_tool import TRAIN, Gpuctl, assert_nothing_runs
+
+_KEPT = ("PATH", "TMPDIR")
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +26,30 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def gpuctl(own_world: Path, environments: Path, tmp_path: Path) -> Iterator[Gpuctl]:
     """gpuctl in a fresh home with an embedded cloud of its own; afterwards nothing of it runs."""
-    home = tmp_path / "g"
+    with tool_in(tmp_path, environments, os.environ) as tool:
+        yield tool
+
+
+@pytest.fixture(scope="module")
+def shared(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
+    """The same for all tests of a module, which leave it as they found it: one cloud, started once."""
+    folder = tmp_path_factory.mktemp("shared")
+    environment = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PIP_")}
+    pip_settings = Path.home() / ".config/pip/pip.conf"
+    if pip_settings.is_file():
+        environment.setdefault("PIP_CONFIG_FILE", str(pip_settings))
+    (folder / "home").mkdir()
+    with tool_in(folder, environments, {**environment, "HOME": str(folder / "home"), "LANG": "C.UTF-8"}) as tool:
+        yield tool
+
+
+@contextmanager
+def tool_in(folder: Path, environments: Path, environment: Mapping[str, str]) -> Iterator[Gpuctl]:
+    """gpuctl with its home in this folder; in the end its cloud is stopped, and nothing of it runs."""
+    home = folder / "g"
     (home / "cache").mkdir(parents=True)
     (home / "cache/environments").symlink_to(environments)
-    environment = {**os.environ, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"}
-    tool = Gpuctl(home, tmp_path, environment)
+    tool = Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"})
     try:
         yield tool
     finally:

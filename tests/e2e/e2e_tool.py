@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+from urllib.request import ProxyHandler, Request, build_opener
 
 GPUCTL = str(Path(sys.executable).parent / "gpuctl")
 
@@ -78,6 +83,48 @@ class Gpuctl:
         """Where the embedded cloud's API is."""
         return str(json.loads((self.home / "state/cloud/cloud.json").read_text())["endpoint"])
 
+    def on_a_terminal(self, *words: str, timeout_s: float = 60, **extra: str) -> tuple[int, bytes]:
+        """Run a command on a terminal of its own: its exit code, and every byte that reached the terminal."""
+        ours, its = os.openpty()
+        process = subprocess.Popen(
+            [GPUCTL, *words],
+            cwd=self.folder,
+            env={**self.environment, "TERM": "xterm-256color", "COLUMNS": "120", **extra},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
+        )
+        os.close(its)
+        seen, end = b"", time.monotonic() + timeout_s
+        try:
+            while select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:
+                try:
+                    piece = os.read(ours, 65536)
+                except OSError:  # on Linux the end of a terminal whose last process has gone
+                    break
+                if not piece:
+                    break
+                seen += piece
+            else:
+                process.kill()
+            return process.wait(timeout=10), seen
+        finally:
+            os.close(ours)
+
+    def fault(self, **values: Any) -> None:
+        """Have the embedded cloud misbehave (its own `POST /gpuctl/faults`)."""
+        self._cloud("POST", "faults", json.dumps(values).encode())
+
+    def no_faults(self) -> None:
+        """Have it behave again."""
+        self._cloud("DELETE", "faults")
+
+    def _cloud(self, method: str, path: str, body: bytes | None = None) -> None:
+        request = Request(f"{self.endpoint()}/gpuctl/{path}", data=body, method=method)
+        with build_opener(ProxyHandler({})).open(request, timeout=10) as answer:
+            assert answer.status in (200, 201)
+
     def ec2(self) -> Any:
         """A client that gpuctl knows nothing of, made from the exports of `gpuctl cloud env`."""
         import boto3
@@ -94,12 +141,59 @@ class Gpuctl:
 
 
 @dataclass(frozen=True)
+class Inside(Gpuctl):
+    """The same command line, run within this very process: a hundred refusals take seconds."""
+
+    def __call__(self, *words: str, timeout: float = 240, code: int | None = 0, **extra: str) -> Answer:
+        """Run a command; nothing of it can be interrupted, so `timeout` is pytest's own."""
+        from gpuctl.cli.main import run
+
+        out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+        os.chdir(self.folder)
+        try:
+            with (
+                mock.patch.dict(os.environ, {**self.environment, **extra}, clear=True),
+                open(os.devnull) as nothing,
+                mock.patch.object(sys, "stdin", nothing),
+                redirect_stdout(out),
+                redirect_stderr(err),
+            ):
+                answer = Answer(run(list(words)), out.getvalue(), err.getvalue())
+        finally:
+            os.chdir(before)
+        assert code is None or answer.code == code, f"gpuctl {' '.join(words)}: {answer}"
+        return answer
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a command did."""
 
     code: int
     out: str
     err: str
+
+
+def the_error(answer: Answer) -> str:
+    """The one line of standard error that tells an error, its last: `gpuctl: what happened, to what; what next`."""
+    lines = answer.err.rstrip("\n").split("\n")
+    assert [line for line in lines if line.startswith("gpuctl: ")] == lines[-1:], answer.err
+    assert "Traceback" not in answer.err and "Traceback" not in answer.out
+    assert lines[-1].isprintable() and "unexpected" not in lines[-1], lines[-1]
+    return lines[-1].removeprefix("gpuctl: ")
+
+
+def in_account(ec2: Any) -> dict[str, list[str]]:
+    """Everything in the account that costs or belongs to a run, by kind; empty where there is nothing."""
+    held = ec2.describe_instances()["Reservations"]
+    found = {
+        "instances": [i["InstanceId"] for r in held for i in r["Instances"] if i["State"]["Name"] != "terminated"],
+        "groups": [g["GroupName"] for g in ec2.describe_security_groups()["SecurityGroups"]],
+        "templates": [t["LaunchTemplateName"] for t in ec2.describe_launch_templates()["LaunchTemplates"]],
+        "volumes": [v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]],
+    }
+    found["groups"].remove("default")
+    return {kind: ids for kind, ids in found.items() if ids}
 
 
 def assert_nothing_runs(home: Path, within_s: float = 10) -> None:

@@ -1,0 +1,292 @@
+"""Bad input: one line that says what, to what and what next, the documented exit code, and nothing is created."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_tool import GPUCTL, TRAIN, Gpuctl, Inside, in_account, the_error
+
+pytestmark = pytest.mark.xdist_group("bad_input")
+
+RUN_COMMANDS = ("status", "tail", "watch", "metrics", "pull", "stop", "down", "attach", "ssh")
+
+
+def named(value: object) -> str:
+    """A parameter in a test's name."""
+    words = value if isinstance(value, tuple) else (value,)
+    return " ".join(map(str, words))[:50]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Gpuctl:
+    """gpuctl with no cloud: neither a running one nor AWS credentials. One folder is a project, one file is none."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "project").mkdir()
+    (folder / "project/train.py").write_text(TRAIN)
+    (folder / "a-file").write_text("")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
+    home = folder / "g"
+    return Inside(home, folder, {**environment, "GPUCTL_HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"})
+
+
+@pytest.fixture(scope="module")
+def cloud(shared: Gpuctl) -> Iterator[Gpuctl]:
+    """gpuctl with an embedded cloud, in whose account there is nothing afterwards."""
+    (shared.folder / "project").mkdir()
+    (shared.folder / "project/train.py").write_text(TRAIN)
+    shared("cloud", "start")
+    yield Inside(shared.home, shared.folder, shared.environment)
+    assert in_account(shared.ec2()) == {}
+
+
+LAUNCH = ("launch", "project")
+COMMAND = ("--", "python", "train.py")
+WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
+    (("launch",), 2, "Missing argument 'JOB'"),
+    (("frobnicate",), 2, "No such command 'frobnicate'"),
+    (("launch", "--frob", "x"), 2, "No such option '--frob'"),
+    (("cloud", "frob"), 2, "No such command 'frob'"),
+    (("--cloud", "mars", "ls"), 2, "no cloud called 'mars'"),
+    (LAUNCH, 2, "no command to run"),
+    ((*LAUNCH, "--", ""), 2, "empty word"),
+    (("launch", "no-such-job"), 6, "no job called 'no-such-job'"),
+    (("launch", "char-rn"), 6, "did you mean char_rnn?"),
+    (("launch", "", *COMMAND), 6, "no job called ''"),
+    (("launch", "./a-file", *COMMAND), 2, "a-file is not a folder"),
+    ((*LAUNCH, "--max-price", "cheap", *COMMAND), 2, "'cheap' is not a number"),
+    ((*LAUNCH, "--max-price", "-1", *COMMAND), 2, "-1 is not above 0"),
+    ((*LAUNCH, "--budget", "nan", *COMMAND), 2, "nan is not above 0"),
+    ((*LAUNCH, "--max-hours", "1e999", *COMMAND), 2, "from a second to a year"),
+    ((*LAUNCH, "--max-hours", "0.0000001", *COMMAND), 2, "from a second to a year"),
+    ((*LAUNCH, "--on-demand", "perhaps", *COMMAND), 2, "'perhaps' is not one of"),
+    ((*LAUNCH, "--gpu", "a10g:many", *COMMAND), 2, "NAME:COUNT"),
+    ((*LAUNCH, "--env", "NOT_SET_HERE", *COMMAND), 2, "no such variable"),
+    ((*LAUNCH, "--env", "2B=1", *COMMAND), 2, "not a variable's name"),
+    ((*LAUNCH, "--put", "no-such-file", *COMMAND), 2, "there is no no-such-file"),
+    ((*LAUNCH, "--put", "a-file:../x", *COMMAND), 2, "outside the workspace"),
+    ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' will not do"),
+    ((*LAUNCH, "--pull", "a-file", *COMMAND), 2, "is a file"),
+    ((*LAUNCH, "-d", "--down", *COMMAND), 2, "choose one"),
+    (("pull", "x", "a-file"), 2, "is a file"),
+    (("down",), 2, "either runs by name or --all"),
+    (("down", "x", "--all"), 2, "either runs by name or --all"),
+    (("down", "--all"), 2, "say -y"),
+    (("tail", "x", "-n", "few"), 2, "'few' is not a valid"),
+    (("stop", "x", "--grace", "0"), 2, "is not in the range"),
+    (("cloud", "start", "--port", "70000"), 2, "is not in the range"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "told"), WRONG_WORDS, ids=named)
+def test_wrong_words_are_told_before_anything_starts(
+    alone: Gpuctl, words: tuple[str, ...], code: int, told: str
+) -> None:
+    """A usage error is that one line alone, whatever the cloud: none is asked, and none is started."""
+    answer = alone(*words, code=code, GPUCTL_CLOUD="local")
+    assert told in the_error(answer)
+    assert answer.out == "" and len(answer.err.splitlines()) == 1
+    assert not (alone.home / "state/cloud").exists()
+
+
+WRONG_FILES: list[tuple[bytes, str]] = [
+    (b'comand = "x"', "unknown key `comand`; did you mean `command`?"),
+    (b"command = 3", "`command` must be a string or a list of strings, not a number"),
+    (b'command = "python x && y"', "`command` is not run by a shell"),
+    (b'command = "x"\n[outputs]\npath = ["x"]', "unknown key `outputs.path`; did you mean `outputs.paths`?"),
+    (b'command = "x"\n[outputs]\npaths = ["../x"]', "`outputs.paths` must hold paths that stay inside, not '../x'"),
+    (b'command = "x"\ninclude = ["no-such"]', "include names 'no-such'"),
+    (b'command = "x"\nrequirements = "no-such.txt"', "no-such.txt cannot be read (No such file or directory)"),
+    (b'# one\n# two\ncommand = "x\n', "job.toml, line 3, column "),
+    (b"# one\n# two\ncommand = 'x\n\n", "job.toml, line 3: "),
+    (b'command = "x"\n[metrics]\npattern = "("', "`metrics.pattern`: the pattern is not a regular expression"),
+    (b"\xff\xfe", "it is not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), WRONG_FILES, ids=named)
+def test_a_wrong_job_file_is_told_by_place_and_key(alone: Gpuctl, text: bytes, told: str, tmp_path: Path) -> None:
+    """A job.toml that cannot be used names the file and the key, or the line; exit code 2."""
+    (tmp_path / "job.toml").write_bytes(text)
+    error = the_error(alone("launch", str(tmp_path), code=2))
+    assert told in error and str(tmp_path) in error
+
+
+def test_a_job_file_that_is_no_file_is_not_waited_for(alone: Gpuctl, tmp_path: Path) -> None:
+    """A pipe by the name of job.toml is refused, not read."""
+    os.mkfifo(tmp_path / "job.toml")
+    assert "is not a file" in the_error(alone("launch", str(tmp_path), code=2, timeout=30))
+
+
+WITHOUT_CREDENTIALS = [
+    ("launch", "char_rnn"),
+    ("launch", "project", *COMMAND),
+    ("ls",),
+    ("offers",),
+    ("down", "--all", "-y"),
+    *((command, "a-run") for command in RUN_COMMANDS),
+]
+
+
+@pytest.mark.parametrize("words", WITHOUT_CREDENTIALS, ids=" ".join)
+def test_without_credentials_it_says_how_to_get_some(alone: Gpuctl, words: tuple[str, ...]) -> None:
+    """Whatever needs AWS ends with exit code 5 and the ways to sign in, and remembers no run."""
+    error = the_error(alone(*words, code=5))
+    assert error.startswith("there are no AWS credentials; ") and "aws configure" in error and "--cloud local" in error
+    assert not (alone.home / "state/runs").exists()
+
+
+@pytest.mark.parametrize("variables", [{"AWS_ACCESS_KEY_ID": "half"}, {"AWS_PROFILE": "no-such-profile"}], ids=str)
+def test_credentials_that_cannot_be_used_are_told_as_such(alone: Gpuctl, variables: dict[str, str]) -> None:
+    """Half a key pair and a profile that is not there are exit code 5 too, each by its name."""
+    error = the_error(alone("ls", code=5, **variables))
+    assert "AWS_SECRET_ACCESS_KEY" in error or "no-such-profile" in error
+
+
+@pytest.mark.parametrize("command", RUN_COMMANDS)
+def test_an_unknown_run_is_told_by_every_command(cloud: Gpuctl, command: str) -> None:
+    """Exit code 6, the name, and where to look."""
+    for name in ("no-such-run", "../../etc"):
+        answer = cloud(command, name, code=6)
+        assert f"no run called {name!r}" in the_error(answer) and "gpuctl ls" in answer.err
+        assert answer.out == ""
+
+
+WISHES: list[tuple[tuple[str, ...], int, str]] = [
+    (("--gpu", "z9"), 2, "no GPU 'z9' is offered here; there is: "),
+    (("--gpu", "a10g:3"), 2, "it comes as 1 or 4 or 8 a host"),
+    (("--instance-type", "g5.huge"), 2, "near it: g5.xlarge"),
+    (("--region", "mars-1"), 2, "no AWS region 'mars-1' (from --region)"),
+    (("--max-price", "0.0001"), 4, "the cheapest is "),
+    (("--budget", "0.0000001"), 2, "less than a second"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "told"), WISHES, ids=named)
+def test_a_wish_that_cannot_be_had_creates_nothing(cloud: Gpuctl, words: tuple[str, ...], code: int, told: str) -> None:
+    """A GPU, type, region or price that there is not: what there is instead, before anything is made."""
+    assert told in the_error(cloud(*LAUNCH, "--name", "wish", *words, *COMMAND, code=code))
+    assert in_account(cloud.ec2()) == {} and not (cloud.home / "state/runs/wish").exists()
+
+
+def test_a_name_in_use_is_refused_and_what_has_it_stays(cloud: Gpuctl) -> None:
+    """While anything in the account is tagged with a name, no launch gets it, and nothing of it is touched."""
+    ec2 = cloud.ec2()
+    tags = [{"Key": "gpuctl:run", "Value": "taken"}, {"Key": "gpuctl:owner", "Value": "somebody"}]
+    ec2.create_security_group(
+        GroupName="theirs",
+        Description="another's",
+        TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
+    )
+    try:
+        error = the_error(cloud(*LAUNCH, "--name", "taken", *COMMAND, code=2))
+        assert "the name taken is in use: 1 things in us-east-1" in error and "gpuctl down taken" in error
+        assert in_account(ec2) == {"groups": ["theirs"]}
+    finally:
+        ec2.delete_security_group(GroupName="theirs")
+
+
+FAULTS: list[tuple[dict[str, Any], int, str]] = [
+    ({"operation": "CreateFleet", "capacity": True}, 4, "no spot capacity: InsufficientInstanceCapacity"),
+    ({"operation": "CreateFleet", "code": "MaxSpotInstanceCountExceeded"}, 4, "larger quota"),
+    ({"operation": "CreateFleet", "code": "UnauthorizedOperation", "status": 403}, 5, "CreateFleet"),
+    ({"operation": "CreateFleet", "code": "InternalError", "status": 500}, 1, "could not create the fleet"),
+    ({"operation": "CreateLaunchTemplate", "code": "RequestLimitExceeded", "status": 503}, 1, "try again in a moment"),
+]
+
+
+@pytest.mark.parametrize(("fault", "code", "told"), FAULTS, ids=named)
+def test_a_cloud_that_refuses_for_good_leaves_nothing(
+    cloud: Gpuctl, fault: dict[str, Any], code: int, told: str
+) -> None:
+    """No capacity in any pool, no quota, no permission, an API that stays broken: told, and everything is removed."""
+    cloud.fault(**fault, times=-1)
+    try:
+        assert told in the_error(cloud(*LAUNCH, "--name", "refused", *COMMAND, code=code))
+    finally:
+        cloud.no_faults()
+    assert in_account(cloud.ec2()) == {} and not (cloud.home / "state/runs/refused").exists()
+
+
+def test_a_taken_port_is_told_and_starts_nothing(alone: Gpuctl, cloud: Gpuctl) -> None:
+    """A port that is another program's, or not the running cloud's, is named; no cloud is started or moved."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        home = str(alone.folder / "other-home")
+        error = the_error(alone("cloud", "start", "--port", port, code=1, GPUCTL_HOME=home))
+        assert f"port {port} " in error and "in use" in error
+        assert json.loads(alone("cloud", "status", "--json", GPUCTL_HOME=home).out)["running"] is False
+        before = cloud.endpoint()
+        assert f"not on {port}" in the_error(cloud("cloud", "start", "--port", port, code=1))
+        assert cloud.endpoint() == before
+
+
+def test_a_home_that_cannot_be_written_is_named(alone: Gpuctl) -> None:
+    """What needs no files works; what does says which cannot be made, and what to set."""
+    unwritable = str(alone.folder / "a-file")
+    assert "char_rnn" in alone("jobs", GPUCTL_HOME=unwritable).out
+    error = the_error(alone("cloud", "start", code=1, GPUCTL_HOME=unwritable))
+    assert unwritable in error and "set GPUCTL_HOME" in error
+
+
+def test_a_run_that_cannot_be_remembered_is_not_launched(cloud: Gpuctl) -> None:
+    """Where a run's folder cannot be made, nothing is made in the account either."""
+    runs = cloud.home / "state/runs"
+    aside = runs.rename(runs.with_name("aside")) if runs.exists() else None
+    runs.write_text("in the way")
+    try:
+        assert f"{runs}" in the_error(cloud(*LAUNCH, "--name", "forgotten", *COMMAND, code=1))
+        assert in_account(cloud.ec2()) == {}
+    finally:
+        runs.unlink()
+        if aside is not None:
+            aside.rename(runs)
+
+
+def test_a_run_file_that_is_damaged_is_named_and_stops_nothing_else(cloud: Gpuctl) -> None:
+    """One unreadable run.json: its own commands say so and what to do, `ls` and `down --all` do their work."""
+    folder = cloud.home / "state/runs/damaged"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"plan": {}')
+    error = the_error(cloud("status", "damaged", code=1))
+    assert "damaged/run.json" in error and "move that folder away" in error
+    assert cloud.json("ls") == {"runs": []}
+    assert cloud.json("down", "--all", "-y") == {"removed": [], "left": []}
+    (folder / "run.json").unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("words", [("offers",), ("jobs", "--json"), ("--help",)], ids=" ".join)
+def test_a_reader_that_goes_away_and_a_full_disk(cloud: Gpuctl, words: tuple[str, ...]) -> None:
+    """`gpuctl … | head -1` is no error; an output that cannot be written is one line and exit code 1."""
+    options: dict[str, Any] = {"cwd": cloud.folder, "env": cloud.environment, "stderr": subprocess.PIPE}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([GPUCTL, *words], stdout=writer, timeout=60, check=False, **options)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([GPUCTL, *words], stdout=full, timeout=60, check=False, **options)
+    assert (done.returncode, done.stderr) == (1, b"gpuctl: cannot write: No space left on device\n")
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", GPUCTL, *words], timeout=60, check=False, **options)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_json_answers_have_the_documented_keys(cloud: Gpuctl) -> None:
+    """`offers`, `jobs`, `ls` and a dry run answer with one document of the documented keys and nothing else."""
+    offer = cloud.json("offers")["offers"][0]
+    assert list(offer) == ["instance_type", "gpu", "gpus", "zone", "market", "price_usd_per_hour"]
+    assert isinstance(offer["price_usd_per_hour"], float) and offer["market"] == "spot"
+    job = cloud.json("jobs")["jobs"][0]
+    assert list(job) == ["name", "summary", "command", "presets"]
+    assert cloud.json("ls") == {"runs": []}
+    plan = cloud.json(*LAUNCH, "--dry-run", "--name", "dry", *COMMAND)
+    assert plan["run"] == "dry" and plan["command"] == ["python", "train.py"]
+    assert cloud.json("ls") == {"runs": []} and not (cloud.home / "state/runs/dry").exists()
+    assert cloud("status", "no-such-run", "--json", code=6).out == ""
