@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import Host, wait_for
 
 HOSTILE = [
@@ -97,29 +96,22 @@ def test_what_is_no_regular_file_is_named_and_left(host: Host, tmp_path: Path) -
     assert "/etc/passwd" in skipped["outputs/passwd"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/etc/passwd",
-        "../spec.json",
-        "outputs/../../spec.json",
-        "outputs/link",
-        "linked/passwd",
-        "outputs/fifo",
-        "",
-        ".",
-        "no",
-    ],
-)
-def test_nothing_outside_is_ever_sent(host: Host, path: str) -> None:
+OUTSIDE = [
+    *("/etc/passwd", "../spec.json", "outputs/../../spec.json", "outputs/link", "linked/passwd"),
+    *("outputs/fifo", "outputs", "", ".", "no", "nul\0"),
+]
+
+
+def test_nothing_outside_is_ever_sent(host: Host) -> None:
     """A path that leaves the workspace, by its text or by a link, is skipped; the rest is sent."""
     host.provision(["true"], {"good": b"good", "outputs/x": b"x"})
     (host.work / "outputs/link").symlink_to("/etc/passwd")
     (host.work / "linked").symlink_to("/etc")
     os.mkfifo(host.work / "outputs/fifo")
-    sent, events = host.send([path, "good"])
+    sent, events = host.send([*OUTSIDE, "good"])
     assert list(sent) == ["good"]
-    assert [event["event"] for event in events] == ["skipped", "sent", "done"]
+    assert [event["path"] for event in events if event["event"] == "skipped"] == OUTSIDE
+    assert [event["path"] for event in events if event["event"] == "sent"] == ["good"]
 
 
 def test_a_run_whose_job_names_no_outputs(host: Host) -> None:
@@ -244,7 +236,7 @@ def test_whole_means_whole_while_everything_is_written(host: Host) -> None:
     told, ends where its writer ended it, and is of one version."""
     host.train(WRITERS)
     whole = 0
-    end = time.monotonic() + 15
+    end = time.monotonic() + 10
     while time.monotonic() < end or not whole:
         files, _, last = listing(host)
         wanted = [path for path, file in files.items() if file["complete"] and path.endswith(".pt")]
@@ -312,16 +304,16 @@ def test_each_word_comes_before_the_stream_goes_on(host: Host) -> None:
 
 
 def test_many_files_are_listed_in_seconds(host: Host) -> None:
-    """A folder of twenty thousand small files is a matter of a second or two."""
+    """A folder of five thousand small files is a matter of a second."""
     host.provision(["true"], outputs={"paths": ["outputs"]})
-    for folder in range(20):
+    for folder in range(5):
         (host.work / f"outputs/{folder}").mkdir(parents=True)
         for name in range(1000):
             os.close(os.open(host.work / f"outputs/{folder}/{name}", os.O_CREAT | os.O_WRONLY, 0o644))
     began = time.monotonic()
     files, _, last = listing(host)
-    assert last["files"] == len(files) == 20_000
-    assert time.monotonic() - began < 20
+    assert last["files"] == len(files) == 5_000
+    assert time.monotonic() - began < 10
 
 
 def test_folders_too_deep_are_named(host: Host) -> None:

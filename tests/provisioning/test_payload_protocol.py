@@ -80,11 +80,18 @@ def raw(host: Host, verb: str, request: bytes) -> tuple[int, list[dict[str, obje
 
 
 @pytest.mark.parametrize("request_line", [b"", b"\n", b"no json\n", b"[1]\n", b'{"schema": 2}\n', b"\xff\xfe\n"])
-@pytest.mark.parametrize("verb", ["provision", "start", "state", "follow", "manifest", "send", "receipt", "stop"])
-def test_a_request_that_is_none_is_one_error(host: Host, verb: str, request_line: bytes) -> None:
+def test_a_request_that_is_none_is_one_error(host: Host, request_line: bytes) -> None:
     """Whatever comes on standard input, the answer is one JSON line and exit code 1."""
-    code, events = raw(host, verb, request_line)
+    code, events = raw(host, "state", request_line)
     assert (code, len(events), events[0]["event"]) == (1, 1, "error")
+
+
+@pytest.mark.parametrize("verb", ["provision", "start", "follow", "manifest", "send", "receipt", "stop"])
+def test_every_verb_wants_its_request(host: Host, verb: str) -> None:
+    """No verb does anything without a request that it understands."""
+    code, events = raw(host, verb, b'{"schema": 99}\n')
+    assert (code, len(events), events[0]["event"]) == (1, 1, "error")
+    assert "schema 1" in str(events[0]["message"])
 
 
 def test_an_unknown_verb_is_one_error(host: Host) -> None:
