@@ -7,9 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from proof import Proof
 
 _KEPT = ("PATH", "LANG", "TERM", "TMPDIR")
 _KEPT_PREFIXES = ("PIP_", "SSL_", "COV_", "PYTEST", "REQUESTS_CA", "CURL_CA", "GPUCTL_PROVE", "OPENBLAS")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--proof FOLDER`: leave a dated table there."""
+    parser.addoption("--proof", metavar="FOLDER", type=Path, help="write a dated table of what was proved into FOLDER")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where a proof is asked for, collect it."""
+    folder = config.getoption("--proof")
+    if folder is not None:
+        config.pluginmanager.register(Proof(folder), "gpuctl-proof")
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,8 @@ CAPACITY_TIMEOUT_S = 300
 BOOT_TIMEOUT_S = 600
 REMOVE_TIMEOUT_S = 600
 
+_PIP_CHATTER = ("WARNING: Location", "Looking in", "Collecting", "Processing", "Requirement already", "Using cached")
+
 
 @dataclass(frozen=True)
 class Launched:
@@ -186,14 +188,12 @@ def _set_up(
 def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter: Reporter) -> None:
     """One round trip: the workspace goes up, the environment is made, the deadline is read back."""
     reporter.phase("provision", "the job's files, then what it needs")
-    last: list[str] = []
 
     def on_event(event: Mapping[str, Any]) -> None:
         if event.get("event") == "phase":
             reporter.phase(f"provision: {event.get('phase')}", str(event.get("detail", "")))
-        elif event.get("event") == "output":
-            last[:] = [*last[-4:], str(event.get("text", ""))]
-            reporter.note(last[-1])
+        elif event.get("event") == "output" and worth_telling(str(event.get("text", ""))):
+            reporter.note(str(event.get("text", "")))
 
     request = {
         "run": plan.run,
@@ -208,3 +208,8 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
     }
     with workspace_tar([(Path(u.source), u.name) for u in plan.uploads]) as body:
         host.call("provision", request, body=body, on_event=on_event)
+
+
+def worth_telling(line: str) -> bool:
+    """Whether a line of pip's tells a person something: what comes down, not where it was looked for."""
+    return bool(line.strip()) and not line.lstrip().startswith(_PIP_CHATTER)
