@@ -12,13 +12,14 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -30,8 +31,10 @@ from benchmarks.bench_tools import embedded_cloud, run
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "img"
 WIDTH, HEIGHT = 108, 30
-TRAINING_S, WATCHED_S = 240, 225
+TRAINING_S, WATCHED_S = 120, 105
 RUN = "shakespeare"
+_PAUSE_S = 0.1
+"""Shorter than the time between two frames of a live view."""
 _CONTROL = re.compile(r"\x1b\[(?P<number>\d*)(?P<what>[AK])|\x1b\[\?\d+[hl]|(?P<end>[\r\n])")
 
 
@@ -39,9 +42,22 @@ def main() -> None:
     """Launch, watch, draw."""
     program = str(Path(sys.executable).parent / "gpuctl")
     with embedded_cloud(ROOT / ".demo" / "cache") as cloud:
-        environment = {k: v for k, v in cloud.environment.items() if k != "NO_COLOR"}
-        words = ["-d", "-y", "--", "--max-seconds", str(TRAINING_S), "--eval-every", "25"]
-        shown = ["gpuctl", "launch", "char_rnn", "--name", RUN, *words]
+        environment = {k: v for k, v in cloud.environment.items() if k != "NO_COLOR" and not k.startswith("AWS_")}
+        words = [
+            "-d",
+            "-y",
+            "--",
+            "--preset",
+            "smoke",
+            "--hidden",
+            "128",
+            "--steps",
+            "5000",
+            "--max-seconds",
+            str(TRAINING_S),
+        ]
+        words += ["--threads", "1", "--eval-every", "100"]
+        shown = ["gpuctl", "launch", "char_rnn", "--cloud", "local", "--name", RUN, *words]
         draw("launch", shown, record([program, *shown[1:]], environment))
         shown = ["gpuctl", "watch", RUN]
         draw("watch", shown, record([program, *shown[1:]], environment, seconds=WATCHED_S))
@@ -55,26 +71,30 @@ def record(words: Sequence[str], environment: Mapping[str, str], *, seconds: flo
     colours = {**environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     process = subprocess.Popen(words, env=colours, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
-    timer_ends, screen, rest = time.monotonic() + seconds, Screen(), b""
-    while time.monotonic() < timer_ends:
-        try:
-            data = os.read(ours, 1 << 16)
-        except OSError:  # Linux's word for: nobody has the terminal open any more
-            break
-        whole, rest = _whole(rest + data)
-        screen.write(whole)
+    screen = Screen()
+    screen.write(b"".join(_read(ours, until=time.monotonic() + seconds)).decode())
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
+    for _ in _read(ours, until=time.monotonic() + 60):
+        pass
     os.close(ours)
     if process.wait(timeout=60):
         raise SystemExit("\n".join([*screen.lines(), f"{words}: exit code {process.returncode}"]))
     return screen.lines()
 
 
-def _whole(data: bytes) -> tuple[str, bytes]:
-    """Text up to the last line's end, so that no escape sequence or character is cut."""
-    at = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-    return data[:at].decode(), data[at:]
+def _read(terminal: int, *, until: float) -> Iterator[bytes]:
+    """What a program prints, to its end; or to the first pause after a moment, so that no frame is cut."""
+    while True:
+        ready, _, _ = select.select([terminal], [], [], max(_PAUSE_S, until - time.monotonic()))
+        if not ready:
+            return
+        try:
+            yield os.read(terminal, 1 << 16)
+        except OSError:  # Linux's word for: nobody has the terminal open any more
+            return
+        if time.monotonic() >= until and not select.select([terminal], [], [], _PAUSE_S)[0]:
+            return
 
 
 class Screen:
