@@ -237,10 +237,18 @@ def _without_answer(error: Exception, doing: str) -> GpuctlError:
     if isinstance(error, (bc.ConfigParseError, bc.ConfigNotFound, bc.InvalidConfigError)):
         return NotAllowed(f"AWS's configuration cannot be read: {text}", "check ~/.aws/config")
     if isinstance(error, (bc.HTTPClientError, bc.ConnectionError)):
-        return CloudError(
-            f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again"
-        )
+        return _no_answer(error, text, doing)
     return CloudError(f"could not {doing}: {text}")
+
+
+def _no_answer(error: Exception, text: str, doing: str) -> CloudError:
+    from gpuctl.aws.account import is_loopback  # which imports this module
+
+    url = getattr(error, "kwargs", {}).get("endpoint_url")
+    if isinstance(url, str) and is_loopback(url):
+        step = "`gpuctl cloud start` starts the embedded cloud again and says what was lost with it"
+        return CloudError(f"could not {doing}: nothing answers at {safe(url)} any more", step)
+    return CloudError(f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again")
 
 
 def _tidy(message: str) -> str:
