@@ -139,6 +139,7 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
     streams = Streams(train, batch=s.batch, sequence=s.sequence, seed=seed)
     learner = Learner(s, len(vocabulary.characters), device=device, seed=seed)
     recent: list[float] = []  # training losses since the last line
+    often_at_first = [s.eval_every // 2**n for n in range(1, 5)]
     kept: State = {"settings": {**asdict(s), "seed": seed}, "shape": learner.shape, "characters": vocabulary.characters}
     size = sum(weight.numel() for weight in learner.weights)
     print(f"{len(ids):,} characters of {len(vocabulary.characters)} kinds; {size:,} weights; {device}", flush=True)
@@ -171,8 +172,8 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
         for mark in SAMPLE_AT:
             if before < mark <= streams.epoch:
                 sample(f"epoch-{mark:05.2f}")
-        if streams.step % s.eval_every == 0 or streams.step == s.steps:
-            losses = {"train": sum(recent) / len(recent), "val": nats(learner.model, val, streams=16)}
+        if streams.step % s.eval_every == 0 or streams.step in often_at_first or streams.step == s.steps:
+            losses = {"train": sum(recent) / len(recent), "val": nats(learner.model, val, streams=len(val) // 1000 + 1)}
             run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
             recent.clear()
             checkpoint()
@@ -181,7 +182,8 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
         checkpoint()
         print(f"stopped and saved at step {streams.step}; the same command goes on from here")
         return
-    losses = {"val": nats(learner.model, val), "test": nats(learner.model, test)}
+    held_out = {"val": val, "test": test}
+    losses = {name: nats(learner.model, part, streams=len(part) // 20_000 + 1) for name, part in held_out.items()}
     run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
     checkpoint(finished=True)
     sample("last")

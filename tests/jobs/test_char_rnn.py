@@ -86,7 +86,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(train: Train, tmp_path: Path, 
     stopped.send_signal(signal.SIGINT)
     assert "stopped and saved at step" in stopped.communicate(timeout=100)[0]
     assert stopped.returncode == 0
-    assert 20 <= load(tmp_path / "stopped" / "checkpoint.pt")["step"] < 120
+    assert 0 < load(tmp_path / "stopped" / "checkpoint.pt")["step"] < 120
     assert "test loss" not in train("char_rnn", tmp_path / "whole", *options).split("step 120")[0]
     assert "going on from" in train("char_rnn", tmp_path / "stopped", *options)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
