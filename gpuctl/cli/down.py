@@ -18,7 +18,7 @@ from gpuctl.cli.options import (
     profile_of,
     yes_option,
 )
-from gpuctl.core.errors import GpuctlError, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, UsageError
 
 
 @click.command("down")
@@ -53,7 +53,7 @@ def command(
         opened = tuple(open_run_of(name, chosen_cloud(cloud), region) for name in dict.fromkeys(runs))
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
-        raise click.Abort
+        raise Interrupted(f"{names} not taken down", "nothing was removed")
     with Phases() as phases:
         went = down(opened, discard=discard, now=now(), reporter=phases)
     for brought in went.brought:

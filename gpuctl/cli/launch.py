@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpuctl.cli.options import DEST, agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
-from gpuctl.core.errors import UsageError
+from gpuctl.core.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from gpuctl.workflows.launch import Launched
@@ -91,7 +91,7 @@ def command(
         return 0
     tell(render_plan(plan))
     if not agreed("Launch it?", yes=yes):
-        raise click.Abort
+        raise Interrupted("not launched", "nothing was made")
     with Phases() as phases:
         launched = launch(planned, profile=profile, places=here, reporter=phases)
     if as_json:

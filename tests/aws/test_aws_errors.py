@@ -173,12 +173,12 @@ def test_a_configuration_that_gives_no_credentials_is_told(
 
 
 def test_a_server_that_is_not_there_is_no_answer(profile: Profile) -> None:
-    """The network is the next step, and it takes seconds, not minutes."""
+    """It takes seconds, not minutes, and the next step is the embedded cloud where that would be: on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     nowhere = replace(profile, endpoint_url=f"http://127.0.0.1:{port}")
-    with pytest.raises(CloudError, match=r"could not ask AWS who you are: no answer.*network"):
+    with pytest.raises(CloudError, match=rf"could not ask AWS who you are: nothing answers at .*:{port}.*cloud start"):
         Account(nowhere).owner()
 
 
@@ -199,3 +199,11 @@ def test_a_dry_run_says_whether_a_call_is_permitted(account: Account, cloud) -> 
     cloud.fault("DescribeVpcs", code="InvalidParameterValue")
     with pytest.raises(CloudError), aws_errors("look"):
         permitted(ec2.describe_vpcs)
+
+
+def test_an_unreachable_network_is_the_next_step_elsewhere() -> None:
+    """Away from this machine it is the network that a person should look at."""
+    from botocore.exceptions import EndpointConnectionError
+
+    with pytest.raises(CloudError, match=r"no answer from AWS.*network"), aws_errors("list the instances"):
+        raise EndpointConnectionError(endpoint_url="https://ec2.us-east-1.amazonaws.com/")
