@@ -66,7 +66,8 @@ def page(parts: list[Part], *, load: tuple[float, float]) -> str:
     words = [
         "# What gpuctl costs",
         "",
-        "Made by `python -m benchmarks --write`. Ratios are within one run; times are this machine's.",
+        "Made by `python -m benchmarks --write`. Ratios are within one run; times are this machine's, and longer than "
+        "they would be where the load is above the number of cores.",
     ]
     words += ["", f"{datetime.now(timezone.utc):%Y-%m-%d}, {commit()}, {os.cpu_count()} cores, {platform.machine()}, "]
     words[-1] += f"Python {platform.python_version()}; load {load[0]:.1f} before, {load[1]:.1f} after."
