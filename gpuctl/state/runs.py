@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpuctl.core.errors import GpuctlError, UsageError
+from gpuctl.core.job import run_name_ok
 from gpuctl.core.plan import Plan
 
 SCHEMA = 1
@@ -174,8 +175,8 @@ class RunFolder:
 
 
 def run_folder(runs: Path, name: str) -> RunFolder:
-    """The folder of the run called `name`, there or not."""
-    return RunFolder(runs / name)
+    """The folder of the run called `name`, there or not; what is no run's name (a tag may hold anything) has none."""
+    return RunFolder(runs / (name if run_name_ok(name) else "-"))
 
 
 def all_run_folders(runs: Path) -> list[RunFolder]:

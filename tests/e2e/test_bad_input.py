@@ -235,6 +235,20 @@ def test_a_home_that_cannot_be_written_is_named(alone: Gpuctl) -> None:
     assert unwritable in error and "set GPUCTL_HOME" in error
 
 
+def test_a_tag_that_is_no_runs_name_reaches_no_file(cloud: Gpuctl) -> None:
+    """A resource tagged with a path is listed and removed like any other; the file at that path is not touched."""
+    decoy = cloud.home / "state/decoy"
+    decoy.mkdir(parents=True)
+    (decoy / "run.json").write_text("{}")
+    ec2 = cloud.ec2()
+    tags = [{"Key": "gpuctl:run", "Value": "../decoy"}]
+    ec2.create_security_group(
+        GroupName="odd", Description="odd", TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}]
+    )
+    assert cloud.json("down", "../decoy")["left"] == []
+    assert in_account(ec2) == {} and (decoy / "run.json").read_text() == "{}"
+
+
 def test_a_run_that_cannot_be_remembered_is_not_launched(cloud: Gpuctl) -> None:
     """Where a run's folder cannot be made, nothing is made in the account either."""
     runs = cloud.home / "state/runs"
