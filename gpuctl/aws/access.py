@@ -153,6 +153,13 @@ def set_caller(
                 _revoke(account, group_id, rule)
 
 
+def admits(account: Account, group_id: str, cidr: str) -> bool:
+    """Whether the group lets SSH in from `cidr`."""
+    with aws_errors(f"look who may reach {group_id}"):
+        held = account.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
+    return _key(_ssh_from(cidr)) in {_key(rule) for rule in _rules(held)}
+
+
 def _existing(account: Account, name: str, *, run: str, vpc: str) -> str:
     filters: Any = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
     found = account.client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]

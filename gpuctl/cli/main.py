@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any
 
 import click
@@ -144,6 +143,8 @@ def _drop_output() -> None:
 
 def _of_this_machine(error: OSError) -> str:
     """An error of this machine's files, in one line; gpuctl's own files may be elsewhere."""
+    from pathlib import Path
+
     from gpuctl.state.places import places
 
     if not error.filename:

@@ -67,17 +67,17 @@ def profile_of(cloud: str | None) -> tuple[Profile, Places]:
     from gpuctl.workflows.clouds import open_cloud
 
     here = places()
-    return open_cloud(chosen_cloud(cloud) or "aws", here, on_lost=_tell_lost), here
+    return open_cloud(chosen_cloud(cloud) or "aws", here, on_lost=_tell), here
 
 
 def open_run_of(run: str, cloud: str | None, region: str | None) -> OpenRun:
     """The run that was named."""
     from gpuctl.workflows.hosts import open_run
 
-    return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region, on_lost=_tell_lost)
+    return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region, tell=_tell)
 
 
-def _tell_lost(what: str) -> None:
+def _tell(what: str) -> None:
     click.echo(what, err=True)
 
 

@@ -16,10 +16,11 @@ from gpuctl.aws.offers import prices
 from gpuctl.core.errors import GpuctlError, HostError, NotFound
 from gpuctl.core.hosts import Instance
 from gpuctl.core.profile import Profile
+from gpuctl.remote.host import Host
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
 from gpuctl.workflows.follow import Follower
-from gpuctl.workflows.hosts import OpenRun, connect
+from gpuctl.workflows.hosts import OpenRun, open_host
 from gpuctl.workflows.pull import Brought, destination_of, pull_from
 from gpuctl.workflows.reporter import Reporter
 
@@ -133,14 +134,13 @@ def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought 
 
 def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter) -> Brought | None:
     try:
-        with connect(run, living[0]) as host:
-            host.connect()
+        with open_host(run) as host:
             state = host.call("state", {})
             if state.get("state") == "running":
                 reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
                 host.call("stop", {"grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
             brought = pull_from(run, host, destination_of(run, None), reporter=reporter)
-        _keep_log(run)
+            _keep_log(run, host)
     except HostError as error:
         if run.folder.progress().home:
             reporter.note(f"{run.name} does not answer, and its outputs are home already")
@@ -149,12 +149,18 @@ def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporte
             f"run {run.name} cannot be asked for its outputs ({error.message})",
             f"try again, or lose them with --discard; {_waiting_costs(run, living, now)}",
         ) from error
+    if not brought.result.complete:
+        names = ", ".join([*brought.result.incomplete, *(name for name, _ in brought.result.skipped)][:5])
+        raise HostError(
+            f"not all of {run.name} came home to {brought.destination}: {names}",
+            f"pull to another folder, or lose them with --discard; {_waiting_costs(run, living, now)}",
+        )
     return brought
 
 
-def _keep_log(run: OpenRun) -> None:
+def _keep_log(run: OpenRun, host: Host) -> None:
     """The end of the log, for `tail` and `metrics` after the host is gone."""
-    for _ in Follower(run).updates(until_end=False):
+    for _ in Follower(run).events(host, until_end=False):
         pass
 
 

@@ -16,7 +16,7 @@ from gpuctl.core.metrics import Point, parse_metrics_line
 from gpuctl.remote.follow import Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.runs import RunFolder
-from gpuctl.workflows.hosts import OpenRun, connect, living_instance
+from gpuctl.workflows.hosts import OpenRun, living_instance, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
@@ -97,10 +97,10 @@ class Follower:
             reraise=True,
         )
         while True:
-            host = connected(self._connect)
+            host = connected(open_host, self.run)
             try:
                 with host:
-                    yield from self._events(host, until_end)
+                    yield from self.events(host, until_end=until_end)
                     return
             except HostUnreachable as lost:
                 living_instance(self.run)
@@ -113,12 +113,8 @@ class Follower:
     def _still_there(self, _attempt: RetryCallState) -> None:
         living_instance(self.run)
 
-    def _connect(self) -> Host:
-        host = connect(self.run)
-        host.connect()
-        return host
-
-    def _events(self, host: Host, until_end: bool) -> Iterator[Update]:
+    def events(self, host: Host, *, until_end: bool) -> Iterator[Update]:
+        """What comes over one connection. Raises HostUnreachable where it breaks."""
         folder = self.run.folder
         offsets = {"log_offset": _size(folder.log), "metrics_offset": _size(folder.metrics)}
         for event in follow(host, **offsets, until_end=until_end):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gpuctl.aws.access import admits, caller_cidr, set_caller
 from gpuctl.aws.account import Account
-from gpuctl.aws.inventory import find_instances
+from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
 from gpuctl.core.errors import HostError, HostUnreachable, NotFound
 from gpuctl.core.hosts import Instance, Reach
@@ -15,8 +17,15 @@ from gpuctl.remote.host import Host
 from gpuctl.remote.reach import reach_of
 from gpuctl.remote.ssh_config import render_known_hosts, render_ssh_config
 from gpuctl.state.places import Places
-from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
+from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.clouds import open_cloud
+
+_ADMITTED_WITHIN_S = 20
+"""EC2 applies a rule at once, and a connection that is refused in the moment before is tried again."""
+
+
+def nobody(_text: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class OpenRun:
     profile: Profile
     account: Account
     folder: RunFolder
+    tell: Callable[[str], None] = nobody
 
 
 def open_run(
@@ -35,18 +45,18 @@ def open_run(
     places: Places,
     cloud: str | None,
     region: str | None = None,
-    on_lost: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] = nobody,
 ) -> OpenRun:
     """A run by name. Which cloud and region it is in is what this laptop knows of it, unless said.
 
-    `on_lost` is `open_cloud`'s.
+    `tell` hears what a person should know though nobody asked: hosts lost with their cloud, an address that changed.
     """
     folder = run_folder(places.runs, name)
     if folder.exists():
         plan = folder.read().plan
         cloud, region = cloud or plan.cloud, region or plan.region
-    profile = open_cloud(cloud or "aws", places, on_lost=on_lost)
-    return OpenRun(name, profile, Account(profile, region), folder)
+    profile = open_cloud(cloud or "aws", places, on_lost=tell)
+    return OpenRun(name, profile, Account(profile, region), folder, tell)
 
 
 def instances_of(run: OpenRun, *, include_gone: bool = False) -> list[Instance]:
@@ -78,16 +88,42 @@ def priced_instance(run: OpenRun) -> Instance:
     return instance
 
 
-def connect(run: OpenRun, instance: Instance | None = None) -> Host:
-    """A verified connection to the run's host, to be used as a context manager. Raises HostError kinds."""
+def open_host(run: OpenRun) -> Host:
+    """The run's host, connected, to be used as a context manager. Raises HostError kinds.
+
+    A host that does not answer may have been told to let in the address that this laptop had before: where the run's
+    group names another, it is made to name this one.
+    """
+    host = host_of(run)
+    try:
+        host.connect()
+    except HostUnreachable:
+        if not _admit_caller(run):
+            raise
+        host.wait_until_reachable(time.monotonic() + _ADMITTED_WITHIN_S)
+    return host
+
+
+def _admit_caller(run: OpenRun) -> bool:
+    """Let this laptop's address in where it is not; False where it was, and so is not why the host does not answer."""
+    cidr = caller_cidr(run.profile)
+    groups = [r.id for r in find_resources(run.account, run=run.name) if r.kind == "security-group"]
+    changed = [group for group in groups if not admits(run.account, group, cidr)]
+    for group in changed:
+        set_caller(run.account, group, cidr)
+        run.tell(f"your address has changed: {run.name} lets in {cidr} now, and no other")
+    return bool(changed)
+
+
+def host_of(run: OpenRun) -> Host:
+    """The run's host, not connected yet. Raises HostError where there is none, or no key to it here."""
     if not run.folder.has_key():
         living_instance(run)
         raise HostError(
             f"this laptop has no key to run {run.name}",
             "it was launched from another: use that one, or `gpuctl down --discard`",
         )
-    instance = instance or living_instance(run)
-    reach = reach_of(run.profile, instance, alias=run.name, user=run.folder.read().plan.login_user)
+    reach = reach_of(run.profile, living_instance(run), alias=run.name, user=run.folder.read().plan.login_user)
     return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
 
 
@@ -96,8 +132,3 @@ def write_reach(folder: RunFolder, reaches: Sequence[Reach], host_public_key: st
     folder.write_file("known_hosts", render_known_hosts(reaches, host_public_key))
     text = render_ssh_config(reaches, identity_file=folder.identity, known_hosts_file=folder.known_hosts)
     folder.write_file("ssh_config", text)
-
-
-def known_names(places: Places) -> list[str]:
-    """The names of the runs that this laptop knows of, for completion."""
-    return [folder.name for folder in all_run_folders(places.runs)]

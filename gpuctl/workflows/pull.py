@@ -10,7 +10,7 @@ from gpuctl.core.outputs import Pulled
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import PullResult, pull_outputs
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import OpenRun, connect
+from gpuctl.workflows.hosts import OpenRun, open_host
 from gpuctl.workflows.reporter import Reporter
 
 
@@ -41,8 +41,7 @@ def destination_of(run: OpenRun, chosen: Path | None) -> Path:
 
 def pull(run: OpenRun, destination: Path | None, *, reporter: Reporter) -> Brought:
     """Bring home what is not home. Raises HostError kinds; what did come home then is whole."""
-    with connect(run) as host:
-        host.connect()
+    with open_host(run) as host:
         return pull_from(run, host, destination_of(run, destination), reporter=reporter)
 
 

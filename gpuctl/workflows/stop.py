@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import OpenRun, connect
+from gpuctl.workflows.hosts import OpenRun, open_host
 
 GRACE_S = 110
 """Under the two minutes that a spot reclaim gives: what cannot save in that time would not have saved then either."""
@@ -14,8 +14,7 @@ GRACE_S = 110
 
 def stop(run: OpenRun, *, grace_s: float = GRACE_S) -> Mapping[str, Any]:
     """C-c first, then SIGTERM, then SIGKILL; the training's state afterwards."""
-    with connect(run) as host:
-        host.connect()
+    with open_host(run) as host:
         state = host.call("stop", {"grace_s": grace_s}, timeout_s=grace_s + 30)
     note_state(run.folder, state)
     return state

@@ -95,7 +95,7 @@ def test_another_host_key_is_refused(gpuctl: Gpuctl, launched: Callable[..., str
 
 
 def test_the_security_group_decides_who_connects(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
-    """127.0.0.2 is refused until the rule names it, and then 127.0.0.1 is."""
+    """127.0.0.2 is refused until the rule names it, and then 127.0.0.1 is; gpuctl lets its caller in anew."""
     run = launched()
     config = Path(gpuctl.json("status", run)["ssh_config"]).read_text()
     port = int(next(line.split()[1] for line in config.splitlines() if line.split()[:1] == ["Port"]))
@@ -108,6 +108,9 @@ def test_the_security_group_decides_who_connects(gpuctl: Gpuctl, launched: Calla
         GroupId=group, IpPermissions=[{**rule, "IpRanges": [{"CidrIp": "127.0.0.2/32"}]}]
     )
     assert (banner("127.0.0.1", port), banner("127.0.0.2", port)) == (False, True)
+    answer = gpuctl("tail", run, "--no-follow")
+    assert "your address has changed" in answer.err and "step" in answer.out
+    assert (banner("127.0.0.1", port), banner("127.0.0.2", port)) == (True, False)
     gpuctl("down", run, "-y", "--discard")
 
 
