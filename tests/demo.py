@@ -65,6 +65,9 @@ def tell_losses(points: list[dict[str, Any]]) -> float:
     fall = 0.0
     for split in ("train", "val"):
         losses = [p["loss"] for p in points if p["split"] == split and p["loss"] is not None]
+        if not losses:
+            say(f"no {split} loss was seen")
+            return 0.0
         say(f"{split:>5} loss  first {losses[0]:.3f}  last {losses[-1]:.3f} nats a character")
         fall = losses[0] - losses[-1]
     return fall
