@@ -37,8 +37,10 @@ def measure(cloud: Cloud, tool: Tool, project: Path, folder: Path, rounds: int) 
             raise SystemExit("the plain tar did not bring every file")
 
     contestants = {
-        "`gpuctl pull`, everything": lambda: run([tool.gpuctl, "pull", RUN, str(new_folder())], cloud.environment),
-        "`gpuctl pull` again, nothing changed": lambda: run([tool.gpuctl, "pull", RUN], cloud.environment),
+        "`gpuctl pull RUN DEST`, everything": lambda: run(
+            [tool.gpuctl, "pull", RUN, str(new_folder())], cloud.environment
+        ),
+        "`gpuctl pull RUN` again, nothing changed": lambda: run([tool.gpuctl, "pull", RUN], cloud.environment),
     }
     if shutil.which("ssh"):
         contestants["`ssh tar -c` into `tar -x`"] = plain

@@ -23,8 +23,8 @@ def measure(tool: Tool, rounds: int) -> Part:
             "`python -c pass`": lambda: run([tool.python, "-c", "pass"]),
             "`python -c 'import click'`": lambda: run([tool.python, "-c", "import click"]),
             "`gpuctl --help`": lambda: run([tool.gpuctl, "--help"]),
-            "Tab after `gpuctl la`": lambda: run([tool.gpuctl], complete("gpuctl la")),
-            "Tab after `gpuctl tail`": lambda: run([tool.gpuctl], complete("gpuctl tail ")),
+            "Tab after “gpuctl la”": lambda: run([tool.gpuctl], complete("gpuctl la")),
+            "Tab after “gpuctl tail ”": lambda: run([tool.gpuctl], complete("gpuctl tail ")),
         },
     )
     bare = took["`python -c pass`"]

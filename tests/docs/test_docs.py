@@ -34,7 +34,7 @@ def test_every_command_that_is_shown_is_one(shown: Shown) -> None:
     """The real command line takes it: command, options, their values, how many words."""
     arguments = words(shown.text)
     try:
-        parse(arguments)
+        parse(list(arguments))
     except click.exceptions.Exit as ended:
         assert ended.exit_code == 0 and {"--help", "-h", "--version"} & set(arguments)
 
