@@ -63,20 +63,23 @@ def nats(model: CharRNN, ids: Tensor, *, streams: int = 1, warm_up: int = 256, c
     """Mean nats a character over all of ``ids`` but the first, read in order with memory carried.
 
     With ``streams`` > 1, so many parts are read side by side, which is faster; each part's memory is first warmed up on
-    the ``warm_up`` characters before it (no part's first characters are guessed blindly, but the text's own).
+    the ``warm_up`` characters before it.
     """
     device = model.read.weight.device
     span = math.ceil((len(ids) - 1) / streams)
-    lead = warm_up if streams > 1 else 0
     begins = torch.arange(streams) * span
     total, memory = torch.zeros((), dtype=torch.float64), None
-    for start in range(-lead, span, chunk):
-        where = torch.arange(start, min(start + chunk, span))[:, None] + begins[None, :]
-        counts = (where >= 0) & (where < len(ids) - 1) & (torch.arange(start, min(start + chunk, span)) >= 0)[:, None]
-        held = where.clamp(0, len(ids) - 2)
+    if streams > 1:
+        where = begins + torch.arange(-min(warm_up, span), 0)[:, None]
+        _, memory = model(ids[where.clamp(min=0)].to(device))
+        for part in (part for layer in memory for part in layer):
+            part[:, 0] = 0  # nothing stands before the first
+    for start in range(0, span, chunk):
+        where = begins + torch.arange(start, min(start + chunk, span))[:, None]
+        held = where.clamp(max=len(ids) - 2)
         logits, memory = model(ids[held].to(device), memory)
         each = F.cross_entropy(logits.float().flatten(0, 1), ids[held + 1].flatten().to(device), reduction="none")
-        total += each.double().cpu()[counts.flatten()].sum()
+        total += each.double().cpu()[(where == held).flatten()].sum()
     return float(total) / (len(ids) - 1)
 
 

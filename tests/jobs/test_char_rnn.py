@@ -159,7 +159,22 @@ def test_nats_do_not_depend_on_how_a_text_is_read(cell: str) -> None:
     assert nats(model, ids) == pytest.approx(whole, abs=1e-6)
     assert nats(model, ids, chunk=7) == pytest.approx(whole, abs=1e-6)
     assert nats(model, ids, streams=4, warm_up=50, chunk=13) == pytest.approx(whole, abs=1e-3)
+    assert nats(model, ids, streams=40, warm_up=50, chunk=13) == pytest.approx(whole, abs=1e-2)
     assert model.training
+
+
+def test_a_part_with_nothing_before_it_begins_with_an_empty_memory() -> None:
+    """Side by side, the first part is read as it would be alone, however much the network makes of repetition."""
+    model = CharRNN(2, cell="rnn", hidden=1, layers=1, embedding=1, dropout=0.0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+        model.embed.weight[0] = 1.0  # a 0 is seen, a 1 is not
+        model.layers[0].weight_ih_l0.fill_(0.1)
+        model.layers[0].weight_hh_l0.fill_(1.0)  # and every one that was seen is remembered
+        model.read.weight[:, 0] = torch.tensor([0.0, 5.0])
+    ids = torch.tensor([0] + [1] * 100)
+    assert nats(model, ids, streams=2, warm_up=50) == pytest.approx(nats(model, ids), abs=1e-6)
 
 
 def test_cold_writing_is_the_likeliest_and_chance_is_its_own() -> None:
