@@ -57,7 +57,12 @@ def _begin(places: Places) -> None:
     forget_last_run(places)
     options = ["set-option", "-g", "history-limit", "50000", ";"]
     session = ["new-session", "-d", "-s", SESSION, "-x", "200", "-y", "50", "-c", str(places.work)]
-    made = _tmux("start-server", ";", *options, *session, sys.executable, os.path.abspath(sys.argv[0]), "run")
+    words = ["start-server", ";", *options, *session, sys.executable, os.path.abspath(sys.argv[0]), "run"]
+    made = _tmux(*words)
+    if made.returncode != 0:
+        # The server of a session that was just ended may be on its way out, and take this one along.
+        _wait(lambda: _tmux("has-session").returncode != 0, _BEGIN_WITHIN_S)
+        made = _tmux(*words)
     if made.returncode != 0:
         reason = made.stderr.decode("utf-8", "replace").strip()
         raise PayloadError(f"tmux could not start the session {SESSION}: {reason}")

@@ -11,6 +11,8 @@ import click
 from gpuctl.cli.options import now, open_run_of
 from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
 from gpuctl.core.text import safe
+from gpuctl.state.places import places
+from gpuctl.state.runs import run_folder
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -39,8 +41,16 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
         printer.finish()
         return {"state": seen.ended, "exit_code": seen.exit_code}
     except KeyboardInterrupt:
-        click.echo(f"\ndetached; {run} goes on. gpuctl tail {run}, gpuctl down {run}", err=True)
+        detached(run)
     return None
+
+
+def detached(run: str) -> int:
+    """What Ctrl-C means once training runs: nobody looks any more, and it goes on. Raises where there is no run."""
+    if not run_folder(places().runs, run).progress().started:
+        raise KeyboardInterrupt
+    click.echo(f"\ndetached; {run} goes on. gpuctl tail {run}, gpuctl down {run}", err=True)
+    return 0
 
 
 def after_the_end(

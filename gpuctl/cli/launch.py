@@ -72,6 +72,7 @@ def command(
     JOB is a packaged job (`gpuctl jobs`) or a folder. Words after -- that begin with a dash are added to its command,
     any other replace it.
     """
+    from gpuctl.cli.following import detached
     from gpuctl.ui.console import show, tell
     from gpuctl.ui.plan import render_plan
     from gpuctl.ui.progress import Phases
@@ -92,12 +93,15 @@ def command(
     tell(render_plan(plan))
     if not agreed("Launch it?", yes=yes):
         raise Interrupted("not launched", "nothing was made")
-    with Phases() as phases:
-        launched = launch(planned, profile=profile, places=here, reporter=phases)
-    if as_json:
-        print_json(_answer(launched))
-    if detach or as_json:
-        return _say_what_next(launched, cloud, to_stderr=as_json)
+    try:
+        with Phases() as phases:
+            launched = launch(planned, profile=profile, places=here, reporter=phases)
+        if as_json:
+            print_json(_answer(launched))
+        if detach or as_json:
+            return _say_what_next(launched, cloud, to_stderr=as_json)
+    except KeyboardInterrupt:
+        return detached(planned.plan.run)
     return _follow(launched.plan.run, cloud, pull_to, down_after=down_after)
 
 

@@ -242,7 +242,9 @@ class EC2(EC2Response):
 
     def _offered(self) -> list[tuple[str, str, int]]:
         """The pools that have a price: those of the types asked for, else of the price table's."""
-        types = set(self._get_param("InstanceTypes", []) or prices.priced_types())
+        asked, listed = self._get_param("InstanceTypes", []), prices.priced_types()
+        # A type that the table lacks has a made-up price: only for whoever asks for that one and no other.
+        types = set(asked) if len(asked) == 1 else set(asked or listed) & set(listed)
         return [
             (entry["InstanceType"], entry["Location"], launching.vcpus(entry["InstanceType"]))
             for entry in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(self.region, [])

@@ -51,19 +51,24 @@ class Launched:
 
 
 def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Reporter) -> Launched:
-    """Carry out the plan up to the start of the training. Whatever ends it before that, nothing is left behind."""
+    """Carry out the plan up to the start of the training. Whatever ends it before that, nothing is left behind.
+
+    Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started: it goes on.
+    """
     folder = run_folder(places.runs, planned.plan.run)
     with ending_signals_interrupt(), folder.locked():
-        record = _begin(planned, folder)
-        with _undone_unless_started(planned.account, folder, reporter):
+        half_made = _half_made(planned, folder)
+        with _undone_unless_started(planned.account, folder, reporter) as start:
+            record = half_made or _begin(planned, folder)
             instances = _acquire(record, planned.account, folder, reporter)
-            state = _set_up(record.plan, planned, instances[0], profile, folder, reporter)
+            with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
+                state = _start(host, record.plan, folder, start, reporter)
         note_state(folder, state)
     return Launched(record.plan, tuple(instances), state)
 
 
-def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
-    """A new record, or the stored one of a launch that was cut off before its training started."""
+def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
+    """What is stored of a launch that was cut off before its training started, where there is one."""
     name = planned.plan.run
     in_use = find_resources(planned.account, run=name)
     refuse_name_in_use(folder, in_use, region=planned.plan.region)
@@ -76,6 +81,12 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
         if stored.fleet_request is not None:
             return stored
         return RunRecord(planned.plan, attempt=stored.attempt)
+    return None
+
+
+def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
+    """A new record, and the run's keys."""
+    name = planned.plan.run
     folder.remove()
     caller, host = generate_key(f"gpuctl {name}"), generate_key(f"gpuctl host of {name}")
     for file, text in (("identity", caller.private), ("identity.pub", caller.public)):
@@ -87,15 +98,25 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
     return record
 
 
+@dataclass
+class _Start:
+    """Whether training has started: from then on nothing is undone."""
+
+    answered: bool = False
+
+
 @contextmanager
-def _undone_unless_started(account: Account, folder: RunFolder, reporter: Reporter) -> Iterator[None]:
-    """Remove all that is tagged with the run, and what the laptop keeps of it, unless the block ends well."""
+def _undone_unless_started(account: Account, folder: RunFolder, reporter: Reporter) -> Iterator[_Start]:
+    """Remove all that is tagged with the run, and what the laptop keeps of it, unless training starts in the block."""
+    start = _Start()
     try:
-        yield
+        yield start
     except NameInUse:
         folder.remove()
         raise
     except BaseException as error:
+        if start.answered:
+            raise
         with interrupts_ignored(lambda: reporter.note("removing what was made; this takes a moment")):
             undo(account, folder, reporter)
         if isinstance(error, KeyboardInterrupt):
@@ -166,10 +187,11 @@ def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunF
     return replace(record, template_request=template, fleet_request=fleet)
 
 
-def _set_up(
+@contextmanager
+def _provisioned(
     plan: Plan, planned: Planned, instance: Instance, profile: Profile, folder: RunFolder, reporter: Reporter
-) -> Mapping[str, Any]:
-    """From a running instance to a running training command: its state as the host tells it."""
+) -> Iterator[Host]:
+    """From a running instance to a host that has all that the training command needs."""
     reporter.phase("boot", f"{instance.instance_type} {instance.instance_id} in {instance.zone}")
     reach = reach_of(profile, instance, alias=plan.run, user=plan.login_user)
     write_reach(folder, [reach], (folder.path / "host_key.pub").read_text())
@@ -177,10 +199,16 @@ def _set_up(
         host.wait_until_reachable(time.monotonic() + BOOT_TIMEOUT_S)
         host.put_payload(build_payload(shipped("provisioning")))
         _provision(host, plan, planned.environment, reporter)
-        reporter.phase("start", " ".join(plan.command))
-        with interrupts_wait():
-            folder.note(started=True)
-            answer = host.call("start", {})
+        yield host
+
+
+def _start(host: Host, plan: Plan, folder: RunFolder, start: _Start, reporter: Reporter) -> Mapping[str, Any]:
+    """Start the training command; its state as the host tells it."""
+    reporter.phase("start", " ".join(plan.command))
+    with interrupts_wait():
+        folder.note(started=True)
+        answer = host.call("start", {})
+        start.answered = True
     state = answer.get("state")
     return state if isinstance(state, Mapping) else {}
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -70,7 +71,8 @@ class Host:
     pyz: Path
     environment: dict[str, str]
     python: str = sys.executable
-    deadline: int = field(default_factory=lambda: int(time.time()) + 3600)
+    # Hosts of tests that run side by side see each other's processes: no two have the same deadline.
+    deadline: int = field(default_factory=lambda: int(time.time()) + 3600 + 10 * secrets.randbelow(100_000))
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
