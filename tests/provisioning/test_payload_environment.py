@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Host, wait_for
+from payload_host import Host, wait_for
 
 from provisioning.environment import Watched, parse_fetched
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conftest import Host, wait_for
+from payload_host import Host, wait_for
 
 from provisioning.follow import Tail
 

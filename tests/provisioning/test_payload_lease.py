@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Host, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
+from payload_host import Host, wait_for
 
 from provisioning.state import parse_gpus
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conftest import Host, wait_for
+from payload_host import Host, wait_for
 
 HOSTILE = [
     "-rf",

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, Host
+from payload_host import REPOSITORY, Host
 
 SOURCES = sorted((REPOSITORY / "provisioning").rglob("*.py"))
 

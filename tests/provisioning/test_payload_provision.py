@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RUN, Host, tar_of, wait_for
+from payload_host import RUN, Host, tar_of, wait_for
 
 
 def request_of(host: Host, **more: Any) -> dict[str, Any]:

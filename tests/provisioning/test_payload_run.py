@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Host, wait_for
+from payload_host import Host, wait_for
 
 from provisioning.terminal import harmless
 

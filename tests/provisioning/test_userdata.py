@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RUN, wait_for
+from payload_host import RUN, wait_for
 
 from gpuctl.core.boot import BootKeys, user_data
 from provisioning.lease import deadline_armed
