@@ -92,7 +92,7 @@ def test_terminating_a_host_ends_whatever_it_started(hosts: Hosts) -> None:
     host.process.terminate()
     assert host.process.wait(5) == 0
     assert time.monotonic() - began < 2.0
-    assert all_gone(host)
+    eventually(lambda: all_gone(host))
     assert host.expect("ended")["reason"] == "poweroff"
     assert host.home.is_dir(), "the disk is the cloud's to remove"
 
@@ -104,7 +104,7 @@ def test_a_dead_cloud_ends_its_hosts(hosts: Hosts) -> None:
     assert host.process.stdin
     host.process.stdin.close()
     assert host.process.wait(5) == 0
-    assert all_gone(host)
+    eventually(lambda: all_gone(host))
     assert host.expect("ended")["reason"] == "lifeline"
 
 
@@ -129,7 +129,7 @@ def test_a_killed_ssh_server_comes_back_and_what_runs_goes_on(hosts: Hosts) -> N
     assert (host.home / "boots").read_text() == "\n", "the boot script ran again"
     host.process.terminate()
     host.process.wait(5)
-    assert all_gone(host)
+    eventually(lambda: all_gone(host))
 
 
 def test_a_server_that_is_killed_without_end_ends_the_host(hosts: Hosts) -> None:
@@ -155,7 +155,7 @@ def test_what_is_left_when_both_processes_are_killed_can_be_cleared(hosts: Hosts
     host.process.wait()
     assert sleepers()
     assert remains.clear(host.disk, host.mark)
-    assert all_gone(host)
+    eventually(lambda: all_gone(host))
     assert not host.disk.exists()
 
 
