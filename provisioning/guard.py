@@ -7,12 +7,14 @@ And where the supervisor is killed outright, the guard ends the group, so that n
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from typing import Callable, Optional
 
 _READY, _INTERRUPTED = b"r", b"i"
 _ORPHAN_S = 10.0
+_LAST_WORD_S = 0.1
 
 
 class Guard:
@@ -57,6 +59,8 @@ class Guard:
         """End the guard, and politely what the command has left behind in its group."""
         if os.isatty(0):
             os.tcsetpgrp(0, os.getpgrp())
+        if self.told is not None:  # a command may end before the guard has told of the same C-c
+            select.select([self.told], [], [], _LAST_WORD_S)
         os.kill(self.group, signal.SIGKILL)
         os.waitpid(self.group, 0)
         self.signal_group(signal.SIGTERM)

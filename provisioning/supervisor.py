@@ -132,6 +132,7 @@ class _Run:
             return self._refuse(record, f"permission denied: {program}", NOT_RUNNABLE)
         finally:
             guard.end_group(lambda: self._turn(guard, 0.05), _TERM_S)
+            self.stopped = guard.was_interrupted() or self.stopped
             self._last_words()
             self._close_output()
         return process.returncode if process.returncode >= 0 else 128 - process.returncode

@@ -170,7 +170,7 @@ def test_a_boot_script_that_fills_its_home_harms_nothing_else(hosts: Hosts, tmp_
     """A hostile boot script has a HOME of its own to spoil; the host boots and ends as any other."""
     before = sorted(Path.home().iterdir())
     host = hosts.start(bootcmd=["rm -rf ~/* ~/.[a-z]*; ln -s / ~/root; echo 'exit 1' > ~/.profile; chmod 0 ~"])
-    assert host.run("echo in")[1].endswith("in\n")
+    assert "in\n" in host.run("echo in")[1]
     assert sorted(Path.home().iterdir()) == before
     host.process.terminate()
     assert host.process.wait(5) == 0
