@@ -7,6 +7,7 @@ import io
 import json
 import os
 import queue
+import secrets
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -133,8 +134,9 @@ class Host:
         """Exit code and output (both streams, the error one last) of one command on a connection of its own."""
         with self.connect() as client:
             to, out, err = client.exec_command(command, timeout=WAIT_S)
-            to.write(stdin)
-            to.channel.shutdown_write()
+            with suppress(OSError):  # a command may end, and its channel close, before it has read everything
+                to.write(stdin)
+                to.channel.shutdown_write()
             text = (out.read() + err.read()).decode()
             return out.channel.recv_exit_status(), text
 
@@ -185,7 +187,6 @@ class Hosts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._count = 0
         self.started: list[Host] = []
         self.admissions = Admissions()
         self._thread = threading.Thread(target=self.admissions.serve_forever, kwargs={"poll_interval": 0.05})
@@ -193,8 +194,7 @@ class Hosts:
 
     def config(self, **changed: Any) -> dict[str, Any]:
         """What the cloud writes on the host's standard input."""
-        self._count += 1
-        instance_id = f"i-{os.getpid():08x}{int(time.time()) & 0xFFFFFF:06x}{self._count:03x}"
+        instance_id = f"i-0{secrets.token_hex(8)}"
         return {
             "instance_id": instance_id,
             "disk": str(self._folder / instance_id),
