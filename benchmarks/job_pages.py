@@ -1,8 +1,8 @@
-"""Train the packaged jobs anew and put their pictures and reports into these pages.
+"""Train the packaged jobs anew and put their pictures and reports into their pages, `docs/jobs`.
 
-    python docs/jobs/regenerate.py                  # every job, its laptop preset: up to a quarter of an hour each
-    python docs/jobs/regenerate.py digits gan       # these two
-    python docs/jobs/regenerate.py digits=outputs   # from a run that is there already
+    python -m benchmarks.job_pages                  # every job, its laptop preset: up to a quarter of an hour each
+    python -m benchmarks.job_pages digits gan       # these two
+    python -m benchmarks.job_pages digits=outputs   # from a run that is there already
 
 A page `docs/jobs/NAME.md` says which of the run's files it shows: a picture by its link `img/NAME/PICTURE`, a text
 between `<!-- FILE -->` and `<!-- end -->`.
@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-PAGES = Path(__file__).parent
-ROOT = PAGES.parents[1]
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "jobs"
 
 
 def regenerate(job: str) -> None:
