@@ -40,6 +40,7 @@ class Settings:
     hidden: int = option(384, "units a layer")
     embedding: int = option(48, "numbers a character is turned into")
     dropout: float = option(0.1, "share of units that are silent in a training step")
+    forget: float = option(0.05, "chance that a place of the text is read on with an empty memory")
     batch: int = option(32, "places of the text read at once")
     sequence: int = option(32, "characters read a step, which errors flow back through")
     steps: int = option(30_000, "steps to train")
@@ -95,11 +96,18 @@ class Learner:
     def _learn(self, number: int, share: int, inputs: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:
         """One share's loss and gradients, weighed by its size. What chance does follows from the step and the share."""
         chance = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + number) * 1024 + share)
+        memory = self._remembered(share, inputs.shape[1], chance)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-            logits, memory = self.model(inputs.to(self.device), self.memories[share], chance)
+            logits, memory = self.model(inputs.to(self.device), memory, chance)
             loss = loss_of(logits, targets.to(self.device)) * (inputs.shape[1] / self.s.batch)
         self.memories[share] = tuple(tuple(part.detach() for part in layer) for layer in memory)
         return loss.item(), torch.autograd.grad(loss, self.weights)
+
+    def _remembered(self, share: int, places: int, chance: torch.Generator) -> Memory | None:
+        """A share's memory, now and then emptied: what has never begun to read would not know how to."""
+        kept = torch.rand((1, places, 1), generator=chance, device=self.device) >= self.s.forget
+        before = self.memories[share]
+        return tuple(tuple(part * kept for part in layer) for layer in before) if before else None
 
     def forget(self) -> None:
         """Begin with an empty memory."""

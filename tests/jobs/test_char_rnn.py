@@ -14,7 +14,7 @@ import torch
 
 from jobs.char_rnn.model import CharRNN, nats, write
 from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, plain_speeches
-from jobs.char_rnn.train import main
+from jobs.char_rnn.train import Learner, Settings, main
 from jobs.common.run import load
 from tests.jobs.conftest import ROOT, Train, assert_same_run, command, losses, random_steps, surroundings
 
@@ -175,6 +175,23 @@ def test_a_part_with_nothing_before_it_begins_with_an_empty_memory() -> None:
         model.read.weight[:, 0] = torch.tensor([0.0, 5.0])
     ids = torch.tensor([0] + [1] * 100)
     assert nats(model, ids, streams=2, warm_up=50) == pytest.approx(nats(model, ids), abs=1e-6)
+
+
+def test_now_and_then_reading_begins_anew() -> None:
+    """A network that always carried its memory is lost without one, and writes nonsense from its first character."""
+    ids = torch.randint(0, 7, (1000,), generator=torch.Generator().manual_seed(1))
+    losses = {}
+    for chance in (0.0, 1.0):
+        torch.manual_seed(0)
+        settings = Settings(hidden=8, embedding=4, batch=4, sequence=16, dropout=0.0, forget=chance, rate=0.0)
+        learner = Learner(settings, 7, device=torch.device("cpu"), seed=1)
+        streams = Streams(ids, batch=4, sequence=16, seed=1)
+        (first, wanted, _), (inputs, targets, _) = streams.next(), streams.next()
+        learner.step(first, wanted, number=1, rate=0.0)
+        carried = learner.step(inputs, targets, number=2, rate=0.0)
+        learner.forget()
+        losses[chance] = (carried, learner.step(inputs, targets, number=3, rate=0.0))
+    assert losses[1.0][0] == losses[1.0][1] == losses[0.0][1] != losses[0.0][0]
 
 
 def test_cold_writing_is_the_likeliest_and_chance_is_its_own() -> None:
