@@ -391,7 +391,9 @@ while data := far.recv(65536):
 """
 
 
-@pytest.mark.parametrize("command", ["no-such-program-at-all %h", f"{sys.executable} -c pass"])
+@pytest.mark.parametrize(
+    "command", ["no-such-program-at-all %h", f"{sys.executable} -c pass"], ids=["none", "that ends"]
+)
 def test_a_proxy_command_that_fails_is_unreachable(server: Server, command: str) -> None:
     """A proxy command that is not there, or ends at once, is told soon and as the host not answering."""
     began = time.monotonic()
