@@ -43,7 +43,7 @@ class Settings:
     forget: float = option(0.05, "chance that a place of the text is read on with an empty memory")
     batch: int = option(16, "places of the text read at once")
     sequence: int = option(32, "characters read a step, which errors flow back through")
-    steps: int = option(40_000, "steps to train")
+    steps: int = option(30_000, "steps to train")
     rate: float = option(3e-3, "learning rate at its height")
     warm_up: int = option(100, "steps until the learning rate is there")
     weight_decay: float = option(0.01, "pull of the weights towards zero")
