@@ -178,7 +178,7 @@ def test_a_part_with_nothing_before_it_begins_with_an_empty_memory() -> None:
 
 
 def test_now_and_then_reading_begins_anew() -> None:
-    """A network that always carried its memory is lost without one, and writes nonsense from its first character."""
+    """With `forget` at 1 every step begins with an empty memory, at 0 none does: a network must learn to begin, too."""
     ids = torch.randint(0, 7, (1000,), generator=torch.Generator().manual_seed(1))
     losses = {}
     for chance in (0.0, 1.0):
