@@ -173,11 +173,24 @@ def carriers(mark: str) -> list[int]:
     return found
 
 
-def eventually(condition: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
-    """Waits until the condition is truthy; answers it."""
+def told(pids: list[int]) -> list[str]:
+    """What these processes are: state, parent and words, as far as they are there still."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,ppid=,stat=,args=", "-p", ",".join(map(str, pids))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.splitlines()
+
+
+def eventually(
+    condition: Callable[[], Any], timeout_s: float = WAIT_S, *, telling: Callable[[], object] = lambda: ""
+) -> Any:
+    """Waits until the condition is truthy; answers it. `telling` is asked what there is instead, where it is not."""
     end = time.monotonic() + timeout_s
     while not (answer := condition()):
-        assert time.monotonic() < end, "this did not come to pass in time"
+        assert time.monotonic() < end, f"this did not come to pass in time {telling()}"
         time.sleep(0.02)
     return answer
 
@@ -254,7 +267,7 @@ class Hosts:
                 host.process.wait(WAIT_S)
             finally:
                 host.process.kill()
-            eventually(lambda host=host: not host.processes())
+            eventually(lambda host=host: not host.processes(), telling=lambda host=host: told(host.processes()))
             eventually(lambda host=host: not list(Path("/tmp").glob(f"gpuctl-{host.mark[-8:]}-*")))
 
 
