@@ -23,26 +23,26 @@ def rename_into_place(i):
         file.write(content(i))
     os.replace(f"{out}/renamed-{i}.part", f"{out}/renamed-{i}.pt")
 
-def write_in_place(i):
-    data = content(i)
-    with open(f"{out}/in-place-{i}.pt", "wb", buffering=0) as file:
-        for start in range(0, len(data), 5_000):
-            file.write(data[start:start + 5_000])
-            time.sleep(0.001)
+def write_all():
+    contents = [content(i) for i in range(100)]
+    files = [open(f"{out}/in-place-{i}.pt", "wb", buffering=0) for i in range(100)]
+    for tenth in range(10):  # each file in place is part of itself for more than a second
+        for file, data in zip(files, contents):
+            size = len(data) // 10 + 1
+            file.write(data[tenth * size:(tenth + 1) * size])
+        for i in range(tenth, 100, 10):
+            rename_into_place(i)
+        time.sleep(0.15)
+    for file in files:
+        file.close()
 
 try:
-    version = 0
     while True:
-        version += 1
-        print("version", version, flush=True)
-        for i in range(100):
-            rename_into_place(i)
-            write_in_place(i)
-        time.sleep(3 if version % 2 else 0)  # long enough for a file to be known as whole, or no rest at all
+        print("writing", flush=True)
+        write_all()
+        time.sleep(3)  # long enough for a file to be known as whole
 except KeyboardInterrupt:
-    for i in range(100):
-        rename_into_place(i)
-        write_in_place(i)
+    write_all()
 """
 
 
