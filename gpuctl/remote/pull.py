@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, cast
+from typing import IO
 
 from gpuctl.core.errors import GpuctlError, HostError
 from gpuctl.core.outputs import (
@@ -29,14 +29,13 @@ from gpuctl.core.outputs import (
     refusal,
 )
 from gpuctl.remote.destination import Aside, Destination, InTheWay
-from gpuctl.remote.host import Host, Reader, Streams
+from gpuctl.remote.host import Host, Streams
 from gpuctl.remote.protocol import Event
 from gpuctl.remote.session import CHUNK
+from gpuctl.remote.tarstream import Metered, members
 
 MOST_FILES = 500_000
 _MOST_NAME_CHARACTERS = 64 * 1024 * 1024
-_READ_AHEAD = 128 * 1024
-_MOST_HEADER = _READ_AHEAD + 64 * 1024
 _MOST_GROWN = 1024**3
 """Bytes that a log may have grown by between the manifest and its sending."""
 _PATIENCE_S = 10.0
@@ -186,7 +185,7 @@ class _Pull:
             self._host.stream("send", {"paths": list(wanted)}) as streams,
             _Answers(streams, self._host.name) as answers,
         ):
-            source = _Metered(streams.stdout, self._host.name)
+            source = Metered(streams.stdout, self._host.name)
             try:
                 self._receive(source, answers, left)
             except (tarfile.TarError, RecursionError) as error:
@@ -200,33 +199,23 @@ class _Pull:
         # Changed, vanished or refused since the manifest: the next one tells which.
         self.incomplete.update(dict.fromkeys(left))
 
-    def _receive(self, source: _Metered, answers: _Answers, left: dict[str, RemoteFile]) -> None:
-        with tarfile.open(
-            fileobj=cast("IO[bytes]", source),
-            mode="r|",
-            bufsize=_READ_AHEAD,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as tar:
-            while (member := _next_member(tar, source)) is not None:
-                file = left.get(member.name)
-                if file is not None and _fits(member, file):
-                    self._take(tar, member, file, answers=answers, left=left)
-                _skip_rest(tar)
-        while source.read(CHUNK):
-            pass
+    def _receive(self, source: Metered, answers: _Answers, left: dict[str, RemoteFile]) -> None:
+        for member, content in members(source):
+            file = left.get(member.name)
+            if file is not None and content is not None and _fits(member, file):
+                self._take(member, content, file, answers=answers, left=left)
 
     def _take(
         self,
-        tar: tarfile.TarFile,
         member: tarfile.TarInfo,
+        content: IO[bytes],
         file: RemoteFile,
         *,
         answers: _Answers,
         left: dict[str, RemoteFile],
     ) -> None:
         with self._home.aside() as aside:
-            digest = self._copy(tar, member, aside)
+            digest = self._copy(content, aside)
             sent = answers.sent(file.path)
             if not is_whole(file, sent, size=aside.size, sha256=digest, mtime_s=float(member.mtime)):
                 return
@@ -240,9 +229,7 @@ class _Pull:
                 self._unchanged.pop(file.path, None)
             del left[file.path]
 
-    def _copy(self, tar: tarfile.TarFile, member: tarfile.TarInfo, aside: Aside) -> str:
-        content = tar.extractfile(member)
-        assert content is not None  # a regular file
+    def _copy(self, content: IO[bytes], aside: Aside) -> str:
         digest = hashlib.sha256()
         while chunk := content.read(CHUNK):
             digest.update(chunk)
@@ -288,50 +275,8 @@ class _Manifest:
             )
 
 
-class _Metered:
-    """The stream that tarfile reads. A member's headers are held in memory whole, so a host may not make them long."""
-
-    def __init__(self, stream: Reader, name: str) -> None:
-        self._stream = stream
-        self._name = name
-        self.ended = False
-        self.left: int | None = _MOST_HEADER
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.ended = not data
-        if self.left is not None:
-            self.left -= len(data)
-            if self.left < 0:
-                raise HostError(f"{self._name} sent a tar header without end", "try again")
-        return data
-
-
-def _next_member(tar: tarfile.TarFile, source: _Metered) -> tarfile.TarInfo | None:
-    if tar.offset == 0:  # opening it found no member, and on Python 3.10 the next look would fail
-        return None
-    source.left = _MOST_HEADER
-    tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member it has seen
-    try:
-        return tar.next()
-    finally:
-        source.left = None
-
-
-def _skip_rest(tar: tarfile.TarFile) -> None:
-    """Reads to the next member. tarfile does so by itself, and turns for ever where a size is a lie."""
-    stream = tar.fileobj
-    assert stream is not None
-    rest = tar.offset - stream.tell()
-    while rest > 0:
-        data = stream.read(min(rest, CHUNK))
-        if not data:
-            raise tarfile.ReadError("unexpected end of data")
-        rest -= len(data)
-
-
 def _fits(member: tarfile.TarInfo, file: RemoteFile) -> bool:
-    if not member.isreg() or member.issparse():
+    if member.issparse():
         return False
     grown = member.size - file.size
     return 0 <= grown <= _MOST_GROWN if file.path in GROWING else grown == 0
