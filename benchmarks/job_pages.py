@@ -10,6 +10,7 @@ between `<!-- FILE -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -44,10 +45,27 @@ def take_over(job: str, outputs: Path) -> None:
     page.write_text(re.sub(r"<!-- ([\w.-]+) -->\n.*?<!-- end -->", shown, text, flags=re.DOTALL))
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:] or sorted(path.stem for path in PAGES.glob("*.md")):
-        job, _, folder = name.partition("=")
-        if folder:
-            take_over(job, Path(folder))
+def asked(word: str) -> tuple[str, Path | None]:
+    """A job with a page, and the outputs of a run that is there already. Raises argparse.ArgumentTypeError."""
+    job, _, folder = word.partition("=")
+    if not (PAGES / f"{job}.md").is_file():
+        raise argparse.ArgumentTypeError(f"{job} is no job with a page in docs/jobs")
+    if folder and not (Path(folder) / "report.txt").is_file():
+        raise argparse.ArgumentTypeError(f"{folder} has no report.txt: not the outputs of a finished run")
+    return job, Path(folder) if folder else None
+
+
+def main() -> None:
+    """Make the pages that are asked for, else all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.job_pages", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("jobs", nargs="*", type=asked, metavar="JOB[=OUTPUTS]", help="these alone")
+    every = [(path.stem, None) for path in sorted(PAGES.glob("*.md"))]
+    for job, outputs in parser.parse_args().jobs or every:
+        if outputs:
+            take_over(job, outputs)
         else:
             regenerate(job)
+
+
+if __name__ == "__main__":
+    main()
