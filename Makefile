@@ -21,7 +21,7 @@ bench: .venv/dev
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m benchmarks $(ARGS)
 
 prove: .venv/dev
-	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest -m prove --timeout 3600 --proof docs/proof $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest -m prove --timeout 3600 --proof=docs/proof $(ARGS)
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
