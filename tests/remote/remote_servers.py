@@ -26,6 +26,8 @@ import pytest
 
 from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.core.hosts import Reach
+from gpuctl.localcloud.host.environment import MARK_VARIABLE
+from gpuctl.localcloud.host.processes import end_all
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import KeyPair, generate_key
 from gpuctl.remote.ssh_config import render_known_hosts
@@ -214,8 +216,9 @@ def _openssh(folder: Path) -> Iterator[Server]:
     port = free_port()
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {key_file}\nAuthorizedKeysFile {folder}/authorized\n"
-        f"StrictModes no\nUsePAM no\nPidFile none\nSetEnv HOME={home}\nPasswordAuthentication no\n"
-        "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+        f"StrictModes no\nUsePAM no\nPidFile none\nSetEnv HOME={home} {MARK_VARIABLE}={folder}\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+        "Subsystem sftp internal-sftp\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -228,6 +231,7 @@ def _openssh(folder: Path) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(_START_S)
+        assert end_all(str(folder), root=None)  # sshd leaves to itself what a cut connection had started
 
 
 def _until_up(server: Server) -> None:
