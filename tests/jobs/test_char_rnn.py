@@ -183,14 +183,14 @@ def test_now_and_then_reading_begins_anew() -> None:
     losses = {}
     for chance in (0.0, 1.0):
         torch.manual_seed(0)
-        settings = Settings(hidden=8, embedding=4, batch=4, sequence=16, dropout=0.0, forget=chance, rate=0.0)
+        settings = Settings(hidden=8, embedding=4, batch=4, sequence=16, dropout=0.0, forget=chance)
         learner = Learner(settings, 7, device=torch.device("cpu"), seed=1)
         streams = Streams(ids, batch=4, sequence=16, seed=1)
         (first, wanted, _), (inputs, targets, _) = streams.next(), streams.next()
-        learner.step(first, wanted, number=1, rate=0.0)
-        carried = learner.step(inputs, targets, number=2, rate=0.0)
+        learner.step(first, wanted, number=1, pace=0.0)
+        carried = learner.step(inputs, targets, number=2, pace=0.0)
         learner.forget()
-        losses[chance] = (carried, learner.step(inputs, targets, number=3, rate=0.0))
+        losses[chance] = (carried, learner.step(inputs, targets, number=3, pace=0.0))
     assert losses[1.0][0] == losses[1.0][1] == losses[0.0][1] != losses[0.0][0]
 
 
