@@ -35,10 +35,10 @@ class CharRNN(nn.Module):
     ) -> tuple[Tensor, Memory]:
         """Logits (time, batch, vocabulary) of what follows ``ids`` (time, batch), and the memory after it.
 
-        Units fall silent only where ``chance`` is given, the same ones for the whole sequence (Gal and Ghahramani,
-        2016): what a network reads and what it remembers then fit together.
+        Units fall silent only where ``chance`` is given, and only on the way to the next layer: what is remembered
+        stays whole (Zaremba et al., 2014).
         """
-        x, after = self._silence(self.embed(ids), chance), []
+        x, after = self.embed(ids), []
         for i, layer in enumerate(self.layers):
             before = memory[i] if memory else None
             x, state = layer(x, before[0] if before and len(before) == 1 else before)
@@ -49,7 +49,7 @@ class CharRNN(nn.Module):
     def _silence(self, x: Tensor, chance: torch.Generator | None) -> Tensor:
         if chance is None or not self.dropout:
             return x
-        kept = torch.empty_like(x[:1]).bernoulli_(1 - self.dropout, generator=chance)
+        kept = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=chance)
         return x * kept / (1 - self.dropout)
 
 

@@ -194,6 +194,31 @@ def test_now_and_then_reading_begins_anew() -> None:
     assert losses[1.0][0] == losses[1.0][1] == losses[0.0][1] != losses[0.0][0]
 
 
+def test_silence_is_for_the_next_layer_and_memory_stays_whole() -> None:
+    """Dropout changes what is guessed, never what one layer remembers; without chance there is none."""
+    torch.manual_seed(3)
+    model = CharRNN(11, cell="lstm", hidden=16, layers=1, embedding=8, dropout=0.5)
+    ids = torch.randint(11, (20, 3))
+    (whole, after), (again, _) = model(ids), model(ids)
+    silenced, remembered = model(ids, None, torch.Generator().manual_seed(1))
+    assert torch.equal(whole, again)
+    assert not torch.allclose(whole, silenced)
+    assert all(torch.equal(*pair) for pair in zip(after[0], remembered[0], strict=True))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_every_weight_learns_once(cell: str) -> None:
+    """One step moves every weight of the network, and each is one optimizer's alone."""
+    settings = Settings(cell=cell, hidden=8, layers=2, embedding=4, batch=4, sequence=16)
+    learner = Learner(settings, 7, device=torch.device("cpu"), seed=1)
+    before = [weight.detach().clone() for weight in learner.weights]
+    ids = torch.randint(7, (17, 4), generator=torch.Generator().manual_seed(1))
+    learner.step(ids[:-1], ids[1:], number=1, pace=1.0)
+    assert not any(torch.equal(*pair) for pair in zip(before, learner.weights, strict=True))
+    taken = [weight for each in learner.optimizers for group in each.param_groups for weight in group["params"]]
+    assert sorted(map(id, taken)) == sorted(map(id, learner.weights))
+
+
 def test_cold_writing_is_the_likeliest_and_chance_is_its_own() -> None:
     """At temperature 0 the seed changes nothing; writing draws nothing from torch's own chance."""
     torch.manual_seed(3)
