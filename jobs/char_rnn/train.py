@@ -39,8 +39,8 @@ class Settings:
     layers: int = option(1, "recurrent layers")
     hidden: int = option(320, "units a layer")
     embedding: int = option(48, "numbers a character is turned into")
-    dropout: float = option(0.1, "share of a layer's units that the next one does not hear")
-    forget: float = option(0.02, "chance that a place of the text is read on with an empty memory")
+    dropout: float = option(0.1, "share of a layer's units that the next one does not hear", most=0.95)
+    forget: float = option(0.02, "chance that a place of the text is read on with an empty memory", most=1)
     batch: int = option(64, "places of the text read at once")
     sequence: int = option(64, "characters read a step, which errors flow back through")
     steps: int = option(12_000, "steps to train")
@@ -54,7 +54,7 @@ class Settings:
     eval_every: int = option(500, "steps between validations and checkpoints")
     prime: str = option("\n", "what samples begin after")
     temperature: float = option(0.8, "how daring samples are: 0 takes the likeliest character, 1 draws as learnt")
-    sample: int = option(500, "characters a sample")
+    sample: int = option(500, "characters a sample", least=0)
 
 
 PRESETS = {

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,9 +27,36 @@ import torch
 S = TypeVar("S")
 
 
-def option(default: Any, help: str, *, choices: Sequence[str] | None = None) -> Any:
-    """A setting with its default (whose type is the option's type), what it means, and what it may be."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    least: float | None = None,
+    most: float = math.inf,
+) -> Any:
+    """A setting with its default (whose type is the option's type), what it means, and what it may be.
+
+    A number lies between ``least`` (1 for whole numbers, else 0, where nothing else is said) and ``most``.
+    """
+    kind = type(default)
+    lowest = float(kind is int) if least is None else least
+    read = number(kind, least=lowest, most=most) if kind in (int, float) else kind
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "read": read})
+
+
+def number(kind: type[int] | type[float], *, least: float, most: float = math.inf) -> Callable[[str], int | float]:
+    """How argparse reads a number from ``least`` to ``most``; it tells the user of any other."""
+
+    def read(word: str) -> int | float:
+        value = kind(word)
+        if not (math.isfinite(value) and least <= value <= most):
+            bounds = f"a number from {least:g} to {most:.10g}" if most < math.inf else f"a number of {least:g} or more"
+            raise argparse.ArgumentTypeError(f"{word} is not {bounds}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse says "invalid int value"
+    return read
 
 
 @dataclass(frozen=True)
@@ -64,7 +92,12 @@ def parse(
 def _add_common(parser: argparse.ArgumentParser, presets: Sequence[str]) -> None:
     add = parser.add_argument
     add("--preset", choices=presets, help="which defaults to take (default: gpu with CUDA, else laptop)")
-    add("--max-seconds", type=float, metavar="N", help="end training after so long, the learning rate falling in time")
+    add(
+        "--max-seconds",
+        type=number(float, least=0),
+        metavar="N",
+        help="end training after so long, the learning rate falling in time",
+    )
     add(
         "--resume",
         default="auto",
@@ -73,9 +106,10 @@ def _add_common(parser: argparse.ArgumentParser, presets: Sequence[str]) -> None
         "left unfinished in the outputs folder)",
     )
     add("--outputs", default=os.environ.get("GPUCTL_OUTPUTS") or "outputs", metavar="FOLDER", help="where results go")
-    add("--seed", type=int, default=1337, metavar="N", help="where random numbers begin (default: 1337)")
+    seed = number(int, least=0, most=2**32 - 1)
+    add("--seed", type=seed, default=1337, metavar="N", help="where random numbers begin (default: 1337)")
     add("--device", metavar="NAME", help="cuda, mps or cpu (default: the fastest that is here)")
-    add("--threads", type=int, metavar="N", help="processor threads (default: torch's own choice)")
+    add("--threads", type=number(int, least=0), metavar="N", help="processor threads (default: torch's own choice)")
 
 
 def _add_setting(group: Any, field: dataclasses.Field[Any], defaults: Sequence[Any]) -> None:
@@ -85,4 +119,5 @@ def _add_setting(group: Any, field: dataclasses.Field[Any], defaults: Sequence[A
     if isinstance(field.default, bool):
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     else:
-        group.add_argument(flag, type=type(field.default), choices=field.metadata["choices"], default=None, help=text)
+        known = field.metadata
+        group.add_argument(flag, type=known["read"], choices=known["choices"], default=None, help=text)

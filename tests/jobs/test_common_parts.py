@@ -21,6 +21,7 @@ from jobs.common.run import Run
 class Settings:
     batch: int = option(64, "sequences a step")
     rate: float = option(0.1, "how far a step goes, 5% say")
+    share: float = option(0.1, "share that is silent", most=0.95)
     cell: str = option("lstm", "kind of layer", choices=["gru", "lstm"])
     noisy: bool = option(False, "with noise")
 
@@ -52,6 +53,29 @@ def test_help_shows_what_each_preset_takes(capsys: pytest.CaptureFixture[str]) -
     out = " ".join(capsys.readouterr().out.split())
     assert "sequences a step (8, 64, 256)" in out
     assert "how far a step goes, 5% say (0.1)" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--batch", "0"], "argument --batch: 0 is not a number of 1 or more"),
+        (["--rate", "-1"], "argument --rate: -1 is not a number of 0 or more"),
+        (["--rate", "inf"], "argument --rate: inf is not a number of 0 or more"),
+        (["--share", "1.5"], "argument --share: 1.5 is not a number from 0 to 0.95"),
+        (["--max-seconds", "nan"], "argument --max-seconds: nan is not a number of 0 or more"),
+        (["--seed", "-1"], "argument --seed: -1 is not a number from 0 to 4294967295"),
+        (["--threads", "-2"], "argument --threads: -2 is not a number of 0 or more"),
+        (["--batch", "1.5"], "argument --batch: invalid int value: '1.5'"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line that says which numbers do, before anything was done."""
+    with pytest.raises(SystemExit) as ended:
+        parse(PRESETS, argv=argv)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {said}\n")
 
 
 @pytest.mark.parametrize("argv", [["--cell", "gpt"], ["--rate", "fast"], ["--preset", "huge"], ["--bach", "3"]])
