@@ -43,7 +43,7 @@ class Settings:
 PRESETS = {
     "smoke": Settings(limit=1000, width=8, epochs=5, batch=32, rate=6e-3),
     "laptop": Settings(),
-    "gpu": Settings(width=64, epochs=200, batch=128, compile=True),
+    "gpu": Settings(width=64, epochs=40, rate=1e-3, compile=True),
 }
 
 

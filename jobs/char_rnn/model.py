@@ -17,7 +17,10 @@ Memory = tuple[tuple[Tensor, ...], ...]
 
 
 class CharRNN(nn.Module):
-    """An embedding, recurrent layers, and a linear read-out over the vocabulary."""
+    """An embedding, recurrent layers, and a linear read-out over the vocabulary.
+
+    Each layer after the first adds to what the one before it made of the text, so the read-out hears them all.
+    """
 
     def __init__(self, vocabulary: int, *, cell: str, hidden: int, layers: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -41,16 +44,21 @@ class CharRNN(nn.Module):
         x, after = self.embed(ids), []
         for i, layer in enumerate(self.layers):
             before = memory[i] if memory else None
-            x, state = layer(x, before[0] if before and len(before) == 1 else before)
+            heard, state = layer(x, before[0] if before and len(before) == 1 else before)
             after.append(state if isinstance(state, tuple) else (state,))
-            x = self._silence(x, chance)
+            heard = self._silence(heard, chance)
+            x = x + heard if i else heard
         return self.read(x), tuple(after)
 
     def _silence(self, x: Tensor, chance: torch.Generator | None) -> Tensor:
         if chance is None or not self.dropout:
             return x
-        kept = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=chance)
-        return x * kept / (1 - self.dropout)
+        # A byte of chance a unit, drawn eight at a time: a processor takes a quarter as long as for one by one.
+        drawn = torch.empty(math.ceil(x.numel() / 8), dtype=torch.int64, device=x.device)
+        drawn.random_(-(2**63), None, generator=chance)
+        share = round(256 * self.dropout) / 256
+        kept = drawn.view(torch.uint8)[: x.numel()].view_as(x) >= 256 * share
+        return x * kept / (1 - share)
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:

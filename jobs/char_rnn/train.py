@@ -36,19 +36,19 @@ SAMPLE_AT = (0.03, 0.17, 0.20, 0.37, 11.5)  # epochs: noise, then word shapes, t
 class Settings:
     data: str = option("", "text file to learn from; without one, all of Shakespeare's plays")
     cell: str = option("lstm", "kind of recurrent layer", choices=sorted(CELLS))
-    layers: int = option(1, "recurrent layers")
-    hidden: int = option(320, "units a layer")
+    layers: int = option(2, "recurrent layers")
+    hidden: int = option(256, "units a layer")
     embedding: int = option(48, "numbers a character is turned into")
     dropout: float = option(0.1, "share of a layer's units that the next one does not hear", most=0.95)
     forget: float = option(0.02, "chance that a place of the text is read on with an empty memory", most=1)
     batch: int = option(64, "places of the text read at once")
     sequence: int = option(64, "characters read a step, which errors flow back through")
-    steps: int = option(12_000, "steps to train")
-    rate: float = option(0.06, "learning rate of the recurrent layers' matrices (Muon) at its height")
-    decay: float = option(0.08, "weight decay of those matrices, so that little is learnt by heart")
+    steps: int = option(7500, "steps to train")
+    rate: float = option(0.08, "learning rate of the recurrent layers' matrices (Muon) at its height")
+    decay: float = option(0.1, "weight decay of those matrices, so that little is learnt by heart")
     other_rate: float = option(1.2e-2, "learning rate of all other weights (AdamW) at its height")
     other_decay: float = option(0.01, "weight decay of all other weights")
-    warm_up: int = option(100, "steps until the learning rates are there")
+    warm_up: int = option(20, "steps until the learning rates are there")
     clip: float = option(1.0, "longest step of the gradient")
     precision: str = option("auto", "auto: bfloat16 where native", choices=["auto", "float32", "bfloat16"])
     eval_every: int = option(500, "steps between validations and checkpoints")
@@ -58,12 +58,22 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(hidden=64, batch=32, sequence=32, steps=150, eval_every=50, other_rate=1e-2, warm_up=10),
+    "smoke": Settings(
+        layers=1, hidden=64, batch=32, sequence=32, steps=150, eval_every=50, other_rate=1e-2, warm_up=10
+    ),
     "laptop": Settings(),
     # For a text of a megabyte, which is read so often that it would be learnt by heart.
-    "small-text": Settings(hidden=448, dropout=0.3, decay=0.1, steps=6000),
+    "small-text": Settings(layers=3, dropout=0.2, steps=4600),
     "gpu": Settings(
-        layers=2, hidden=1024, dropout=0.5, batch=128, sequence=128, steps=6000, rate=0.02, other_rate=2e-3
+        hidden=1024,
+        dropout=0.5,
+        batch=128,
+        sequence=128,
+        steps=6000,
+        rate=0.02,
+        decay=0.08,
+        other_rate=2e-3,
+        warm_up=100,
     ),
 }
 
@@ -87,7 +97,7 @@ class Learner:
         matrices = [weight for weight in self.model.layers.parameters() if weight.ndim == 2]
         others = [weight for weight in self.weights if all(weight is not matrix for matrix in matrices)]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=s.rate, weight_decay=s.decay),
+            *(torch.optim.Muon([matrix], lr=s.rate, weight_decay=s.decay) for matrix in matrices),
             torch.optim.AdamW(others, lr=s.other_rate, betas=(0.9, 0.99), weight_decay=s.other_decay),
         ]
         self.bfloat16 = s.precision == "bfloat16" or (s.precision == "auto" and bfloat16_is_native(device))
@@ -103,9 +113,9 @@ class Learner:
         for weight, *gradients in zip(self.weights, *(gradients for _, gradients in learnt), strict=True):
             weight.grad = torch.stack(gradients).sum(0)
         torch.nn.utils.clip_grad_norm_(self.weights, self.s.clip)
-        for optimizer, rate in zip(self.optimizers, (self.s.rate, self.s.other_rate), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * pace
-            optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * pace
+        list(self.threads.map(lambda optimizer: optimizer.step(), self.optimizers))
         return sum(loss for loss, _ in learnt)
 
     def _learn(self, number: int, share: int, inputs: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:

@@ -51,7 +51,7 @@ PRESETS = {
         limit=1000, width=8, epochs=3, rate=1e-2, line_steps=10, line_width=8, line_batch=8, line_tests=50
     ),
     "laptop": Settings(),
-    "gpu": Settings(width=48, epochs=100, batch=128, line_width=48, line_steps=6000, line_batch=64, compile=True),
+    "gpu": Settings(width=48, epochs=60, batch=128, line_width=48, line_steps=2500, line_batch=64, compile=True),
 }
 DIGITS_SHARE = 0.3  # of --max-seconds; the lines get the rest
 

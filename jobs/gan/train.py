@@ -49,7 +49,7 @@ class Settings:
 PRESETS = {
     "smoke": Settings(limit=1000, width=8, steps=60, batch=32, rate=2e-3, reader_epochs=3, looks=300, every=30),
     "laptop": Settings(),
-    "gpu": Settings(width=96, steps=20_000, batch=128, every=500, compile=True),
+    "gpu": Settings(width=96, batch=256, every=250, compile=True),
 }
 AVERAGED = 0.99  # how much of yesterday is in the smoothed generator that is shown
 

@@ -206,6 +206,30 @@ def test_silence_is_for_the_next_layer_and_memory_stays_whole() -> None:
     assert all(torch.equal(*pair) for pair in zip(after[0], remembered[0], strict=True))
 
 
+def test_as_many_fall_silent_as_asked() -> None:
+    """Whatever the place, about the share `dropout` of what is heard is nothing; the rest makes up for it."""
+    model = CharRNN(11, cell="lstm", hidden=16, layers=1, embedding=8, dropout=0.3)
+    ones = torch.ones(1001, 3, 16)
+    heard = torch.stack([model._silence(ones, torch.Generator().manual_seed(seed)) for seed in range(20)])
+    silent = heard == 0
+    assert heard[~silent].unique().tolist() == pytest.approx([1 / 0.7], abs=0.01)
+    assert (silent.double().mean(dim=(0, 1, 2)) - 0.3).abs().max() < 0.01
+    assert not torch.equal(silent[0], silent[1])
+    whole = model._silence(torch.ones(7), torch.Generator().manual_seed(0))
+    assert torch.equal(whole, model._silence(torch.ones(7), torch.Generator().manual_seed(0)))
+
+
+def test_each_layer_adds_to_the_one_before() -> None:
+    """A second layer that says nothing leaves what the first one made of the text."""
+    torch.manual_seed(3)
+    model = CharRNN(11, cell="gru", hidden=16, layers=2, embedding=8, dropout=0.0)
+    for weight in model.layers[1].parameters():
+        torch.nn.init.zeros_(weight)
+    ids = torch.randint(11, (20, 3))
+    logits, _ = model(ids)
+    assert torch.equal(logits, model.read(model.layers[0](model.embed(ids))[0]))
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_every_weight_learns_once(cell: str) -> None:
     """One step moves every weight of the network, and each is one optimizer's alone."""
