@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,19 +62,40 @@ class CharRNN(nn.Module):
         return x * kept / (1 - share)
 
 
+class Committee(nn.Module):
+    """Networks of one shape that learnt apart foresee together: a character is as likely as they deem it on the mean.
+
+    Each errs in its own way where the text is too short to learn from, so together they err less.
+    """
+
+    def __init__(self, networks: Iterable[CharRNN]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, ids: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
+        """Log-probabilities (time, batch, vocabulary) of what follows ``ids``, and each network's memory in turn."""
+        guesses, after = [], []
+        for i, network in enumerate(self.networks):
+            size = len(network.layers)  # type: ignore[arg-type]
+            logits, remembered = network(ids, memory[i * size : (i + 1) * size] if memory else None)
+            guesses.append(F.log_softmax(logits.float(), dim=-1))
+            after += remembered
+        return torch.stack(guesses).logsumexp(0) - math.log(len(guesses)), tuple(after)
+
+
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean nats a character."""
     return F.cross_entropy(logits.float().flatten(0, -2), targets.flatten())
 
 
 @torch.no_grad()
-def nats(model: CharRNN, ids: Tensor, *, streams: int = 1, warm_up: int = 256, chunk: int = 512) -> float:
+def nats(model: CharRNN | Committee, ids: Tensor, *, streams: int = 1, warm_up: int = 256, chunk: int = 512) -> float:
     """Mean nats a character over all of ``ids`` but the first, read in order with memory carried.
 
     With ``streams`` > 1, so many parts are read side by side, which is faster; each part's memory is first warmed up on
     the ``warm_up`` characters before it.
     """
-    device = model.read.weight.device
+    device = next(model.parameters()).device
     span = math.ceil((len(ids) - 1) / streams)
     begins = torch.arange(streams) * span
     total, memory = torch.zeros((), dtype=torch.float64), None
@@ -92,12 +114,12 @@ def nats(model: CharRNN, ids: Tensor, *, streams: int = 1, warm_up: int = 256, c
 
 
 @torch.no_grad()
-def write(model: CharRNN, prime: Tensor, *, length: int, temperature: float, seed: int) -> list[int]:
+def write(model: CharRNN | Committee, prime: Tensor, *, length: int, temperature: float, seed: int) -> list[int]:
     """``length`` characters that follow ``prime``: each drawn from the guesses, sharpened by a low temperature.
 
     Chance is this function's own, so that a sample in the middle of training changes nothing of it.
     """
-    device, chance = model.read.weight.device, torch.Generator().manual_seed(seed)
+    device, chance = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     logits, memory = model(prime[:, None].to(device))
     written: list[int] = []
     for _ in range(length):
@@ -111,9 +133,8 @@ def write(model: CharRNN, prime: Tensor, *, length: int, temperature: float, see
     return written
 
 
-def rebuild(state: dict[str, object]) -> CharRNN:
-    """The network of a checkpoint, ready to read and write."""
-    shape = cast("dict[str, object]", state["shape"])
-    model = CharRNN(**shape)  # type: ignore[arg-type]
-    model.load_state_dict(cast("dict[str, Tensor]", state["model"]))
+def rebuild(state: dict[str, Any]) -> Committee:
+    """The networks of a checkpoint, ready to read and write."""
+    model = Committee(CharRNN(**state["shape"]) for _ in range(state["networks"]))
+    model.load_state_dict(state["model"])
     return model

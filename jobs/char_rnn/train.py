@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from jobs.char_rnn import use
-from jobs.char_rnn.model import CELLS, CharRNN, Memory, loss_of, nats, write
+from jobs.char_rnn.model import CELLS, CharRNN, Committee, Memory, loss_of, nats, write
 from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, read_text
 from jobs.common.args import option, parse
 from jobs.common.data import split_in_order
 from jobs.common.device import bfloat16_is_native, limit_threads, pick_device, seed_everything
 from jobs.common.plots import loss_curve
-from jobs.common.run import Run, State
+from jobs.common.run import Run, State, Stateful
 
 SAMPLE_AT = (0.03, 0.17, 0.20, 0.37, 11.5)  # epochs: noise, then word shapes, then names and lines
 
@@ -36,7 +36,8 @@ SAMPLE_AT = (0.03, 0.17, 0.20, 0.37, 11.5)  # epochs: noise, then word shapes, t
 class Settings:
     data: str = option("", "text file to learn from; without one, all of Shakespeare's plays")
     cell: str = option("lstm", "kind of recurrent layer", choices=sorted(CELLS))
-    layers: int = option(2, "recurrent layers")
+    networks: int = option(1, "networks that learn apart and foresee together")
+    layers: int = option(2, "recurrent layers of each")
     hidden: int = option(256, "units a layer")
     embedding: int = option(48, "numbers a character is turned into")
     dropout: float = option(0.1, "share of a layer's units that the next one does not hear", most=0.95)
@@ -62,8 +63,8 @@ PRESETS = {
         layers=1, hidden=64, batch=32, sequence=32, steps=150, eval_every=50, other_rate=1e-2, warm_up=10
     ),
     "laptop": Settings(),
-    # For a text of a megabyte, which is read so often that it would be learnt by heart.
-    "small-text": Settings(layers=3, dropout=0.2, steps=4600),
+    # A text of a megabyte is soon learnt by heart: rather several networks than a larger one, or a longer training.
+    "small-text": Settings(networks=4, steps=2000),
     "gpu": Settings(
         hidden=1024,
         dropout=0.5,
@@ -88,7 +89,7 @@ class Learner:
     instead, as torch does by itself, is slower, and far slower where other programs want the cores too.
     """
 
-    def __init__(self, s: Settings, vocabulary: int, *, device: torch.device, seed: int) -> None:
+    def __init__(self, s: Settings, vocabulary: int, *, device: torch.device, seed: int, threads: int = 1) -> None:
         self.s, self.device, self.seed = s, device, seed
         self.shape: dict[str, Any] = {"vocabulary": vocabulary, "cell": s.cell, "hidden": s.hidden, "layers": s.layers}
         self.shape |= {"embedding": s.embedding, "dropout": s.dropout}
@@ -101,8 +102,7 @@ class Learner:
             torch.optim.AdamW(others, lr=s.other_rate, betas=(0.9, 0.99), weight_decay=s.other_decay),
         ]
         self.bfloat16 = s.precision == "bfloat16" or (s.precision == "auto" and bfloat16_is_native(device))
-        self.shares = torch.get_num_threads() if device.type == "cpu" else 1
-        torch.set_num_threads(1)
+        self.shares = threads if device.type == "cpu" else 1
         self.threads = ThreadPoolExecutor(self.shares, initializer=torch.set_num_threads, initargs=(1,))
         self.memories: list[Memory | None] = [None] * self.shares
 
@@ -165,6 +165,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     train(run, s, device=pick_device(common.device), seed=common.seed)
 
 
+def make_learners(s: Settings, vocabulary: int, *, device: torch.device, seed: int) -> list[Learner]:
+    """A learner for each network, each begun elsewhere. From here on threads share the batch out, not the products."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return [Learner(s, vocabulary, device=device, seed=seed + i, threads=threads) for i in range(s.networks)]
+
+
 def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
     """Train to the end: of the steps, of the time, or when asked to stop."""
     text = read_text(s.data)
@@ -172,26 +179,29 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
     ids = vocabulary.encode(text)
     train, val, test = (ids[part] for part in split_in_order(len(ids), (0.88, 0.02, 0.10)))
     streams = Streams(train, batch=s.batch, sequence=s.sequence, seed=seed)
-    learner = Learner(s, len(vocabulary.characters), device=device, seed=seed)
+    learners = make_learners(s, len(vocabulary.characters), device=device, seed=seed)
+    model = Committee(learner.model for learner in learners)
     recent: list[float] = []  # training losses since the last line
     often_at_first = [s.eval_every // 2**n for n in range(1, 5)]
-    kept: State = {"settings": {**asdict(s), "seed": seed}, "shape": learner.shape, "characters": vocabulary.characters}
-    size = sum(weight.numel() for weight in learner.weights)
+    kinds = {"networks": s.networks, "shape": learners[0].shape, "characters": vocabulary.characters}
+    kept: State = {"settings": {**asdict(s), "seed": seed}, **kinds}
+    parts: dict[str, Stateful] = {"model": model, "streams": streams}
+    parts |= {f"learner{i}": learner for i, learner in enumerate(learners)}
+    size = sum(weight.numel() for weight in model.parameters())
     print(f"{len(ids):,} characters of {len(vocabulary.characters)} kinds; {size:,} weights; {device}", flush=True)
 
     if state := run.resume(kept["settings"]):
-        if (state["shape"], state["characters"]) != (learner.shape, vocabulary.characters):
+        if any(state[kind] != kinds[kind] for kind in kinds):
             raise SystemExit("that checkpoint is of a network of another shape, or of a text with other characters")
-        run.restore(state, model=learner.model, learner=learner, streams=streams)
+        run.restore(state, **parts)
         recent = state["recent"]
 
     def checkpoint(**more: object) -> None:
-        parts = {"model": learner.model, "learner": learner, "streams": streams, "recent": recent}
-        run.save("checkpoint.pt", run.capture(**parts, **kept, step=streams.step, **more))
+        run.save("checkpoint.pt", run.capture(**parts, **kept, recent=recent, step=streams.step, **more))
 
     def sample(name: str) -> str:
         prime = vocabulary.encode(s.prime) if set(s.prime) & set(vocabulary.characters) else ids[:1]
-        written = write(learner.model, prime, length=s.sample, temperature=s.temperature, seed=seed)
+        written = write(model, prime, length=s.sample, temperature=s.temperature, seed=seed)
         run.text(f"samples/{name}.txt", vocabulary.decode(written))
         return vocabulary.decode(written)
 
@@ -200,15 +210,16 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
         pace = min(1.0, (streams.step + 1) / s.warm_up) * 0.5 * (1 + math.cos(math.pi * done))
         before = streams.epoch
         inputs, targets, anew = streams.next()
-        if anew:
+        for learner in learners if anew else []:
             learner.forget()
-        recent.append(learner.step(inputs, targets, number=streams.step, pace=pace))
+        each = [learner.step(inputs, targets, number=streams.step, pace=pace) for learner in learners]
+        recent.append(sum(each) / len(each))
 
         for mark in SAMPLE_AT:
             if before < mark <= streams.epoch:
                 sample(f"epoch-{mark:05.2f}")
         if streams.step % s.eval_every == 0 or streams.step in often_at_first or streams.step == s.steps:
-            losses = {"train": sum(recent) / len(recent), "val": nats(learner.model, val, streams=len(val) // 1000 + 1)}
+            losses = {"train": sum(recent) / len(recent), "val": nats(model, val, streams=len(val) // 1000 + 1)}
             run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
             recent.clear()
             checkpoint()
@@ -218,7 +229,7 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
         print(f"stopped and saved at step {streams.step}; the same command goes on from here")
         return
     held_out = {"val": val, "test": test}
-    losses = {name: nats(learner.model, part, streams=len(part) // 20_000 + 1) for name, part in held_out.items()}
+    losses = {name: nats(model, part, streams=len(part) // 20_000 + 1) for name, part in held_out.items()}
     run.log(step=streams.step, epoch=streams.epoch, losses=losses, seconds=round(run.elapsed_s, 1))
     checkpoint(finished=True)
     sample("last")
@@ -233,7 +244,8 @@ def report(run: Run, s: Settings, *, epochs: float, losses: dict[str, float], co
     lines = [f"nats a character on the last tenth of the text, after {epochs:.2f} epochs, {run.elapsed_s:.0f} s"]
     names = ("how often each character comes", "what follows each character", "what follows each two characters")
     lines += [f"  counting {name:33}{nats:.4f}" for name, nats in zip(names, counted, strict=False)]
-    lines += [f"  {f'{s.layers} × {s.hidden} {s.cell.upper()}':42}{losses['test']:.4f}"]
+    network = f"{s.layers} × {s.hidden} {s.cell.upper()}" + (f", {s.networks} of them" if s.networks > 1 else "")
+    lines += [f"  {network:42}{losses['test']:.4f}"]
     for name in [f"epoch-{mark:05.2f}" for mark in SAMPLE_AT] + ["last"]:
         path = run.outputs / "samples" / f"{name}.txt"
         if path.exists():

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.char_rnn.model import CharRNN, nats, write
+from jobs.char_rnn.model import CharRNN, Committee, nats, write
 from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, plain_speeches
-from jobs.char_rnn.train import Learner, Settings, main
+from jobs.char_rnn.train import Learner, Settings, main, make_learners
 from jobs.common.run import load
 from tests.jobs.conftest import ROOT, Train, assert_same_run, command, losses, random_steps, surroundings
 
@@ -50,7 +50,7 @@ def test_killed_and_gone_on_is_the_same_run(
     train: Train, train_killed: Callable[..., int], tmp_path: Path, text: Path
 ) -> None:
     """SIGKILL at random steps, the same command again: every loss and every weight as if nothing had happened."""
-    options = [*SMALL, "--data", str(text), "--layers", "2", "--dropout", "0.2"]
+    options = [*SMALL, "--data", str(text), "--networks", "2", "--layers", "2", "--dropout", "0.2"]
     train("char_rnn", tmp_path / "whole", *options)
     kills = random_steps(8, among=9, count=2)
     assert train_killed("char_rnn", tmp_path / "killed", *options, kills=kills) == len(kills)
@@ -241,6 +241,22 @@ def test_every_weight_learns_once(cell: str) -> None:
     assert not any(torch.equal(*pair) for pair in zip(before, learner.weights, strict=True))
     taken = [weight for each in learner.optimizers for group in each.param_groups for weight in group["params"]]
     assert sorted(map(id, taken)) == sorted(map(id, learner.weights))
+
+
+def test_a_committee_foresees_by_the_mean_of_its_chances() -> None:
+    """Networks begun apart; their chances are averaged, each reads with its own memory, and together they err less."""
+    settings = Settings(networks=3, hidden=8, layers=2, embedding=4, batch=4, sequence=16)
+    learners = make_learners(settings, 7, device=torch.device("cpu"), seed=1)
+    networks = [learner.model for learner in learners]
+    assert not torch.equal(networks[0].embed.weight, networks[1].embed.weight)
+    committee, ids = Committee(networks), torch.randint(7, (30, 2))
+    alone = [network(ids)[0].softmax(dim=-1) for network in networks]
+    guess, memory = committee(ids[:11])
+    rest, _ = committee(ids[11:], memory)
+    assert torch.allclose(torch.cat([guess, rest]).exp(), sum(alone) / 3, atol=1e-6)
+    each = [nats(network, ids[:, 0]) for network in networks]
+    assert nats(committee, ids[:, 0]) < sum(each) / 3
+    assert nats(Committee(networks[:1]), ids[:, 0]) == pytest.approx(each[0], abs=1e-6)
 
 
 def test_cold_writing_is_the_likeliest_and_chance_is_its_own() -> None:
