@@ -5,7 +5,7 @@
 
 ``--text`` is `data/tinyshakespeare/input.txt` of https://github.com/karpathy/char-rnn. Ours runs first, then nanoGPT
 as its README says for a computer without a GPU, on the same cores; ours with the settings of `OUR_SETTING`, for so
-short a run: a smaller network, whose learning rate is at its height at once. Both are clocked from the command's start:
+short a run: a smaller network, one validation. Both are clocked from the command's start:
 nanoGPT until it prints a validation loss that low, or to its end; ours to its end, with a time limit of
 ``--seconds``, with test loss, sample and picture. Both losses are on the same last tenth of the text. Prints a table;
 with ``--write`` it goes into `benchmarks/char_rnn_vs_nanogpt.md` too.
@@ -36,7 +36,7 @@ NANOGPT_SETTING = [
     *("--max_iters=2000", "--lr_decay_iters=2000", "--dropout=0.0"),
 ]
 
-OUR_SETTING = ["--preset", "laptop", "--hidden", "256", "--warm-up", "20", "--sample", "50", "--eval-every", "100000"]
+OUR_SETTING = ["--preset", "laptop", "--hidden", "192", "--sample", "50", "--eval-every", "100000"]
 
 
 @dataclass(frozen=True)
