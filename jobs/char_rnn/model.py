@@ -73,14 +73,21 @@ class Committee(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, ids: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
-        """Log-probabilities (time, batch, vocabulary) of what follows ``ids``, and each network's memory in turn."""
+        """Logits (time, batch, vocabulary) of what follows ``ids``, and each network's memory in turn."""
         guesses, after = [], []
         for i, network in enumerate(self.networks):
             size = len(network.layers)  # type: ignore[arg-type]
             logits, remembered = network(ids, memory[i * size : (i + 1) * size] if memory else None)
-            guesses.append(F.log_softmax(logits.float(), dim=-1))
+            guesses.append(logits)
             after += remembered
-        return torch.stack(guesses).logsumexp(0) - math.log(len(guesses)), tuple(after)
+        return guesses[0] if len(guesses) == 1 else _mean_chance(guesses), tuple(after)
+
+
+def _mean_chance(guesses: list[Tensor]) -> Tensor:
+    """The logarithm of the mean of the chances that logits stand for."""
+    return torch.stack([F.log_softmax(logits.float(), dim=-1) for logits in guesses]).logsumexp(0) - math.log(
+        len(guesses)
+    )
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
