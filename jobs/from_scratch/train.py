@@ -82,13 +82,20 @@ def decide() -> None:
 # ---- 2. the two moons: too small, right, too large
 
 
+def sizes(words: str) -> list[int]:
+    """Numbers of hidden units, commas between them. Raises SystemExit with one line where they are none."""
+    if not all(word.strip().isdecimal() and int(word) for word in words.split(",")):
+        raise SystemExit(f"--units wants numbers from 1 with commas between them, not {words!r}")
+    return [int(word) for word in words.split(",")]
+
+
 def learn_moons(run: Run, state: State, settings: Settings) -> list[str]:
     """Train every size and compare on points that none has seen. Sizes already in `state` are not trained again."""
     x, y = moons(200, seed=0)
     fresh_x, fresh_y = moons(1000, seed=1)  # chooses the size
     last_x, last_y = moons(2000, seed=2)  # judges it, once
     networks = {}
-    for units in (int(word) for word in settings.units.split(",")):
+    for units in sizes(settings.units):
         networks[units] = network = MoonNetwork(units)
         if str(units) in state["moons"]:
             network.load_state_dict(state["moons"][str(units)])

