@@ -249,6 +249,7 @@ def test_a_committee_foresees_by_the_mean_of_its_chances() -> None:
     learners = make_learners(settings, 7, device=torch.device("cpu"), seed=1)
     networks = [learner.model for learner in learners]
     assert not torch.equal(networks[0].embed.weight, networks[1].embed.weight)
+    assert len({learner.seed for learner in learners}) == 3
     committee, ids = Committee(networks), torch.randint(7, (30, 2))
     alone = [network(ids)[0].softmax(dim=-1) for network in networks]
     guess, memory = committee(ids[:11])
