@@ -191,7 +191,7 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
     print(f"{len(ids):,} characters of {len(vocabulary.characters)} kinds; {size:,} weights; {device}", flush=True)
 
     if state := run.resume(kept["settings"]):
-        if any(state[kind] != kinds[kind] for kind in kinds):
+        if any(state.get(kind) != kinds[kind] for kind in kinds):
             raise SystemExit("that checkpoint is of a network of another shape, or of a text with other characters")
         run.restore(state, **parts)
         recent = state["recent"]

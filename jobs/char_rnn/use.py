@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     limit_threads(given.threads)
     state = load(given.checkpoint)
+    if not {"networks", "shape", "characters"} <= state.keys():
+        raise SystemExit(f"{given.checkpoint} is no checkpoint of char_rnn, or an older version's")
     vocabulary = Vocabulary(state["characters"])
     model = rebuild(state).to(pick_device(given.device))
     if given.verb == "sample":

@@ -15,7 +15,7 @@ import torch
 from jobs.char_rnn.model import CharRNN, Committee, nats, write
 from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, plain_speeches
 from jobs.char_rnn.train import Learner, Settings, main, make_learners
-from jobs.common.run import load
+from jobs.common.run import Run, load
 from tests.jobs.conftest import ROOT, Train, assert_same_run, command, losses, random_steps, surroundings
 
 torch.set_num_threads(1)
@@ -116,6 +116,15 @@ def test_a_checkpoint_writes_and_foresees(
     assert use("evaluate", "--data", held_out).startswith("3 characters that the network has never seen are left out")
     with pytest.raises(SystemExit, match="knows no character of --prime 'ßß'"):
         use("sample", "--prime", "ßß")
+
+
+def test_another_jobs_checkpoint_is_one_line(tmp_path: Path, text: Path) -> None:
+    """Whether to write with or to go on from: what is of no such network is refused, nothing trained."""
+    other = Run(outputs=tmp_path / "other").save("checkpoint.pt", {"model": {}, "step": 3})
+    with pytest.raises(SystemExit, match=r"checkpoint\.pt is no checkpoint of char_rnn"):
+        main(["sample", str(other)])
+    with pytest.raises(SystemExit, match="of a network of another shape"):
+        main([*SMALL, "--data", str(text), "--outputs", str(tmp_path / "outputs"), "--resume", str(other)])
 
 
 def test_time_can_end_a_run(train: Train, tmp_path: Path, text: Path) -> None:
