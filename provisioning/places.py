@@ -28,7 +28,7 @@ class Places:
 
     @property
     def code(self) -> Path:
-        """What of the workspace came from the laptop: `{path: [size, mtime_ns]}`."""
+        """What of the workspace came from the laptop: `{path: [size, mtime_ns, sha256]}`."""
         return self.root / "code.json"
 
     @property
@@ -82,11 +82,6 @@ class Places:
         return self.run / "stop.json"
 
     @property
-    def listed(self) -> Path:
-        """Whether the last manifest was made after training had ended: `{"over": bool}`."""
-        return self.run / "listed.json"
-
-    @property
     def receipt(self) -> Path:
         """The last pull that left nothing behind."""
         return self.run / "receipt.json"
@@ -95,6 +90,11 @@ class Places:
     def lock(self) -> Path:
         """Held by the supervisor for as long as it lives."""
         return self.run / "lock"
+
+    def owned(self) -> frozenset[Path]:
+        """Every path that gpuctl itself writes to; whatever else appears beside the workspace, the command wrote."""
+        own = [getattr(self, name) for name, value in vars(Places).items() if isinstance(value, property)]
+        return frozenset((*own, self.environments, self.root / "host.pyz", self.root / "errors"))
 
 
 def here() -> Places:
@@ -107,7 +107,7 @@ def here() -> Places:
 
 def forget_last_run(places: Places) -> None:
     """Before a command starts: how the last one went. The log and the metrics go on; they only ever grow."""
-    for leftover in (places.exit, places.state, places.stop, places.listed, places.receipt):
+    for leftover in (places.exit, places.state, places.stop, places.receipt):
         leftover.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from provisioning.driver import ensure_driver, install
 from provisioning.environment import prepare
 from provisioning.lease import deadline_armed
-from provisioning.outputs import check_path
+from provisioning.listing import check_path
 from provisioning.places import Places, write_json
 from provisioning.protocol import Channel, PayloadError, Request
 from provisioning.state import RUNNING, read_state
@@ -92,7 +92,8 @@ def _check(request: Request) -> None:
         raise PayloadError("the request's command is empty")
     request.texts("requirements")
     request.mapping("env")
-    for path in request.mapping("outputs").get("paths") or []:
+    outputs = request.mapping("outputs")
+    for path in [*(outputs.get("paths") or []), *(outputs.get("exclude") or [])]:
         check_path(path)
 
 

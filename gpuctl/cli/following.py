@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from gpuctl.cli.options import now, open_run_of
-from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
+from gpuctl.core.errors import HostError, HostUnreachable, NotHome, TrainingFailed
+from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
@@ -54,29 +55,45 @@ def detached(run: str) -> int:
 
 
 def after_the_end(
-    run: str, cloud: str | None, state: Mapping[str, Any] | None, *, pull_to: Path | None, down_after: bool
+    run: str,
+    cloud: str | None,
+    state: Mapping[str, Any] | None,
+    *,
+    pull_to: Path | None,
+    down_after: bool,
+    wish: Wish,
 ) -> int:
-    """Outputs home and everything down, where that was asked for. Raises TrainingFailed where the command failed."""
+    """Outputs home and everything down, where that was asked for; not down where something would be lost.
+
+    Raises NotHome for that, TrainingFailed where the command failed.
+    """
     if state is None:
         return 0
     from gpuctl.cli.pull import tell
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.down import down
-    from gpuctl.workflows.pull import pull
+    from gpuctl.workflows.pull import free_place, not_home, pull
 
+    left: NotHome | None = None
     opened = open_run_of(run, cloud, None)
     click.echo(f"{run} {state.get('state')} (exit code {state.get('exit_code')})", err=True)
     with Phases() as phases:
         if pull_to is not None:
-            tell(pull(opened, pull_to, reporter=phases))
+            brought = pull(opened, free_place(pull_to, run, opened.folder), wish=wish, reporter=phases)
+            tell(brought)
+            left = not_home(run, brought)
+            if left is not None and down_after:
+                raise left
         if down_after:
-            went = down([opened], discard=False, now=now(), reporter=phases)
+            went = down([opened], discard=False, now=now(), reporter=phases, wish=wish)
             click.echo(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
         click.echo(f"its host is still there, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
+    if left is not None:
+        raise left
     return 0
 
 

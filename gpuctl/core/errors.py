@@ -12,7 +12,8 @@
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
-    │   └── HostRefused       1   it answered, and what was asked of it failed there
+    │   ├── HostRefused       1   it answered, and what was asked of it failed there
+    │   └── NotHome           1   what a run wrote is there alone, and removing the host would lose it
     └── Interrupted         130   Ctrl-C, and what was half done is undone
 
 An error is one line for a person: what happened, to what, what to do next. It is shown once, by the entry point.
@@ -91,6 +92,10 @@ class HostKeyMismatch(HostError):
 
 class HostRefused(HostError):
     """A host that answered, and on which what was asked failed."""
+
+
+class NotHome(HostError):
+    """What a run wrote is on its host alone."""
 
 
 class Interrupted(GpuctlError):

@@ -75,6 +75,7 @@ class Plan:
     caller_cidr: str
     max_price_usd_per_hour: Decimal | None
     lease_ends: datetime
+    exclude: tuple[str, ...] = ()
 
     @property
     def tags(self) -> RunTags:
@@ -114,6 +115,7 @@ class Plan:
         for name in ("command", "requirements", "environment_names", "checkpoints"):
             values[name] = tuple(data[name])
         values["outputs"] = None if data["outputs"] is None else tuple(data["outputs"])
+        values["exclude"] = tuple(data.get("exclude", ()))
         most = data["max_price_usd_per_hour"]
         values["max_price_usd_per_hour"] = None if most is None else _money(most)
         values["lease_ends"] = parse_iso(data["lease_ends"])

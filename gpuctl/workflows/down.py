@@ -13,15 +13,16 @@ from typing import Any
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import Resource, find_instances, find_resources, remove
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import GpuctlError, HostError, NotFound
+from gpuctl.core.errors import GpuctlError, HostError, NotFound, NotHome
 from gpuctl.core.hosts import Instance
+from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
 from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import OpenRun, open_host
-from gpuctl.workflows.pull import Brought, destination_of, pull_from
+from gpuctl.workflows.pull import AS_THE_JOB_SAYS, Brought, destination_of, not_home, pull_from
 from gpuctl.workflows.reporter import Reporter
 
 REMOVE_TIMEOUT_S = 600
@@ -51,7 +52,9 @@ def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tup
     return tuple(OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
 
 
-def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter) -> WentDown:
+def down(
+    runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter, wish: Wish = AS_THE_JOB_SAYS
+) -> WentDown:
     """Take runs down. Raises HostError, with nothing removed, where outputs would be lost that can be saved."""
     found = {run.name: find_resources(run.account, run=run.name) for run in runs}
     for run in runs:
@@ -60,7 +63,7 @@ def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Rep
                 f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
                 "`gpuctl ls` shows the runs",
             )
-    brought = () if discard else _bring_home([run for run in runs if found[run.name]], now, reporter)
+    brought = () if discard else _bring_home([run for run in runs if found[run.name]], now, reporter, wish)
     removed: list[Resource] = []
     for account, resources in _by_account(runs, found):
         reporter.phase("down", f"removing {len(resources)} things in {account.region}")
@@ -108,17 +111,17 @@ def _by_account(runs: Sequence[OpenRun], found: dict[str, list[Resource]]) -> li
     return [(account, resources) for account, resources in groups.values() if resources]
 
 
-def _bring_home(runs: Sequence[OpenRun], now: datetime, reporter: Reporter) -> tuple[Brought, ...]:
+def _bring_home(runs: Sequence[OpenRun], now: datetime, reporter: Reporter, wish: Wish) -> tuple[Brought, ...]:
     """Outputs of every run that may have some, side by side."""
     if not runs:
         return ()
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="home") as pool:
-        futures = [pool.submit(_bring_one_home, run, now, reporter) for run in runs]
+        futures = [pool.submit(_bring_one_home, run, now, reporter, wish) for run in runs]
         results = [future.result() for future in futures]
     return tuple(brought for brought in results if brought is not None)
 
 
-def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought | None:
+def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
     living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in ("pending", "running")]
     if not living:
         return None
@@ -129,17 +132,17 @@ def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought 
         )
     if not run.folder.progress().started:
         return None
-    return _save(run, living, now, reporter)
+    return _save(run, living, now, reporter, wish)
 
 
-def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter) -> Brought | None:
+def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
     try:
         with open_host(run) as host:
             state = host.call("state", {})
             if state.get("state") == "running":
                 reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
                 host.call("stop", {"grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
-            brought = pull_from(run, host, destination_of(run, None), reporter=reporter)
+            brought = pull_from(run, host, destination_of(run, None), wish=wish, reporter=reporter)
             _keep_log(run, host)
     except HostError as error:
         if run.folder.progress().home:
@@ -149,12 +152,9 @@ def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporte
             f"run {run.name} cannot be asked for its outputs ({error.message})",
             f"try again, or lose them with --discard; {_waiting_costs(run, living, now)}",
         ) from error
-    if not brought.result.complete:
-        names = ", ".join([*brought.result.incomplete, *(name for name, _ in brought.result.skipped)][:5])
-        raise HostError(
-            f"not all of {run.name} came home to {brought.destination}: {names}",
-            f"pull to another folder, or lose them with --discard; {_waiting_costs(run, living, now)}",
-        )
+    left = not_home(run.name, brought)
+    if left is not None:
+        raise NotHome(left.message, f"{left.next_step}; {_waiting_costs(run, living, now)}")
     return brought
 
 

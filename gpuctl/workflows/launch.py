@@ -229,7 +229,11 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         "requirements": list(plan.requirements),
         "command": list(plan.command),
         "env": dict(environment),
-        "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},
+        "outputs": {
+            "paths": None if plan.outputs is None else list(plan.outputs),
+            "exclude": list(plan.exclude),
+            "checkpoints": list(plan.checkpoints),
+        },
         "gpu": True,
         "idle_s": IDLE_AFTER_HOME_S,
         "files": True,
