@@ -50,7 +50,7 @@ def test_the_host_goes_once_idle_and_home(host: Host) -> None:
     home = time.monotonic()
     take_home(host)
     wait_for(lambda: "shutdown -P now" in asked(host))
-    assert 0.9 < time.monotonic() - home < 10
+    assert time.monotonic() - home > 0.9
     assert ("sudo" in asked(host)) == (os.geteuid() != 0)
 
 
