@@ -28,7 +28,7 @@ from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, run_folder
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import write_reach
-from gpuctl.workflows.interrupts import ending_signals_interrupt, interrupts_ignored, interrupts_wait
+from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
@@ -56,14 +56,37 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
     Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started: it goes on.
     """
     folder = run_folder(places.runs, planned.plan.run)
-    with ending_signals_interrupt(), folder.locked():
+    with EndingSignals() as signals, folder.locked():
         half_made = _half_made(planned, folder)
-        with _undone_unless_started(planned.account, folder, reporter) as start:
-            record = half_made or _begin(planned, folder)
-            instances = _acquire(record, planned.account, folder, reporter)
-            with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
-                state = _start(host, record.plan, folder, start, reporter)
-        note_state(folder, state)
+        start = _Start()
+        try:
+            try:
+                return _launched(half_made, planned, profile, folder, start, reporter)
+            except BaseException as error:  # noqa: BLE001  (raised again below, once what was made is undone)
+                cause = error
+                signals.only_note(lambda: reporter.note("removing what was made; this takes a moment"))
+        except KeyboardInterrupt as error:  # the one that could still come, between the two lines above
+            cause = error
+            signals.only_note(lambda: None)
+        if not start.answered:
+            _undo_because(cause, planned.account, folder, reporter)
+        raise cause
+
+
+def _launched(
+    half_made: RunRecord | None,
+    planned: Planned,
+    profile: Profile,
+    folder: RunFolder,
+    start: _Start,
+    reporter: Reporter,
+) -> Launched:
+    """From nothing, or from what a launch left that was cut off, to a training that runs."""
+    record = half_made or _begin(planned, folder)
+    instances = _acquire(record, planned.account, folder, reporter)
+    with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
+        state = _start(host, record.plan, folder, start, reporter)
+    note_state(folder, state)
     return Launched(record.plan, tuple(instances), state)
 
 
@@ -105,23 +128,17 @@ class _Start:
     answered: bool = False
 
 
-@contextmanager
-def _undone_unless_started(account: Account, folder: RunFolder, reporter: Reporter) -> Iterator[_Start]:
-    """Remove all that is tagged with the run, and what the laptop keeps of it, unless training starts in the block."""
-    start = _Start()
-    try:
-        yield start
-    except NameInUse:
+def _undo_because(cause: BaseException, account: Account, folder: RunFolder, reporter: Reporter) -> None:
+    """Remove all that is tagged with the run, and what the laptop keeps of it. Raises Interrupted where that was why.
+
+    No signal ends it any more.
+    """
+    if isinstance(cause, NameInUse):
         folder.remove()
-        raise
-    except BaseException as error:
-        if start.answered:
-            raise
-        with interrupts_ignored(lambda: reporter.note("removing what was made; this takes a moment")):
-            undo(account, folder, reporter)
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"launch of {folder.name} interrupted", "everything it had made is removed") from None
-        raise
+        return
+    undo(account, folder, reporter)
+    if isinstance(cause, KeyboardInterrupt):
+        raise Interrupted(f"launch of {folder.name} interrupted", "everything it had made is removed") from None
 
 
 def undo(account: Account, folder: RunFolder, reporter: Reporter) -> None:
