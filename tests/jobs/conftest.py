@@ -39,7 +39,7 @@ def train() -> Train:
 
     def run(job: str, outputs: Path, *options: str) -> str:
         done = subprocess.run(
-            command(job, outputs, *options), cwd=ROOT, capture_output=True, text=True, env=surroundings(), timeout=200
+            command(job, outputs, *options), cwd=ROOT, capture_output=True, text=True, env=surroundings(), timeout=500
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
@@ -64,7 +64,7 @@ def train_killed() -> Callable[..., int]:
                 if losses is not None and seen >= losses:
                     os.kill(process.pid, signal.SIGKILL)
                     break
-            killed += process.wait(timeout=200) == -signal.SIGKILL
+            killed += process.wait(timeout=500) == -signal.SIGKILL
             process.stdout.close()
         return killed
 
