@@ -152,11 +152,13 @@ class EC2(EC2Response):
                 "aws:ec2launchtemplate:version": str(version.number),
             }
         data.update(asked)
+        market = data.get("InstanceMarketOptions") or {}
         request = launching.Request(
             data=data,
             instance_type=data.get("InstanceType") or "m1.small",
             subnet_id=self._subnet_of(data),
-            market="spot" if (data.get("InstanceMarketOptions") or {}).get("MarketType") == "spot" else "on-demand",
+            market="spot" if market.get("MarketType") == "spot" else "on-demand",
+            spot_type=(market.get("SpotOptions") or {}).get("SpotInstanceType") or "one-time",
             count=int(asked.get("MaxCount") or 1),
             tags=tags,
             client_token=asked.get("ClientToken"),
@@ -186,18 +188,32 @@ class EC2(EC2Response):
 
     def stop_instances(self) -> ActionResult:
         for instance in self._asked_instances():
-            if instance.lifecycle == "spot":
+            if instance.lifecycle == "spot" and instance.spot_type != "persistent":
                 raise EC2ClientError(
-                    "UnsupportedOperation", f"You can't stop the Spot Instance '{instance.id}' of a one-time request"
+                    "UnsupportedOperation",
+                    f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time Spot "
+                    "Instance request. You can only stop Spot Instances associated with persistent Spot Instance "
+                    "requests.",
                 )
+        self._require_state("stopped", "running", "stopping", "stopped")
         return self._change("StoppingInstances", self._instances.stop)
 
     def start_instances(self) -> ActionResult:
+        self._require_state("started", "stopped", "pending", "running")
         return self._change("StartingInstances", self._instances.start)
 
     def reboot_instances(self) -> ActionResult:
+        self._require_state("rebooted", "pending", "running", "shutting-down", "terminated")
         self._change("", self._instances.reboot)
         return EmptyResult()
+
+    def _require_state(self, done: str, *states: str) -> None:
+        for instance in self._asked_instances():
+            if instance.state not in states:
+                raise EC2ClientError(
+                    "IncorrectInstanceState",
+                    f"The instance '{instance.id}' is not in a state from which it can be {done}.",
+                )
 
     def _asked_instances(self) -> list[Any]:
         found: list[Any] = self.ec2_backend.get_multi_instances_by_id(self._get_param("InstanceIds", []))
@@ -346,7 +362,8 @@ class EC2(EC2Response):
 
 def _spot_request(instance: Any) -> dict[str, Any]:
     active = instance.state in ("pending", "running")
-    code = "fulfilled" if active else "instance-terminated-by-user"
+    stopped = instance.state in ("stopping", "stopped")
+    code = "fulfilled" if active else "instance-stopped-by-user" if stopped else "instance-terminated-by-user"
     return {
         "CreateTime": instance.launch_time,
         "InstanceId": instance.id,
@@ -354,7 +371,7 @@ def _spot_request(instance: Any) -> dict[str, Any]:
         "LaunchedAvailabilityZone": instance.placement.zone,
         "ProductDescription": "Linux/UNIX",
         "SpotInstanceRequestId": instance.spot_instance_request_id,
-        "State": "active" if active else "closed",
+        "State": "active" if active else "disabled" if stopped else "closed",
         "Status": {"Code": code, "UpdateTime": instance.launch_time},
-        "Type": "one-time",
+        "Type": instance.spot_type,
     }
