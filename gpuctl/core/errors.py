@@ -9,10 +9,12 @@
     ├── NotAllowed            5   credentials missing, expired, or not permitted
     ├── NotFound              6   no such run, job or snapshot
     ├── CloudError            1   AWS refused or did not answer
+    │   └── NoAnswer          1   it did not answer: whether it did what was asked nobody knows
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
     │   └── HostRefused       1   it answered, and what was asked of it failed there
+    ├── LeftBehind            1   a launch that ended, and not all that it had made could be removed
     └── Interrupted         130   Ctrl-C, and what was half done is undone
 
 An error is one line for a person: what happened, to what, what to do next. It is shown once, by the entry point.
@@ -77,6 +79,10 @@ class CloudError(GpuctlError):
     """AWS refused or did not answer."""
 
 
+class NoAnswer(CloudError):
+    """AWS did not answer, or failed: whether it did what was asked nobody knows."""
+
+
 class HostError(GpuctlError):
     """Something about one host."""
 
@@ -91,6 +97,10 @@ class HostKeyMismatch(HostError):
 
 class HostRefused(HostError):
     """A host that answered, and on which what was asked failed."""
+
+
+class LeftBehind(GpuctlError):
+    """A launch that ended, and not all that it had made could be removed."""
 
 
 class Interrupted(GpuctlError):

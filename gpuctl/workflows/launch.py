@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpuctl.aws.access import default_network, open_access
+from gpuctl.aws.access import claim_group, default_network, set_caller
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
-from gpuctl.aws.inventory import Resource, find_resources, remove
+from gpuctl.aws.inventory import find_resources
 from gpuctl.core.boot import BootKeys, user_data
-from gpuctl.core.errors import GpuctlError, Interrupted, NameInUse, NoCapacity, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, LeftBehind, NameInUse, NoAnswer, NoCapacity, UsageError
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.hosts import Instance
 from gpuctl.core.plan import IDLE_AFTER_HOME_S, Plan
@@ -32,6 +34,7 @@ from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
+from gpuctl.workflows.removal import known_resources, remove_run
 from gpuctl.workflows.reporter import Reporter
 
 CAPACITY_TIMEOUT_S = 300
@@ -110,6 +113,7 @@ def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
 def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
     """A new record, and the run's keys."""
     name = planned.plan.run
+    claim = folder.progress().claim if folder.exists() and not folder.progress().started else None
     folder.remove()
     caller, host = generate_key(f"gpuctl {name}"), generate_key(f"gpuctl host of {name}")
     for file, text in (("identity", caller.private), ("identity.pub", caller.public)):
@@ -118,6 +122,7 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
         folder.write_file(file, text)
     record = RunRecord(planned.plan, attempt=1)
     folder.write(record)
+    folder.note(claim=claim)
     return record
 
 
@@ -129,31 +134,34 @@ class _Start:
 
 
 def _undo_because(cause: BaseException, account: Account, folder: RunFolder, reporter: Reporter) -> None:
-    """Remove all that is tagged with the run, and what the laptop keeps of it. Raises Interrupted where that was why.
+    """Remove a run that never trained, from AWS and from this laptop. No signal ends it any more.
 
-    No signal ends it any more.
+    Raises LeftBehind where something may be left, else Interrupted where that was why.
     """
+    interrupted = isinstance(cause, KeyboardInterrupt)
     if isinstance(cause, NameInUse):
         folder.remove()
         return
-    undo(account, folder, reporter)
-    if isinstance(cause, KeyboardInterrupt):
-        raise Interrupted(f"launch of {folder.name} interrupted", "everything it had made is removed") from None
-
-
-def undo(account: Account, folder: RunFolder, reporter: Reporter) -> None:
-    """Remove a run that never trained, from AWS and from this laptop."""
     reporter.phase("undo", "removing everything that this launch made")
+    why = f"launch of {folder.name} interrupted" if interrupted else f"launch of {folder.name} failed ({cause})"
     try:
-        deadline = time.monotonic() + REMOVE_TIMEOUT_S
-        known = [Resource("instance", one, folder.name) for one in folder.progress().instance_ids]
-        while left := [*known, *find_resources(account, run=folder.name)]:
-            remove(account, dict.fromkeys(left), deadline=deadline)
-            known = []
-    except GpuctlError as error:
-        reporter.note(f"not everything could be removed ({error.message}); run `gpuctl down {folder.name}`")
-        return
+        remove_run(account, folder.name, folder, deadline=time.monotonic() + REMOVE_TIMEOUT_S, reporter=reporter)
+    except Exception as error:  # noqa: BLE001  (whatever kept it, a person must hear what is left)
+        step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
+        raise LeftBehind(f"{why}, and {_left(account, folder)}: {error}", step) from cause
     folder.remove()
+    if interrupted:
+        raise Interrupted(why, "everything it had made is removed") from None
+
+
+def _left(account: Account, folder: RunFolder) -> str:
+    """What of a run is left, as far as AWS tells."""
+    try:
+        left = known_resources(account, folder.name, folder)
+    except GpuctlError:
+        left = []
+    named = ", ".join(f"{one.kind} {one.id}" for one in left) or "perhaps something that it had made"
+    return f"what is left is {named}"
 
 
 def _acquire(record: RunRecord, account: Account, folder: RunFolder, reporter: Reporter) -> list[Instance]:
@@ -167,6 +175,7 @@ def _acquire(record: RunRecord, account: Account, folder: RunFolder, reporter: R
                 raise
             reporter.note(f"{error.message}; trying {markets[attempt].best.market}")
             record = RunRecord(record.plan, attempt=attempt + 1)
+            folder.note(fleet_tries=0)
     raise AssertionError("a plan has at least one market")
 
 
@@ -179,8 +188,13 @@ def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder,
     assert record.template_request is not None
     assert record.fleet_request is not None
     with interrupts_wait():
-        create_template(account, record.template_request)
-        answer = create_fleet(account, record.fleet_request)
+        with _asking(folder, "launch-template") as made:
+            made.append(create_template(account, record.template_request))
+        with _asking(folder, "instance") as made:
+            answer = create_fleet(
+                account, record.fleet_request, tries=folder.progress().fleet_tries, on_try=partial(_note_try, folder)
+            )
+            made.extend(answer.instance_ids)
         folder.note(instance_ids=list(answer.instance_ids))
     reporter.note(f"{', '.join(answer.instance_ids)} is booting")
     return wait_until_running(account, answer.instance_ids, deadline=time.monotonic() + CAPACITY_TIMEOUT_S)
@@ -189,10 +203,12 @@ def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder,
 def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunFolder) -> RunRecord:
     """The record with the very requests of this attempt: what is called now, and again where its answer is lost."""
     network = default_network(account)
-    claimed = folder.progress().claimed
-    folder.note(claimed=True)
-    with interrupts_wait():
-        group_id = open_access(account, plan.tags, plan.caller_cidr, vpc=network.vpc_id, half_made=claimed)
+    claim = folder.progress().claim or secrets.token_hex(8)
+    folder.note(claim=claim)
+    with interrupts_wait(), _asking(folder, "security-group") as made:
+        group_id = claim_group(account, plan.tags, vpc=network.vpc_id, claim=claim)
+        made.append(group_id)
+    set_caller(account, group_id, plan.caller_cidr)
     keys = BootKeys(
         host_private=(folder.path / "host_key").read_text(),
         host_public=(folder.path / "host_key.pub").read_text(),
@@ -202,6 +218,31 @@ def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunF
     template = template_request(plan, group_id=group_id, user_data=text, attempt=record.attempt)
     fleet = fleet_request(plan, subnets=network.subnets, attempt=record.attempt, template=template)
     return replace(record, template_request=template, fleet_request=fleet)
+
+
+def _note_try(folder: RunFolder, number: int) -> None:
+    if number != folder.progress().fleet_tries:
+        folder.note(fleet_tries=number)
+
+
+@contextmanager
+def _asking(folder: RunFolder, kind: str) -> Iterator[list[str]]:
+    """A call that makes something of that kind; the block puts the ids into the list.
+
+    They are known from then on, whoever looks for them by tag. Where no answer came, that stays written down: it may
+    have been made.
+    """
+    made: list[str] = []
+    folder.note(asked=kind, asked_at=time.time())
+    try:
+        yield made
+    except NoAnswer:
+        raise
+    except GpuctlError:
+        folder.note(asked=None)
+        raise
+    known = folder.progress().made
+    folder.note(asked=None, made=tuple(dict.fromkeys([*known, *((kind, id_) for id_ in made)])))
 
 
 @contextmanager
