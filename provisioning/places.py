@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -109,6 +110,17 @@ def forget_last_run(places: Places) -> None:
     """Before a command starts: how the last one went. The log and the metrics go on; they only ever grow."""
     for leftover in (places.exit, places.state, places.stop, places.listed, places.receipt):
         leftover.unlink(missing_ok=True)
+
+
+def note_traceback(places: Optional[Places]) -> None:
+    """Keep the traceback of what nobody foresaw; where even that cannot be written, what follows is still told."""
+    if places is None:
+        return
+    try:
+        with open(places.root / "errors", "a", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return
 
 
 def write_json(path: Path, value: Any) -> None:

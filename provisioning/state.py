@@ -23,6 +23,7 @@ class RunState:
     exit_code: Optional[int] = None
     started: Optional[float] = None
     ended: Optional[float] = None
+    why: Optional[str] = None
 
     @property
     def over(self) -> bool:
@@ -55,19 +56,40 @@ def read_state(places: Places) -> RunState:
     if supervisor_lives(places):
         return RunState("none") if began is None else RunState(RUNNING, started=started)
     # It may have ended between the two looks.
-    return _ended(places) or (RunState("none") if began is None else RunState("failed", started=started))
+    return _ended(places) or (RunState("none") if began is None else _unrecorded(began))
+
+
+def _unrecorded(began: dict[str, Any]) -> RunState:
+    """A run whose supervisor went without writing down how it ended."""
+    rebooted = began.get("boot") not in (None, boot_id())
+    why = "its host was restarted meanwhile" if rebooted else "its supervisor was killed (out of memory?)"
+    return RunState("failed", started=_number(began, "started"), why=why)
+
+
+def boot_id() -> str:
+    """Tells one boot of this host from the next.
+
+    A host of the embedded cloud shares its kernel with the laptop; where tmux has its sockets is new with each boot.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            kernel = file.read().strip()
+    except OSError:
+        kernel = ""
+    return f"{kernel} {os.environ.get('TMUX_TMPDIR', '')}".strip()
 
 
 def _ended(places: Places) -> Optional[RunState]:
     exit_record = read_json(places.exit)
     if exit_record is None:
         return None
-    code = exit_record.get("exit_code")
+    code, why = exit_record.get("exit_code"), exit_record.get("why")
     return RunState(
         state=str(exit_record.get("state")),
         exit_code=code if isinstance(code, int) else None,
         started=_number(read_json(places.state), "started"),
         ended=_number(exit_record, "ended"),
+        why=why if isinstance(why, str) else None,
     )
 
 
@@ -86,6 +108,7 @@ def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> 
         "exit_code": run.exit_code,
         "started": run.started,
         "ended": run.ended,
+        "why": run.why,
         "log_bytes": size_of(places.log),
         "metrics_bytes": size_of(places.metrics),
         "deadline": deadline,
