@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from provisioning.lease import deadline_armed
-from provisioning.places import Places, read_json
+from provisioning.lease import deadline_armed, power_off_at
+from provisioning.places import Places, disk_is_full, read_json
 from provisioning.protocol import Channel
 
 RUNNING = "running"
@@ -56,13 +56,17 @@ def read_state(places: Places) -> RunState:
     if supervisor_lives(places):
         return RunState("none") if began is None else RunState(RUNNING, started=started)
     # It may have ended between the two looks.
-    return _ended(places) or (RunState("none") if began is None else _unrecorded(began))
+    return _ended(places) or (RunState("none") if began is None else _unrecorded(places, began))
 
 
-def _unrecorded(began: dict[str, Any]) -> RunState:
+def _unrecorded(places: Places, began: dict[str, Any]) -> RunState:
     """A run whose supervisor went without writing down how it ended."""
-    rebooted = began.get("boot") not in (None, boot_id())
-    why = "its host was restarted meanwhile" if rebooted else "its supervisor was killed (out of memory?)"
+    if began.get("boot") not in (None, boot_id()):
+        why = "its host was restarted meanwhile"
+    elif disk_is_full(places):
+        why = "its supervisor ended, and the host's disk is full"
+    else:
+        why = "its supervisor was killed (out of memory?)"
     return RunState("failed", started=_number(began, "started"), why=why)
 
 
@@ -112,6 +116,7 @@ def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> 
         "log_bytes": size_of(places.log),
         "metrics_bytes": size_of(places.metrics),
         "deadline": deadline,
+        "power_off_at": power_off_at(places),
         "deadline_armed": deadline is not None and deadline_armed(deadline, str(spec.get("run"))),
         "receipt": read_json(places.receipt),
         "gpus": gpus or [],

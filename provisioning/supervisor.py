@@ -9,13 +9,22 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
 from provisioning.command import Command, read_command
 from provisioning.guard import Guard
-from provisioning.lease import power_off_when_idle
-from provisioning.places import Places, forget_last_run, note_traceback, read_json, write_json
+from provisioning.lease import power_off_when_due
+from provisioning.places import (
+    Places,
+    disk_is_full,
+    forget_last_run,
+    note_traceback,
+    read_json,
+    reserve,
+    write_json,
+)
 from provisioning.protocol import Channel, PayloadError
 from provisioning.runnable import CannotRun, explain, needs_a_shell
 from provisioning.state import boot_id
@@ -23,6 +32,7 @@ from provisioning.terminal import Pane, keep_keys_harmless
 
 _CHUNK = 1 << 16
 _LAST_WORDS_S = 1.0
+_LAST_WORDS_BYTES = 8192
 _TERM_S = 3.0
 _HANGUP_GRACE_S = 60.0
 _HARMLESS = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGXCPU", "SIGPWR", "SIGTRAP")
@@ -38,10 +48,10 @@ def run_verb(places: Places, channel: Channel) -> int:
     provisioned = read_json(places.provisioned)
     if spec is None or provisioned is None:
         raise PayloadError("this host is not provisioned", "provision it first")
+    places.power_off_at.unlink(missing_ok=True)
     _supervise(places, spec, provisioned, signals)
-    idle_s = spec.get("idle_s")
-    if isinstance(idle_s, (int, float)):
-        power_off_when_idle(places, idle_s=float(idle_s), pause=signals.pause)
+    if isinstance(spec.get("idle_s"), (int, float)):
+        power_off_when_due(places, pause=signals.pause)
     os.close(lock)
     return 0
 
@@ -61,6 +71,8 @@ def _take_lock(places: Places) -> int:
 def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any], signals: _Signals) -> None:
     """Run the command and write `exit.json`, whatever the command is."""
     forget_last_run(places)
+    with suppress(OSError):  # `start` has done it where one was asked
+        reserve(places)
     run = _Run(places, signals)
     state, code, why = "failed", 1, None
     try:
@@ -73,8 +85,27 @@ def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any]
         why = f"gpuctl's supervisor failed: {type(error).__name__}: {error}"
         note_traceback(places)
         run.note(why)
+    if run.log_is_cut or (state == "failed" and why is None and _died_of_a_full_disk(places)):
+        why = why or f"the host's disk ran full ({_disk_gib(places):.1f} GiB)"
+        run.note(why)
     write_json(places.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})
     run.pane.show(f"\ngpuctl: training {state} (exit code {code})\n".encode())
+
+
+def _died_of_a_full_disk(places: Places) -> bool:
+    """True where its last words say so, or where the disk is full now."""
+    try:
+        with open(places.log, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LAST_WORDS_BYTES))
+            last = log.read()
+    except OSError:
+        last = b""
+    return b"No space left on device" in last or b"Disk quota exceeded" in last or disk_is_full(places)
+
+
+def _disk_gib(places: Places) -> float:
+    disk = os.statvfs(places.root)
+    return disk.f_blocks * disk.f_frsize / 2**30
 
 
 class _Signals:
@@ -118,6 +149,7 @@ class _Run:
         self.signals = signals
         self.pane = Pane(1)
         self.log: Optional[int] = None
+        self.log_is_cut = False
         self.stopped = False
         self.steps: list[tuple[float, int]] = []
         self.output: Optional[int] = None
@@ -232,6 +264,7 @@ class _Run:
             try:
                 rest = rest[os.write(self.log, rest) :]
             except OSError as error:  # a full disk ends the log, not the training
+                self.log_is_cut = True
                 self.pane.show(f"gpuctl: the log cannot be written: {error.strerror}\n".encode())
                 break
         self.pane.show(data)
