@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from provisioning.places import here, note_traceback
+from provisioning.places import disk_full, here, note_traceback
 from provisioning.protocol import Channel, PayloadError
 
 VERBS = {
@@ -21,6 +21,7 @@ VERBS = {
     "send": "provisioning.transfer",
     "receipt": "provisioning.lease",
 }
+_MAKE_ROOM = "make room there (`gpuctl ssh`), or launch again with less to put on it"
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -43,7 +44,10 @@ def dispatch(arguments: list[str]) -> int:
         _gone()
     except OSError as error:
         note_traceback(places)
-        code = _tell(channel, f"{verb} failed on the host: {error}", None)
+        if disk_full(error):
+            code = _tell(channel, f"{verb} failed: the host's disk is full", _MAKE_ROOM)
+        else:
+            code = _tell(channel, f"{verb} failed on the host: {error}", None)
     except KeyboardInterrupt:
         code = 130
     except Exception as error:  # noqa: BLE001  the one place where the unforeseen becomes a line
