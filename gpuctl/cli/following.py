@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gpuctl.cli.options import now, open_run_of
+from gpuctl.core.endings import ending, failure
 from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
@@ -65,7 +66,7 @@ def after_the_end(
     from gpuctl.workflows.pull import pull
 
     opened = open_run_of(run, cloud, None)
-    click.echo(f"{run} {state.get('state')} (exit code {state.get('exit_code')})", err=True)
+    click.echo(f"{run} {ending(state)}", err=True)
     with Phases() as phases:
         if pull_to is not None:
             tell(pull(opened, pull_to, reporter=phases))
@@ -83,7 +84,7 @@ def after_the_end(
 def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
     """Raises TrainingFailed where the training command failed."""
     if state.get("state") == "failed":
-        raise TrainingFailed(f"the training command of {run} failed with exit code {state.get('exit_code')}")
+        raise TrainingFailed(failure(run, state))
 
 
 def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to_stderr: bool = False) -> None:

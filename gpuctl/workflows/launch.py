@@ -214,7 +214,7 @@ def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunF
         host_public=(folder.path / "host_key.pub").read_text(),
         caller_public=(folder.path / "identity.pub").read_text(),
     )
-    text = user_data(run=plan.run, deadline=plan.lease_ends, keys=keys)
+    text = user_data(run=plan.run, deadline=plan.lease_ends, keys=keys, login_user=plan.login_user)
     template = template_request(plan, group_id=group_id, user_data=text, attempt=record.attempt)
     fleet = fleet_request(plan, subnets=network.subnets, attempt=record.attempt, template=template)
     return replace(record, template_request=template, fleet_request=fleet)
