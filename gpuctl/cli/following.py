@@ -30,7 +30,7 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
         history = follower.history()
         printer.show(*(history if lines is None else history[max(0, len(history) - lines) :]))
         for update in follower.updates(on_lost=lambda why: click.echo(f"{safe(why)}; trying again", err=True)):
-            printer.show(*update.lines)
+            printer.show(*(() if update.again else update.lines))
             if update.ended is not None:
                 printer.finish()
                 return update.ended
@@ -94,9 +94,11 @@ def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to
     from gpuctl.workflows.follow import Follower
 
     follower = Follower(open_run_of(run, cloud, region))
-    found = follower.history()
+    found, read_again = follower.history(), False
     try:
         for update in follower.updates(until_end=False):
+            if update.again and not read_again:
+                found, read_again = [], True
             found.extend(update.lines)
     except HostError:
         found.extend(follower.losses.finish())

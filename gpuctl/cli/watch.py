@@ -32,7 +32,8 @@ def command(run: str, cloud: str | None, region: str | None) -> None:
         with view:
             view.update(lines=follower.history(), points=follower.losses.points)
             for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
-                view.update(lines=update.lines, points=follower.losses.points, state=update.ended, notice="")
+                lines = () if update.again else update.lines
+                view.update(lines=lines, points=follower.losses.points, state=update.ended, notice="")
                 ended = update.ended or ended
     except KeyboardInterrupt:
         click.echo(f"{run} goes on. gpuctl watch {run}, gpuctl down {run}", err=True)

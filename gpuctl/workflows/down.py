@@ -186,7 +186,9 @@ def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporte
 
 def _keep_log(run: OpenRun, host: Host) -> None:
     """The end of the log, for `tail` and `metrics` after the host is gone."""
-    for _ in Follower(run).events(host, until_end=False):
+    follower = Follower(run)
+    follower.history()
+    for _ in follower.events(host, until_end=False):
         pass
 
 

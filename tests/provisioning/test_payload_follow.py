@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -20,11 +21,13 @@ from provisioning.follow import Tail
 class Follower:
     """A `follow` in progress; its events with the moment that each came."""
 
-    def __init__(self, host: Host, log: int = 0, metrics: int = 0, *, until_end: bool = True) -> None:
+    def __init__(
+        self, host: Host, log: int = 0, metrics: int = 0, *, until_end: bool = True, **hashes: str | None
+    ) -> None:
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.process: subprocess.Popen[bytes] = host.open("follow")
         assert self.process.stdin is not None
-        request = {"schema": 1, "log_offset": log, "metrics_offset": metrics, "until_end": until_end}
+        request = {"schema": 1, "log_offset": log, "metrics_offset": metrics, "until_end": until_end, **hashes}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.close()
         self.process.stdin = None
@@ -180,6 +183,18 @@ def test_an_offset_past_the_end_starts_again(host: Host) -> None:
     follower = Follower(host, log=10_000, metrics=10_000)
     follower.finish()
     assert follower.data() == b"short\n"
+
+
+def test_a_copy_that_is_not_how_the_file_begins_is_told(host: Host) -> None:
+    """With the hash of what the laptop has: the rest where it is the same, else `differs` and all of it."""
+    host.train("print('a' * 3_000_000)")
+    host.wait_until_over()
+    log = host.log
+    for had, same in ((log[:2_500_000], True), (log[:1_000_000] + bytes(1_500_000), False), (log + b"more", True)):
+        follower = Follower(host, log=len(had), log_sha256=hashlib.sha256(had).hexdigest(), metrics_sha256=None)
+        follower.finish()
+        assert [event["file"] for event in follower.named("differs")] == ([] if same else ["log"])
+        assert follower.data() == (log[len(had) :] if same and len(had) < len(log) else log)
 
 
 def test_a_file_that_is_truncated_starts_again(tmp_path: Path) -> None:
