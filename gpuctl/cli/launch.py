@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpuctl.cli.job_command import JobCommand
 from gpuctl.cli.options import DEST, agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
 from gpuctl.core.errors import Interrupted, UsageError
 
@@ -33,7 +34,7 @@ LAST_LINES = 10
 """Of the log of a command that failed before a detached launch returned."""
 
 
-@click.command("launch")
+@click.command("launch", cls=JobCommand)
 @cloud_options
 @click.argument("job")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")

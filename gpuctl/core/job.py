@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
 
-from gpuctl.core.errors import JobError
+from gpuctl.core.errors import JobError, UsageError
 from gpuctl.core.loss_styles import job_style
 from gpuctl.core.text import safe
 
@@ -86,6 +86,16 @@ def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str
             "give one after two dashes (`-- python train.py`), or write `command` into its job.toml",
         )
     return (*job_command, *words)
+
+
+def check_preset(job: Job, words: Sequence[str]) -> None:
+    """Refuse a `--preset NAME` or `--preset=NAME` that the job does not have. Raises UsageError."""
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        name = following if word == "--preset" else word.removeprefix("--preset=")
+        if job.presets and word.split("=")[0] == "--preset" and name not in job.presets:
+            near = difflib.get_close_matches(name, job.presets, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(job.presets)}"
+            raise UsageError(f"{job.name} has no preset {name!r}", hint)
 
 
 def parse_job(text: str, *, source: str, folder_name: str) -> Job:

@@ -40,6 +40,50 @@ def packaged_jobs() -> list[LoadedJob]:
     return [load_job(path.parent) for path in sorted(shipped("jobs").glob("*/job.toml"))]
 
 
+def packaged_job(name: str) -> LoadedJob:
+    """The packaged job of that name. Raises NotFound."""
+    folder = shipped("jobs") / name.replace("-", "_")
+    if not name.replace("-", "").replace("_", "").isalnum() or not (folder / "job.toml").is_file():
+        names = [loaded.folder.name for loaded in packaged_jobs()]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise NotFound(f"no packaged job is called {name!r}", hint)
+    return load_job(folder)
+
+
+def files_of(loaded: LoadedJob) -> list[Upload]:
+    """Every file of a job and the name that it has in the workspace, in order; but for Python's own caches."""
+    found = []
+    for upload in loaded.uploads:
+        source = Path(upload.source)
+        below = source.rglob("*") if source.is_dir() else [source]
+        for path in below:
+            if path.is_file() and "__pycache__" not in path.parts:
+                name = Path(upload.name, path.relative_to(source)) if source.is_dir() else Path(upload.name)
+                found.append(Upload(str(path), name.as_posix()))
+    return sorted(found, key=lambda upload: upload.name)
+
+
+def copy_job(loaded: LoadedJob, to: Path) -> list[str]:
+    """Make a folder of one's own of a packaged job, which launches as it is; the files in it. Raises UsageError.
+
+    It keeps its place in its package, so that every import and the command stay as they are; its `job.toml` comes to
+    the top, without its name and its `include`.
+    """
+    if to.exists() and not to.is_dir():
+        raise UsageError(f"{to} is a file", "name a folder that is not there yet")
+    if to.is_dir() and any(to.iterdir()):
+        raise UsageError(f"{to} is there already and not empty", "name a folder that is not there yet")
+    lines = (loaded.folder / "job.toml").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("name =", "include ="))]
+    files = {"job.toml": "".join(f"{line}\n" for line in kept).encode()}
+    files |= {f.name: Path(f.source).read_bytes() for f in files_of(loaded) if Path(f.name).name != "job.toml"}
+    for name, content in files.items():
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(content)
+    return sorted(files)
+
+
 def find_job(name: str) -> LoadedJob:
     """The packaged job of that name, or the job in the folder of that path. Raises NotFound or JobError."""
     packaged = {path.parent.name: path.parent for path in sorted(shipped("jobs").glob("*/job.toml"))}

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.job import merge_command
+from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import find_job, shipped
 
 
@@ -24,6 +25,7 @@ def local_command(
     loaded = find_job(job)
     packaged = loaded.folder.parent == shipped("jobs")
     command = list(merge_command(loaded.job.command, words))
+    check_words(loaded, words)
     missing = [one.name for one in map(Requirement, loaded.requirements) if not _installed(one)] if packaged else []
     if missing:
         raise GpuctlError(

@@ -22,6 +22,7 @@ from gpuctl.core.plan import Plan, Upload, lease_ends, lease_hours, new_run_name
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
 from gpuctl.state.runs import run_folder
+from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
 from gpuctl.workflows.names import refuse_name_in_use
 
@@ -73,6 +74,7 @@ def read_request(request: Request) -> Asked:
     """Check a request before any cloud is asked. Raises UsageError kinds, and NotFound for a job that is none."""
     loaded = find_job(request.job)
     command = merge_command(loaded.job.command, request.words)
+    check_words(loaded, request.words)
     environment = chosen_environment(request.env, os.environ)
     uploads = (*loaded.uploads, *put_uploads(request.put))
     lease_hours(request.max_hours)
