@@ -40,11 +40,13 @@ class Progress:
     """What this laptop has seen of a run: `progress.json`.
 
     Each is set before the deed: `claimed` before the name is claimed by a security group, `started` before the start.
+    `start_answered` is False from then until the host has answered: whether it trains, only the host knows.
     """
 
     claimed: bool = False
     instance_ids: tuple[str, ...] = ()
     started: bool = False
+    start_answered: bool | None = None
     ended: str | None = None
     exit_code: int | None = None
     destination: str | None = None

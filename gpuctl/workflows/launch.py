@@ -59,6 +59,8 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
     with ending_signals_interrupt(), folder.locked():
         half_made = _half_made(planned, folder)
         with _undone_unless_started(planned.account, folder, reporter) as start:
+            # Cut off between the word that it starts and the host's answer, it may train: then nothing is undone.
+            start.answered = half_made is not None and folder.progress().started
             record = half_made or _begin(planned, folder)
             instances = _acquire(record, planned.account, folder, reporter)
             with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
@@ -198,17 +200,24 @@ def _provisioned(
     with Host(reach, identity_file=folder.identity, known_hosts_file=folder.known_hosts) as host:
         host.wait_until_reachable(time.monotonic() + BOOT_TIMEOUT_S)
         host.put_payload(build_payload(shipped("provisioning")))
-        _provision(host, plan, planned.environment, reporter)
+        if not _runs_already(host, folder):
+            _provision(host, plan, planned.environment, reporter)
         yield host
+
+
+def _runs_already(host: Host, folder: RunFolder) -> bool:
+    """Whether a launch that was cut off at its start has started training after all: it is not to start anew."""
+    return folder.progress().started and host.call("state", {}).get("state") != "none"
 
 
 def _start(host: Host, plan: Plan, folder: RunFolder, start: _Start, reporter: Reporter) -> Mapping[str, Any]:
     """Start the training command; its state as the host tells it."""
     reporter.phase("start", " ".join(plan.command))
     with interrupts_wait():
-        folder.note(started=True)
+        folder.note(started=True, start_answered=False)
         answer = host.call("start", {})
         start.answered = True
+        folder.note(start_answered=True)
     state = answer.get("state")
     return state if isinstance(state, Mapping) else {}
 
