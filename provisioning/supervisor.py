@@ -52,10 +52,7 @@ def run_verb(places: Places, channel: Channel) -> int:
         raise PayloadError("this host is not provisioned", "provision it first")
     with suppress(OSError):  # a full disk
         before_training(places, spec)
-    began = time.time()
-    state = _supervise(places, spec, provisioned, signals)
-    with suppress(OSError):
-        after_training(places, spec, state=state, took_s=time.time() - began)
+    _supervise(places, spec, provisioned, signals)
     if idle_limit(spec) is not None:
         power_off_when_due(places, pause=signals.pause)
     os.close(lock)
@@ -74,8 +71,8 @@ def _take_lock(places: Places) -> int:
     raise PayloadError("a supervisor runs on this host already")
 
 
-def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any], signals: _Signals) -> str:
-    """Run the command and write `exit.json`, whatever the command is. Answers its state."""
+def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any], signals: _Signals) -> None:
+    """Run the command and write `exit.json`, whatever the command is."""
     forget_last_run(places)
     with suppress(OSError):  # `start` has done it where one was asked
         reserve(places)
@@ -95,9 +92,10 @@ def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any]
     if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(places)):
         why = why or f"the host's disk ran full ({_disk_gib(places):.1f} GiB)"
         run.note(why)
+    with suppress(OSError):  # before the end is told, so that whoever hears of it hears of this
+        after_training(places, spec, state=state, took_s=time.time() - run.began)
     write_json(places.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})
     run.pane.show(f"\ngpuctl: training {state} (exit code {code})\n".encode())
-    return state
 
 
 def _died_of_a_full_disk(places: Places) -> bool:

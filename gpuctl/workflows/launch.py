@@ -17,7 +17,7 @@ from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.core.errors import GpuctlError, Interrupted, NameInUse, NoCapacity, UsageError
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.hosts import Instance
-from gpuctl.core.plan import IDLE_AFTER_HOME_S, Plan
+from gpuctl.core.plan import Plan
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
@@ -240,7 +240,8 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         "env": dict(environment),
         "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},
         "gpu": True,
-        "idle_s": IDLE_AFTER_HOME_S,
+        "idle_s": plan.idle_s,
+        "discard": plan.discard,
         "files": True,
     }
     with workspace_tar([(Path(u.source), u.name) for u in plan.uploads]) as body:

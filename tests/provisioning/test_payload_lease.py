@@ -95,15 +95,8 @@ def test_a_run_that_failed_early_and_left_nothing_is_waited_for_by_nobody(host: 
     """Its host goes after the idle limit, pull or none; any other waits for a pull."""
     host.train(script, idle_s=600)
     ended = host.wait_until_over()["ended"]
-    wait_for(lambda: not (host.root / "run/power-off-if-alone").exists())
-    if goes:
-        at = wait_for(lambda: host.state()["power_off_at"])
-        assert 600 <= at - ended < 630
-    else:
-        take_home(host)  # by now the supervisor has decided, or will find this
-        assert host.state()["power_off_at"] >= time.time() + 590
-        (host.root / "run/power-off-at").unlink()
-        assert host.state()["power_off_at"] is None
+    at = host.state()["power_off_at"]
+    assert (at is not None and -5 < at - ended - 600 < 30) if goes else at is None
 
 
 def test_outputs_that_may_be_dropped_are_not_waited_for(host: Host) -> None:
@@ -114,9 +107,9 @@ def test_outputs_that_may_be_dropped_are_not_waited_for(host: Host) -> None:
     (host.root / "run/power-off-at").write_text("9999999999\n")  # as a `provision` writes that was left behind
     wait_for(lambda: host.state()["power_off_at"] is None)
     ended = host.call("stop", grace_s=5)[-1]["ended"]
-    at = wait_for(lambda: host.state()["power_off_at"])
-    assert 600 <= at - ended < 630
-    wait_for(lambda: not (host.root / "run/power-off-if-alone").exists())
+    at = host.state()["power_off_at"]
+    assert -5 < at - ended - 600 < 30
+    assert not (host.root / "run/power-off-if-alone").exists()
     take_home(host)
     assert host.state()["power_off_at"] == at
 
