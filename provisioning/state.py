@@ -113,6 +113,7 @@ def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> 
         "started": run.started,
         "ended": run.ended,
         "why": run.why,
+        "provisioned": read_json(places.provisioned) is not None,
         "log_bytes": size_of(places.log),
         "metrics_bytes": size_of(places.metrics),
         "deadline": deadline,

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
+from provisioning.afterwards import after_training, before_training, idle_limit
 from provisioning.command import Command, read_command
 from provisioning.guard import Guard
 from provisioning.lease import power_off_when_due
@@ -35,6 +36,7 @@ _LAST_WORDS_S = 1.0
 _LAST_WORDS_BYTES = 8192
 _TERM_S = 3.0
 _HANGUP_GRACE_S = 60.0
+_FROM_OUTSIDE = "its host was shut down, or its tmux session was ended"
 _HARMLESS = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGXCPU", "SIGPWR", "SIGTRAP")
 """Signals that end a program which does not expect them, and that a command may send to its parent."""
 
@@ -48,9 +50,10 @@ def run_verb(places: Places, channel: Channel) -> int:
     provisioned = read_json(places.provisioned)
     if spec is None or provisioned is None:
         raise PayloadError("this host is not provisioned", "provision it first")
-    places.power_off_at.unlink(missing_ok=True)
+    with suppress(OSError):  # a full disk
+        before_training(places, spec)
     _supervise(places, spec, provisioned, signals)
-    if isinstance(spec.get("idle_s"), (int, float)):
+    if idle_limit(spec) is not None:
         power_off_when_due(places, pause=signals.pause)
     os.close(lock)
     return 0
@@ -78,6 +81,7 @@ def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any]
     try:
         code = run.to_its_end(spec, provisioned)
         state = "stopped" if run.stopped else "succeeded" if code == 0 else "failed"
+        why = run.why_stopped
     except CannotRun as error:
         code, why = error.code, error.why
         run.refuse(why)
@@ -85,9 +89,11 @@ def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any]
         why = f"gpuctl's supervisor failed: {type(error).__name__}: {error}"
         note_traceback(places)
         run.note(why)
-    if run.log_is_cut or (state == "failed" and why is None and _died_of_a_full_disk(places)):
+    if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(places)):
         why = why or f"the host's disk ran full ({_disk_gib(places):.1f} GiB)"
         run.note(why)
+    with suppress(OSError):  # before the end is told, so that whoever hears of it hears of this
+        after_training(places, spec, state=state, took_s=time.time() - run.began)
     write_json(places.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})
     run.pane.show(f"\ngpuctl: training {state} (exit code {code})\n".encode())
 
@@ -150,6 +156,8 @@ class _Run:
         self.pane = Pane(1)
         self.log: Optional[int] = None
         self.log_is_cut = False
+        self.next_look = 0.0
+        self.why_stopped: Optional[str] = None
         self.stopped = False
         self.steps: list[tuple[float, int]] = []
         self.output: Optional[int] = None
@@ -236,6 +244,10 @@ class _Run:
         if self.signals.descriptor in ready:
             self._obey(self.signals.heard())
         now = time.monotonic()
+        if now >= self.next_look:
+            # A `provision` that the laptop has left, and that ends only now, would end the host while it trains.
+            self.places.power_off_at.unlink(missing_ok=True)
+            self.next_look = now + 1.0
         while self.steps and self.steps[0][0] <= now:
             guard.signal_group(self.steps.pop(0)[1])
 
@@ -276,8 +288,10 @@ class _Run:
     def _obey(self, heard: bytes) -> None:
         if signal.SIGTERM in heard:
             asked = (read_json(self.places.stop) or {}).get("grace_s")
+            self.why_stopped = self.why_stopped if asked is not None else _FROM_OUTSIDE
             self._stop_within(float(asked) if isinstance(asked, (int, float)) else _HANGUP_GRACE_S)
         elif signal.SIGHUP in heard:  # the tmux server was killed
+            self.why_stopped = _FROM_OUTSIDE
             self._stop_within(_HANGUP_GRACE_S)
 
     def _stop_within(self, grace_s: float) -> None:

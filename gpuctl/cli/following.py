@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
+
+_FAR = 10_000_000_000
+"""Seconds since the epoch: what a host tells beyond it is no time."""
+
+
+def clock_of(at: float) -> str:
+    """A moment that a host tells, on this machine's clock."""
+    return f"{datetime.fromtimestamp(at, timezone.utc).astimezone():%H:%M}"
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -76,7 +85,9 @@ def after_the_end(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
-        click.echo(f"its host is still there, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
+        at = state.get("power_off_at")
+        by_itself = f" until {clock_of(at)}" if isinstance(at, (int, float)) and 0 < at < _FAR else ""
+        click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
     return 0
 

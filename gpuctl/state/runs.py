@@ -42,6 +42,7 @@ class Progress:
     Each is set before the deed: `claim` (the word that this launch's security group carries) before the group is made,
     `asked` (the kind of what is being made, since `asked_at`) before the call, `fleet_tries` before the fleet's,
     `started` before the start. What a call has answered is in `made` (kind and id), and nothing is `asked` then.
+    `start_answered` is False from the start until the host has answered: whether it trains, only the host knows.
     """
 
     claim: str | None = None
@@ -51,6 +52,7 @@ class Progress:
     fleet_tries: int = 0
     instance_ids: tuple[str, ...] = ()
     started: bool = False
+    start_answered: bool | None = None
     ended: str | None = None
     exit_code: int | None = None
     destination: str | None = None

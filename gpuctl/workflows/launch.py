@@ -19,7 +19,7 @@ from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.core.errors import GpuctlError, Interrupted, LeftBehind, NameInUse, NoAnswer, NoCapacity, UsageError
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.hosts import Instance
-from gpuctl.core.plan import IDLE_AFTER_HOME_S, Plan
+from gpuctl.core.plan import Plan
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
@@ -61,7 +61,8 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
     folder = run_folder(places.runs, planned.plan.run)
     with EndingSignals() as signals, folder.locked():
         half_made = _half_made(planned, folder)
-        start = _Start()
+        # Cut off between the word that it starts and the host's answer, it may train: then nothing is undone.
+        start = _Start(answered=half_made is not None and folder.progress().started)
         try:
             try:
                 return _launched(half_made, planned, profile, folder, start, reporter)
@@ -256,17 +257,24 @@ def _provisioned(
     with Host(reach, identity_file=folder.identity, known_hosts_file=folder.known_hosts) as host:
         host.wait_until_reachable(time.monotonic() + BOOT_TIMEOUT_S)
         host.put_payload(build_payload(shipped("provisioning")))
-        _provision(host, plan, planned.environment, reporter)
+        if not _runs_already(host, folder):
+            _provision(host, plan, planned.environment, reporter)
         yield host
+
+
+def _runs_already(host: Host, folder: RunFolder) -> bool:
+    """Whether a launch that was cut off at its start has started training after all: it is not to start anew."""
+    return folder.progress().started and host.call("state", {}).get("state") != "none"
 
 
 def _start(host: Host, plan: Plan, folder: RunFolder, start: _Start, reporter: Reporter) -> Mapping[str, Any]:
     """Start the training command; its state as the host tells it."""
     reporter.phase("start", " ".join(plan.command))
     with interrupts_wait():
-        folder.note(started=True)
+        folder.note(started=True, start_answered=False)
         answer = host.call("start", {})
         start.answered = True
+        folder.note(start_answered=True)
     state = answer.get("state")
     return state if isinstance(state, Mapping) else {}
 
@@ -289,7 +297,8 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         "env": dict(environment),
         "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},
         "gpu": True,
-        "idle_s": IDLE_AFTER_HOME_S,
+        "idle_s": plan.idle_s,
+        "discard": plan.discard,
         "files": True,
     }
     with workspace_tar([(Path(u.source), u.name) for u in plan.uploads]) as body:

@@ -18,7 +18,7 @@ from gpuctl.aws.offers import find_offers
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command, run_name_ok
 from gpuctl.core.offers import ANY_GPU, Wanted, parse_gpu, rank
-from gpuctl.core.plan import Plan, Upload, lease_ends, lease_hours, new_run_name, shortlist
+from gpuctl.core.plan import Plan, Upload, check_then, lease_ends, lease_hours, new_run_name, shortlist
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
 from gpuctl.state.runs import run_folder
@@ -46,6 +46,8 @@ class Request:
     env: tuple[str, ...] = ()
     put: tuple[str, ...] = ()
     name: str | None = None
+    then_s: int | None = None
+    discard: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         budget_usd=request.budget_usd,
         price_usd_per_hour=max(c.price_usd_per_hour for c in choices),
     )
+    check_then(request.then_s, ends - now)
     plan = Plan(
         run=run,
         job=loaded.job.name,
@@ -130,6 +133,8 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         caller_cidr=cidr,
         max_price_usd_per_hour=request.max_price_usd_per_hour,
         lease_ends=ends,
+        then_s=request.then_s,
+        discard=request.discard,
     )
     return Planned(plan, loaded, asked.environment, account)
 

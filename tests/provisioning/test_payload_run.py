@@ -154,6 +154,7 @@ def test_stop_lets_the_command_save(host: Host) -> None:
     host.train(POLITE)
     answer = host.call("stop", grace_s=20)[-1]
     assert (answer["event"], answer["state"], answer["exit_code"]) == ("state", "stopped", 0)
+    assert answer["why"] is None
     assert host.log.endswith(b"saving\n")
 
 
@@ -202,6 +203,7 @@ def test_a_killed_tmux_server_stops_training_politely(host: Host) -> None:
     host.tmux("kill-server")
     over = host.wait_until_over()
     assert (over["state"], over["exit_code"]) == ("stopped", 0)
+    assert over["why"] == "its host was shut down, or its tmux session was ended"
     assert (host.work / "outputs/saved.pt").exists()
 
 

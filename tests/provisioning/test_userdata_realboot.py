@@ -159,12 +159,12 @@ def request(machine: Machine, command: list[str], **more: object) -> str:
 
 
 def test_a_host_that_was_restarted_still_ends_once_its_outputs_are_home(host_pyz: Path, tmp_path: Path) -> None:
-    """No supervisor runs after a restart: the run is told as interrupted by it, and a receipt lets the host go."""
+    """A crash and restart: no supervisor runs, the run is told as interrupted by it, and a receipt lets the host go."""
     machine = Machine(tmp_path, 240)
     script = AS_THE_USER.format(payload=base64.b64encode(host_pyz.read_bytes()).decode()) + (
         "if test ! -e /rebooted; then touch /rebooted\n"
         f"call provision {request(machine, ['sleep', '600'], idle_s=8)}\n"
-        """call start '{"schema": 1}'; systemctl reboot\n"""
+        """call start '{"schema": 1}'; sync; systemctl reboot --force --force\n"""
         """else call state '{"schema": 1}'; call manifest '{"schema": 1}'\n"""
         """call receipt '{"schema": 1, "files": 1, "bytes": 8, "at": 1}'; date +at:%s; fi"""
     )
@@ -177,3 +177,20 @@ def test_a_host_that_was_restarted_still_ends_once_its_outputs_are_home(host_pyz
     home = int(re.findall(r"^at:(\d+)", said, re.MULTILINE)[-1])
     assert 5 <= ended - home <= 60, said
     assert ended < machine.deadline.timestamp() - 20
+
+
+def test_a_host_that_may_drop_its_outputs_ends_in_time_though_it_was_restarted(host_pyz: Path, tmp_path: Path) -> None:
+    """With `discard`, restarted by a crash or in order while it trained: it ends as long after as was promised."""
+    for restart in ("sync; systemctl reboot --force --force", "systemctl reboot"):
+        machine = Machine(tmp_path, 240)
+        script = AS_THE_USER.format(payload=base64.b64encode(host_pyz.read_bytes()).decode()) + (
+            "date +at:%s; if test ! -e /rebooted; then touch /rebooted\n"
+            f"call provision {request(machine, ['sleep', '600'], idle_s=20, discard=True)}\n"
+            f"""call start '{{"schema": 1}}'; {restart}; fi"""
+        )
+        began = time.time()
+        said = machine.boot(script, 240)
+        ended = began + machine.lived_s(said)
+        first, second = map(int, re.findall(r"^at:(\d+)", said, re.MULTILINE))
+        assert first + 20 <= ended <= second + 60, said
+        assert ended < machine.deadline.timestamp() - 20
