@@ -9,8 +9,11 @@
     ├── NotAllowed            5   credentials missing, expired, or not permitted
     ├── NotFound              6   no such run, job or snapshot
     ├── CloudError            1   AWS refused or did not answer
+    │   └── CloudGone         1   a cloud on this machine that runs no more, nor do its hosts
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
+    │   │   └── HostGone      1   and EC2 says that it is not there any more
+    │   ├── HostStopped       1   it is there, switched off
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
     │   └── HostRefused       1   it answered, and what was asked of it failed there
     └── Interrupted         130   Ctrl-C, and what was half done is undone
@@ -77,12 +80,24 @@ class CloudError(GpuctlError):
     """AWS refused or did not answer."""
 
 
+class CloudGone(CloudError):
+    """A cloud on this machine that does not run any more, and neither do its hosts."""
+
+
 class HostError(GpuctlError):
     """Something about one host."""
 
 
 class HostUnreachable(HostError):
     """A host that does not answer."""
+
+
+class HostGone(HostUnreachable):
+    """A host that does not answer, and that EC2 does not have any more."""
+
+
+class HostStopped(HostError):
+    """A host that is switched off, with all that is on its disk."""
 
 
 class HostKeyMismatch(HostError):
