@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from gpuctl.aws.parallel import NotYet
-from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NoCapacity, NotAllowed
+from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.text import safe, shorten
 
 
@@ -271,12 +271,14 @@ def _without_answer(error: Exception, doing: str) -> GpuctlError:
 
 
 def _no_answer(error: Exception, text: str, doing: str) -> NoAnswer:
+    from botocore.exceptions import EndpointConnectionError
+
     from gpuctl.aws.account import is_loopback  # which imports this module
 
     url = getattr(error, "kwargs", {}).get("endpoint_url")
-    if isinstance(url, str) and is_loopback(url):
+    if isinstance(error, EndpointConnectionError) and isinstance(url, str) and is_loopback(url):
         step = "`gpuctl cloud start` starts the embedded cloud again and says what was lost with it"
-        return NoAnswer(f"could not {doing}: nothing answers at {safe(url)} any more", step)
+        return CloudGone(f"could not {doing}: nothing answers at {safe(url)} any more", step)
     return NoAnswer(f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again")
 
 

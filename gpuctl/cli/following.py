@@ -72,6 +72,7 @@ def after_the_end(
     from gpuctl.cli.pull import tell
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.down import down
+    from gpuctl.workflows.hosts import AWS_IS_SILENT
     from gpuctl.workflows.pull import pull
 
     opened = open_run_of(run, cloud, None)
@@ -80,7 +81,14 @@ def after_the_end(
         if pull_to is not None:
             tell(pull(opened, pull_to, reporter=phases))
         if down_after:
-            went = down([opened], discard=False, now=now(), reporter=phases)
+            try:
+                went = down([opened], discard=False, now=now(), reporter=phases)
+            except AWS_IS_SILENT as error:
+                home = f"its outputs are home in {pull_to}, " if pull_to is not None else ""
+                raise type(error)(
+                    f"{run} could not be taken down: {error.message}",
+                    f"{home}its host is still there, and costs: `gpuctl down {run}` finishes it",
+                ) from error
             click.echo(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )

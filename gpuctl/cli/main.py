@@ -186,7 +186,9 @@ def _click_errors() -> Iterator[None]:
         raise _ClickError(error.format_message()) from error
     except SystemExit as end:  # click's answer to a broken pipe
         raise BrokenPipeError from end
-    except click.Abort:
+    except click.Abort as end:
+        if isinstance(end.__cause__, EOFError):  # click takes every EOFError for the end of what a person types
+            raise end.__cause__ from None
         raise KeyboardInterrupt from None
 
 

@@ -10,8 +10,11 @@
     ├── NotFound              6   no such run, job or snapshot
     ├── CloudError            1   AWS refused or did not answer
     │   └── NoAnswer          1   it did not answer: whether it did what was asked nobody knows
+    │       └── CloudGone     1   a cloud on this machine that runs no more, nor do its hosts
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
+    │   │   └── HostGone      1   and EC2 says that it is not there any more
+    │   ├── HostStopped       1   it is there, switched off
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
     │   └── HostRefused       1   it answered, and what was asked of it failed there
     ├── LeftBehind            1   a launch that ended, and not all that it had made could be removed
@@ -83,12 +86,24 @@ class NoAnswer(CloudError):
     """AWS did not answer, or failed: whether it did what was asked nobody knows."""
 
 
+class CloudGone(NoAnswer):
+    """A cloud on this machine that does not run any more, and neither do its hosts."""
+
+
 class HostError(GpuctlError):
     """Something about one host."""
 
 
 class HostUnreachable(HostError):
     """A host that does not answer."""
+
+
+class HostGone(HostUnreachable):
+    """A host that does not answer, and that EC2 does not have any more."""
+
+
+class HostStopped(HostError):
+    """A host that is switched off, with all that is on its disk."""
 
 
 class HostKeyMismatch(HostError):

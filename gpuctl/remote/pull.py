@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from gpuctl.core.errors import GpuctlError, HostError
+from gpuctl.core.errors import GpuctlError, HostError, HostUnreachable
 from gpuctl.core.outputs import (
     GROWING,
     Pulled,
@@ -41,6 +41,8 @@ _MOST_GROWN = 1024**3
 _PATIENCE_S = 10.0
 _PAUSE_S = 1.0
 _TIMES_REFUSED = 2
+_CUTS_IN_A_ROW = 5
+"""How often a pull goes on over a new connection though the last one brought nothing whole home."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,52 @@ def pull_outputs(
     on_progress: Callable[[Progress], None] | None = None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    back_within_s: float = 60.0,
 ) -> PullResult:
     """Brings home what changed since `known`, into `dest` (made where missing).
 
-    Files that are being written are looked at again for 10 s. Where nothing is left behind the host gets a receipt.
+    Files that are being written are looked at again for 10 s, a connection that breaks is made again, if it can be in
+    `back_within_s`. Where nothing is left behind the host gets a receipt.
     Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is home by then
     is whole.
     """
     with Destination(dest) as home:
         pull = _Pull(host, home, dict(known), on_progress)
-        pull.round()
+        over_cuts = _OverCuts(host, pull, pause, back_within_s)
+        over_cuts(pull.round)
         give_up = clock() + _PATIENCE_S
         while pull.awaited() and clock() < give_up:
             pause(_PAUSE_S)
-            pull.round()
+            over_cuts(pull.round)
     result = pull.result()
     if result.complete:
         size = sum(file.size for file in pull.manifest.values())
-        host.call("receipt", {"files": len(pull.manifest), "bytes": size, "at": time.time()}, timeout_s=60)
+        receipt = {"files": len(pull.manifest), "bytes": size, "at": time.time()}
+        over_cuts(lambda: host.call("receipt", receipt, timeout_s=60))
     return result
+
+
+class _OverCuts:
+    """Does things again over a new connection where one broke; what is whole at home by then is not fetched again."""
+
+    def __init__(self, host: Host, pull: _Pull, pause: Callable[[float], None], back_within_s: float) -> None:
+        self._host, self._pull, self._pause, self._back_within_s = host, pull, pause, back_within_s
+        self._cuts = self._home = 0
+
+    def __call__(self, work: Callable[[], object]) -> None:
+        """Raises HostUnreachable after so many cuts in a row between which nothing more came home."""
+        while True:
+            try:
+                work()
+                return
+            except HostUnreachable:
+                home = self._pull.moved
+                self._cuts = self._cuts + 1 if home == self._home else 1
+                self._home = home
+                if self._cuts > _CUTS_IN_A_ROW:
+                    raise
+                self._pause(_PAUSE_S)
+                self._host.wait_until_reachable(time.monotonic() + self._back_within_s)
 
 
 class _Pull:
@@ -140,6 +169,11 @@ class _Pull:
             self._of_files += len(wanted)
             self._of_bytes += sum(file.size for file in wanted.values())
             self._fetch(wanted)
+
+    @property
+    def moved(self) -> int:
+        """How many files have come home."""
+        return len(self._moved)
 
     def awaited(self) -> list[str]:
         """What may still come: what changed or vanished, and not what the host has listed and twice not sent."""

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
-from gpuctl.core.errors import HostUnreachable
+from gpuctl.core.errors import HostGone, HostUnreachable
 from gpuctl.core.losses import LossReader, Marked
 from gpuctl.core.metrics import Point, parse_metrics_line
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
 from gpuctl.state.runs import RunFolder
-from gpuctl.workflows.hosts import OpenRun, living_instance, nobody, open_host
+from gpuctl.workflows.hosts import OpenRun, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
@@ -135,6 +135,7 @@ class Follower:
         self.losses = Losses(run.folder.read().plan.pattern if run.folder.exists() else None)
         self._log, self._metrics = _Reading(run.folder.log), _Reading(run.folder.metrics)
         self._not_kept = False
+        self._heard = time.monotonic()
 
     def history(self) -> list[Marked]:
         """The lines that are here already, read for their losses."""
@@ -146,30 +147,44 @@ class Follower:
         return lines
 
     def updates(self, *, until_end: bool = True, on_lost: Callable[[str], None] | None = None) -> Iterator[Update]:
-        """What comes from now on, to the end of the training. Raises HostUnreachable where the host is gone."""
-        connected = Retrying(
-            retry=retry_if_exception_type(HostUnreachable),
-            wait=wait_exponential(multiplier=0.5, max=15),
-            stop=stop_after_delay(GIVE_UP_AFTER_S if until_end else 0),
-            before_sleep=self._still_there,
-            reraise=True,
-        )
+        """What comes from now on, to the end of the training.
+
+        A host that does not answer is tried again for ten minutes after its last word, whether or not AWS can be asked
+        about it. Raises HostUnreachable then, HostGone and HostStopped at once.
+        """
+        self._heard = time.monotonic()
         while True:
-            host = connected(open_host, self.run)
+            host = self._reached(on_lost) if until_end else open_host(self.run)
             try:
                 with host:
                     yield from self.events(host, until_end=until_end)
                     return
             except HostUnreachable as lost:
-                living_instance(self.run)
-                if not until_end:
+                if not until_end or self._given_up():
                     raise
                 if on_lost is not None:
                     on_lost(lost.message)
                 time.sleep(PAUSE_S)
 
-    def _still_there(self, _attempt: RetryCallState) -> None:
-        living_instance(self.run)
+    def _reached(self, on_lost: Callable[[str], None] | None) -> Host:
+        """The host, once it answers; `on_lost` hears why the first try failed."""
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome is not None else None
+            if on_lost is not None and state.attempt_number == 1 and isinstance(error, HostUnreachable):
+                on_lost(error.message)
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda e: isinstance(e, HostUnreachable) and not isinstance(e, HostGone)),
+            wait=wait_exponential(multiplier=0.5, max=15),
+            stop=lambda _: self._given_up(),
+            before_sleep=tell,
+            reraise=True,
+        )
+        return retrying(open_host, self.run)
+
+    def _given_up(self) -> bool:
+        return time.monotonic() - self._heard > GIVE_UP_AFTER_S
 
     def events(self, host: Host, *, until_end: bool) -> Iterator[Update]:
         """What comes over one connection. Raises HostUnreachable where it breaks."""
@@ -182,6 +197,7 @@ class Follower:
             until_end=until_end,
         )
         for event in coming:
+            self._heard = time.monotonic()
             if isinstance(event, Differs):
                 self._differs(event.file)
             elif isinstance(event, LogChunk):
