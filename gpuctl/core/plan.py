@@ -75,6 +75,7 @@ class Plan:
     caller_cidr: str
     max_price_usd_per_hour: Decimal | None
     lease_ends: datetime
+    requires_python: str | None = None
 
     @property
     def tags(self) -> RunTags:
