@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response
 
 from gpuctl.localcloud.ec2 import EC2, Memory
 from gpuctl.localcloud.faults import Calls, Fault, Faults
+from gpuctl.localcloud.images import Catalogue
 from gpuctl.localcloud.instances import Instances
 from gpuctl.localcloud.services import SSM, STS, get_products
 
@@ -47,7 +48,10 @@ class Call:
 class AWS:
     """The API. Every call is counted, meets its fault if it has one, and runs under the one lock around moto."""
 
-    def __init__(self, *, lock: threading.RLock, instances: Instances, faults: Faults, calls: Calls) -> None:
+    def __init__(
+        self, *, lock: threading.RLock, instances: Instances, faults: Faults, calls: Calls, images: Catalogue
+    ) -> None:
+        self._images = images
         self._lock = lock
         self._instances = instances
         self._faults = faults
@@ -88,9 +92,9 @@ class AWS:
     def _dispatch(self, request: Request, call: Call) -> Response:
         handler: Any
         if call.service == "ec2":
-            handler = EC2(instances=self._instances, faults=self._faults, memory=self._memory)
+            handler = EC2(instances=self._instances, faults=self._faults, memory=self._memory, images=self._images)
         elif call.service == "ssm":
-            handler = SSM()
+            handler = SSM(images=self._images)
         elif call.service == "sts":
             handler = STS()
         elif call.service == "pricing" and call.operation == "GetProducts":

@@ -13,9 +13,10 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 
-from gpuctl.localcloud import fleets, images, launching, prices
+from gpuctl.localcloud import fleets, launching, prices
 from gpuctl.localcloud.faults import Faults
 from gpuctl.localcloud.fleets import FleetRecord
+from gpuctl.localcloud.images import Catalogue
 from gpuctl.localcloud.instances import Instances
 
 _PAGE = 1000
@@ -32,8 +33,9 @@ class Memory:
 class EC2(EC2Response):
     """One request to EC2. The caller holds the lock around moto."""
 
-    def __init__(self, *, instances: Instances, faults: Faults, memory: Memory) -> None:
+    def __init__(self, *, instances: Instances, faults: Faults, memory: Memory, images: Catalogue) -> None:
         super().__init__()
+        self._images = images
         self._instances = instances
         self._faults = faults
         self._memory = memory
@@ -41,7 +43,7 @@ class EC2(EC2Response):
     @property
     def ec2_backend(self) -> Any:
         backend = super().ec2_backend
-        images.add_images(backend)
+        self._images.add_images(backend)
         return backend
 
     @property

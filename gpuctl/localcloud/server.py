@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response
 from gpuctl.localcloud import access, metadata
 from gpuctl.localcloud.aws import AWS, Request
 from gpuctl.localcloud.faults import Calls, Faults, fault_from_json
+from gpuctl.localcloud.images import Catalogue
 from gpuctl.localcloud.instances import Instances, Life
 from gpuctl.localcloud.loopback import ADDRESS
 
@@ -34,6 +35,7 @@ class App:
     instances: Instances
     faults: Faults
     calls: Calls
+    images: Catalogue
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -52,8 +54,8 @@ class App:
     def _own(self, request: Request, path: list[str]) -> Response:
         match (request.method, *path):
             case ("GET", "health"):
-                alive = len(self.instances.alive())
-                return _json({"pid": os.getpid(), "state": self.state, "instances": alive})
+                found = {"instances": len(self.instances.alive()), "pythons": self.images.told()}
+                return _json({"pid": os.getpid(), "state": self.state, **found})
             case ("GET", "caller-address"):
                 return Response(f"{request.remote_addr}\n", content_type="text/plain")
             case ("GET", "calls"):
