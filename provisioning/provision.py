@@ -16,6 +16,7 @@ from provisioning.lease import deadline_armed, power_off_at
 from provisioning.outputs import check_path
 from provisioning.places import Places, write_json, write_small
 from provisioning.protocol import Channel, PayloadError, Request
+from provisioning.python_version import check_python
 from provisioning.state import RUNNING, read_state, supervisor_lives
 from provisioning.transfer import Gunzip, unpack
 
@@ -134,6 +135,7 @@ def _check(request: Request) -> None:
     if not request.texts("command"):
         raise PayloadError("the request's command is empty")
     request.texts("requirements")
+    check_python(request.text("requires_python") if request.fields.get("requires_python") is not None else None)
     request.mapping("env")
     for path in request.mapping("outputs").get("paths") or []:
         check_path(path)

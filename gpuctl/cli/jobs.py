@@ -72,6 +72,7 @@ def _details(loaded: LoadedJob) -> dict[str, Any]:
     from gpuctl.workflows.jobs import files_of
 
     return {
+        "requires_python": loaded.requires_python,
         "requirements": list(loaded.requirements),
         "options": [{"option": o.name, "help": o.help, "defaults": o.defaults} for o in options_of(loaded)],
         "files": [{"path": file.name, "bytes": Path(file.source).stat().st_size} for file in files_of(loaded)],

@@ -78,6 +78,7 @@ class Plan:
     caller_cidr: str
     max_price_usd_per_hour: Decimal | None
     lease_ends: datetime
+    requires_python: str | None = None
     then_s: int | None = None
     """`--then down`: seconds from when nothing holds the host up any more to its end."""
     discard: bool = False

@@ -66,6 +66,7 @@ def job_view(row: Mapping[str, Any]) -> RenderableType:
     lines.add_row("what it is", _text(row["summary"]))
     lines.add_row("command", _text(row["command"]))
     lines.add_row("presets", _text(", ".join(row["presets"]) or "-"))
+    lines.add_row("Python", _text(row["requires_python"] or "any"))
     lines.add_row("installs", _text(", ".join(row["requirements"]) or "nothing"))
     lines.add_row("files", _text(", ".join(file["path"] for file in row["files"])))
     options = _table("option", "what it means", "default")

@@ -9,18 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from gpuctl.core.errors import JobError, NotFound, UsageError
-from gpuctl.core.job import Job, job_without_file, parse_job
+from gpuctl.core.job import Job, job_without_file, parse_job, python_of_project
 from gpuctl.core.plan import Upload
 
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A job, the folder it was read from, its requirements' lines, and what of it goes into the workspace."""
+    """A job, the folder it was read from, its requirements' lines, and what of it goes into the workspace.
+
+    `requires_python` is what its `job.toml` says, else its `pyproject.toml`.
+    """
 
     job: Job
     folder: Path
     requirements: tuple[str, ...]
     uploads: tuple[Upload, ...]
+    requires_python: str | None = None
 
     @property
     def working_folder(self) -> Path:
@@ -115,7 +119,8 @@ def load_job(folder: Path) -> LoadedJob:
         job = parse_job(text, source=str(file), folder_name=folder.name)
     else:
         job = job_without_file(folder.name)
-    return LoadedJob(job, folder, _requirements(job, folder), _workspace(job, folder))
+    python = job.requires_python or _python_of_project(folder)
+    return LoadedJob(job, folder, _requirements(job, folder), _workspace(job, folder), python)
 
 
 def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
@@ -152,6 +157,13 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
         raise JobError(f"{file} cannot be read ({why(error)})", step) from error
     stripped = [line.split(" #")[0].strip() for line in lines]
     return tuple(line for line in stripped if line and not line.startswith("#"))
+
+
+def _python_of_project(folder: Path) -> str | None:
+    try:
+        return python_of_project((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _workspace(job: Job, folder: Path) -> tuple[Upload, ...]:

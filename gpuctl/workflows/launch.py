@@ -293,6 +293,7 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         "run": plan.run,
         "deadline": plan.lease_ends.timestamp(),
         "requirements": list(plan.requirements),
+        "requires_python": plan.requires_python,
         "command": list(plan.command),
         "env": dict(environment),
         "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},

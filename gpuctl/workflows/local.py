@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.job import merge_command
+from gpuctl.core.python_version import refuse_python
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import find_job, shipped
 
@@ -33,6 +35,12 @@ def local_command(
             f"get it with: pip install {shlex.join(loaded.requirements)}",
         )
     if command[0] in ("python", "python3"):
+        refuse_python(
+            loaded.job.name,
+            loaded.requires_python,
+            platform.python_version(),
+            where="the one that gpuctl runs with here",
+        )
         command[0] = sys.executable
     if shutil.which(command[0]) is None:
         raise GpuctlError(f"there is no program {command[0]!r} on this machine", "is its virtualenv active?")

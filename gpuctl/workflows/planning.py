@@ -20,6 +20,7 @@ from gpuctl.core.job import merge_command, run_name_ok
 from gpuctl.core.offers import ANY_GPU, Wanted, parse_gpu, rank
 from gpuctl.core.plan import Plan, Upload, check_then, lease_ends, lease_hours, new_run_name, shortlist
 from gpuctl.core.profile import Profile
+from gpuctl.core.python_version import refuse_python
 from gpuctl.state.places import Places
 from gpuctl.state.runs import run_folder
 from gpuctl.workflows.job_options import check_words
@@ -102,6 +103,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
     )
     ranked = rank(offers, wanted)
     image = find_image(account, ranked[0].instance_type.architecture)
+    refuse_python(loaded.job.name, loaded.requires_python, image.python, where=f"that of {image.name}")
     choices = shortlist(ranked)
     ends = lease_ends(
         now,
@@ -135,6 +137,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         lease_ends=ends,
         then_s=request.then_s,
         discard=request.discard,
+        requires_python=loaded.requires_python,
     )
     return Planned(plan, loaded, asked.environment, account)
 

@@ -303,6 +303,26 @@ def test_a_reader_that_goes_away_and_a_full_disk(cloud: Gpuctl, words: tuple[str
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("job.toml", 'requires-python = ">=3.99"\n'), ("pyproject.toml", '[project]\nrequires-python = ">=3.99"\n')],
+)
+def test_a_python_that_the_image_does_not_have_is_told_before_anything_is_made(
+    cloud: Gpuctl, file: str, text: str
+) -> None:
+    """Whether job.toml says what is needed or the project's own pyproject.toml: one line, nothing in the account."""
+    folder = cloud.folder / "newer"
+    folder.mkdir(exist_ok=True)
+    for name in ("job.toml", "pyproject.toml"):
+        (folder / name).write_text(text if name == file else "")
+    told = the_error(cloud("launch", "./newer", "-y", "--", "python", "train.py", code=2))
+    assert "job newer needs Python >=3.99, and that of Deep Learning Base" in told and "`requires-python`" in told
+    assert "needs Python >=3.99" in the_error(cloud("local", "./newer", "--", "python", "train.py", code=2))
+    assert in_account(cloud.ec2()) == {}
+    (folder / "job.toml").write_text('requires-python = ">=3.9"\n')
+    assert cloud.json("launch", "./newer", "--dry-run", "--", "python", "x.py")["requires_python"] == ">=3.9"
+
+
 def test_json_answers_have_the_documented_keys(cloud: Gpuctl) -> None:
     """`offers`, `jobs`, `ls` and a dry run answer with one document of the documented keys and nothing else."""
     offer = cloud.json("offers")["offers"][0]
