@@ -277,7 +277,15 @@ class EC2(EC2Response):
             if entry["InstanceType"] in types
         ]
 
-    # Security groups and launch templates
+    # Network interfaces, security groups and launch templates
+
+    def delete_network_interface(self) -> ActionResult:
+        interface_id = self._get_param("NetworkInterfaceId")
+        interface = self.ec2_backend.enis.get(interface_id)
+        held_by = getattr(interface, "instance", None)
+        if held_by is not None and not held_by.gone:
+            raise EC2ClientError("InvalidParameterValue", f"Network interface '{interface_id}' is currently in use.")
+        return super().delete_network_interface()
 
     def delete_security_group(self) -> ActionResult:
         backend = self.ec2_backend

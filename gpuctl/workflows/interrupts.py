@@ -15,21 +15,28 @@ AGAIN_AFTER_S = 2.0
 """An interrupt that was swallowed somewhere (a library's `except`, a destructor) may be had again after so long."""
 
 
+def nobody() -> None:
+    """Tells nobody."""
+
+
 class EndingSignals:
     """Within, the first signal that asks to end (Ctrl-C, SIGTERM, a closed terminal) raises KeyboardInterrupt, once.
 
     Those that come on its heels raise nothing, so that whatever is unwound or undone because of the first is not cut
-    off. After `only_note` none raises any more. Once one has come, the handlers stay when the block is left: the
-    process is going to end, and does so by itself. A SIGHUP that is ignored (`nohup`) stays ignored.
+    off. After `only_note` none raises any more. Once one has come, they are ignored when the block is left, for the
+    process is going to end by itself, with its own exit code (Python's own handlers are gone while it shuts down). A
+    SIGHUP that is ignored (`nohup`) stays ignored.
     """
 
     current: EndingSignals | None = None
 
     def __init__(self) -> None:
+        self._came = False
         self._raised_at: float | None = None
         self._waiting = False
         self._blocks = 0
         self._told: Callable[[], None] | None = None
+        self._told_at = -AGAIN_AFTER_S
         self._before: list[tuple[signal.Signals, Any]] = []
 
     def __enter__(self) -> EndingSignals:
@@ -45,16 +52,12 @@ class EndingSignals:
     ) -> None:
         if EndingSignals.current is self:
             EndingSignals.current = None
-        if self._raised_at is None and self._told is None:
-            self.put_back()
-
-    def put_back(self) -> None:
-        """The handlers that were there before are there again."""
-        for number, handler in self._before:
-            signal.signal(number, handler)
+        for number, before in self._before:
+            signal.signal(number, signal.SIG_IGN if self._came else before)
+        self._told = nobody
 
     def only_note(self, told: Callable[[], None]) -> None:
-        """From now on a signal only calls `told`: what is half done is being undone, and that must not stop."""
+        """From now on a signal only calls `told`, within the block: what is being undone must not stop halfway."""
         self._told = told
 
     def hold(self) -> None:
@@ -73,14 +76,16 @@ class EndingSignals:
             raise KeyboardInterrupt
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._came, now = True, time.monotonic()
         if self._told is not None:
-            with suppress(Exception):  # a handler runs anywhere: nothing of telling may end what it interrupts
-                self._told()
+            if now - self._told_at >= AGAIN_AFTER_S:
+                self._told_at = now
+                with suppress(Exception):  # a handler runs anywhere: nothing of telling may end what it interrupts
+                    self._told()
             return
         if self._blocks:
             self._waiting = True
             return
-        now = time.monotonic()
         if self._raised_at is None or now - self._raised_at >= AGAIN_AFTER_S:
             self._raised_at = now
             raise KeyboardInterrupt

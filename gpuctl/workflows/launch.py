@@ -30,7 +30,7 @@ from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, run_folder
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import write_reach
-from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait
+from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
@@ -71,7 +71,7 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
                 signals.only_note(lambda: reporter.note("removing what was made; this takes a moment"))
         except KeyboardInterrupt as error:  # the one that could still come, between the two lines above
             cause = error
-            signals.only_note(lambda: None)
+            signals.only_note(nobody)
         if not start.answered:
             _undo_because(cause, planned.account, folder, reporter)
         raise cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import AWAY_S, Resource, survey
@@ -17,7 +18,7 @@ _ROUNDS_IN_VAIN = 6
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
 _LOOK_EVERY_S = 1.0
 _UNKNOWN_FOR_S = 600.0
-"""What was asked for so long ago, by the clock on the wall, is found by its tags if it was made."""
+"""What was asked for so long ago, by the clock on the wall, is found by its tags if it is there."""
 
 
 def known_resources(account: Account, run: str, folder: RunFolder) -> list[Resource]:
@@ -56,6 +57,7 @@ def remove_run(
     def removed(one: Resource) -> None:
         if one not in gone:
             gone.add(one)
+            _forget(folder, one)
             on_removed(one)
 
     while True:
@@ -76,9 +78,17 @@ def remove_run(
             raise CloudError(f"not removed in time: {', '.join(f'{one.kind} {one.id}' for one in todo)}")
 
 
+def _forget(folder: RunFolder, one: Resource) -> None:
+    """What is gone is not waited for again by a later `down`; where that cannot be written down, it is."""
+    made = folder.progress().made
+    if (one.kind, one.id) in made:
+        with suppress(OSError):
+            folder.note(made=tuple(each for each in made if each != (one.kind, one.id)))
+
+
 def _made(folder: RunFolder) -> list[Resource]:
     progress = folder.progress()
-    if progress.down or progress.started:
+    if progress.down or progress.started or time.time() - progress.asked_at >= _UNKNOWN_FOR_S:
         return []
     return [Resource(kind, id_, folder.name, seen=False) for kind, id_ in progress.made]
 
