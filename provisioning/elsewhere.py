@@ -46,7 +46,7 @@ _REMADE = frozenset(
 _TEMPORARY = re.compile(
     r"\..*|tmp.{8}|(pip|torch|torchinductor|pymp|systemd|snap|matplotlib|ray|cuda|nvidia|tmux)[-_.].*"
 )
-_ASIDE = re.compile(r"\..+\.\d+")
+_ASIDE = re.compile(r"\..+\.(\d+|reserve)")
 _INSTANCE_STORE = Path("/opt/dlami/nvme")
 """Where Deep Learning AMIs mount an instance's own disks."""
 _SYSTEM = ("/proc", "/sys", "/dev", "/run")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from provisioning.places import Places
 from provisioning.protocol import Channel
@@ -17,6 +18,7 @@ _ALIVE_S = 4.0
 _OVER_EVERY = 4
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 24
+_HASHED_AT_ONCE = 1 << 20
 
 
 class Tail:
@@ -29,15 +31,33 @@ class Tail:
 
     def read(self, size: int) -> bytes:
         """What there is at the offset, at most `size` bytes; the offset stays."""
+        descriptor = self._open()
+        if descriptor is None:
+            return b""
+        length = os.fstat(descriptor).st_size
+        if length < self.offset:
+            self.offset = 0
+        return os.pread(descriptor, size, self.offset) if length > self.offset else b""
+
+    def _open(self) -> Optional[int]:
         if self._descriptor is None:
             try:
                 self._descriptor = os.open(self._path, os.O_RDONLY)
             except OSError:
-                return b""
-        length = os.fstat(self._descriptor).st_size
-        if length < self.offset:
-            self.offset = 0
-        return os.pread(self._descriptor, size, self.offset) if length > self.offset else b""
+                return None
+        return self._descriptor
+
+    def begins_with(self, sha256: str, on_piece: Callable[[], None]) -> bool:
+        """Whether what is before the offset has that hash; True where there is less, which `read` begins anew."""
+        descriptor, digest, at = self._open(), hashlib.sha256(), 0
+        while at < self.offset:
+            data = b"" if descriptor is None else os.pread(descriptor, min(_HASHED_AT_ONCE, self.offset - at), at)
+            if not data:
+                return True
+            digest.update(data)
+            at += len(data)
+            on_piece()
+        return digest.hexdigest() == sha256
 
     def lines(self) -> bytes:
         """Whole lines at the offset; a line without end is given up at 16 MiB."""
@@ -58,6 +78,8 @@ def follow_verb(places: Places, channel: Channel) -> int:
     log = Tail(places.log, int(request.number("log_offset", 0)))
     metrics = Tail(places.metrics, int(request.number("metrics_offset", 0)))
     until_end = request.flag("until_end")
+    for name, tail in (("log", log), ("metrics", metrics)):
+        _compare(channel, name, tail, request.fields.get(f"{name}_sha256"))
     said = time.monotonic()
     looks = 0
     over = False
@@ -77,6 +99,21 @@ def follow_verb(places: Places, channel: Channel) -> int:
         time.sleep(_LOOK_S)
     channel.emit("end", state=describe(places))
     return 0
+
+
+def _compare(channel: Channel, name: str, tail: Tail, sha256: object) -> None:
+    """Where the laptop's copy is not how this file begins, say so and begin at 0."""
+    said = time.monotonic()
+
+    def still_here() -> None:
+        nonlocal said
+        if time.monotonic() - said >= _ALIVE_S:
+            channel.emit("alive")
+            said = time.monotonic()
+
+    if isinstance(sha256, str) and not tail.begins_with(sha256, still_here):
+        tail.offset = 0
+        channel.emit("differs", file=name)
 
 
 def _send_new(channel: Channel, log: Tail, metrics: Tail) -> bool:

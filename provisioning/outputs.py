@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from provisioning.elsewhere import written_elsewhere
-from provisioning.listing import LOG, METRICS, Entry, Link, Listing, OutputFile, output_file, read_wish
+from provisioning.listing import LOG, METRICS, Entry, Left, Link, Listing, OutputFile, output_file, read_wish
 from provisioning.places import Places, read_json
 from provisioning.protocol import Channel
 from provisioning.state import RunState, describe, read_state
@@ -94,6 +94,15 @@ def manifest_verb(places: Places, channel: Channel) -> int:
             told(left)
     channel.emit("manifest", files=told.files, bytes=told.bytes, state=state)
     return 0
+
+
+def left_nothing(places: Places) -> bool:
+    """True where the command wrote no file that anybody could miss, in the workspace or elsewhere. Raises OSError."""
+    wish = read_wish(places, {})
+    listing = Listing(places, wish)
+    if any(not isinstance(entry, Left) or entry.files != 0 for entry in listing):
+        return False
+    return next(written_elsewhere(places, wish.checkpoints, listing.outside), None) is None
 
 
 class _Told:

@@ -18,12 +18,19 @@ def command() -> None:
 
 @command.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="The API's port on 127.0.0.1 (a free one unless said).")
+@click.option(
+    "--python",
+    "pythons",
+    metavar="PATH",
+    multiple=True,
+    help="The hosts' python3 (repeatable: the first is the default image's, each other gets an image of its own).",
+)
 @json_option
-def start(port: int | None, as_json: bool) -> None:
+def start(port: int | None, pythons: tuple[str, ...], as_json: bool) -> None:
     """Start it, or say where it is."""
     from gpuctl.workflows.clouds import lost_in_words, start_embedded
 
-    cloud = start_embedded(places(), port=port)
+    cloud = start_embedded(places(), port=port, pythons=pythons)
     if as_json:
         print_json({"endpoint": cloud["endpoint"], "lost": cloud["lost"]})
         return
@@ -52,6 +59,8 @@ def status(as_json: bool) -> None:
         print_json(cloud)
     elif cloud["running"]:
         click.echo(f"running at {cloud['endpoint']}, {cloud['instances']} instances")
+        for python in cloud["pythons"]:
+            click.echo(f"Python {python['version']} ({python['path']}): {python['image_parameters']['x86_64']}")
     else:
         click.echo("not running; `gpuctl --cloud local launch JOB` or `gpuctl cloud start` starts it")
 

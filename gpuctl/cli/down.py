@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,6 @@ from gpuctl.cli.options import (
     json_option,
     max_size_option,
     now,
-    open_run_of,
     print_json,
     profile_of,
     yes_option,
@@ -24,6 +24,7 @@ from gpuctl.cli.options import (
 from gpuctl.core.errors import GpuctlError, Interrupted, NotHome, UsageError
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
+from gpuctl.state.places import places
 
 if TYPE_CHECKING:
     from gpuctl.workflows.down import WentDown
@@ -55,7 +56,7 @@ def command(
     Where not all that the command wrote can come home, nothing is removed: it is named, and --discard loses it.
     """
     from gpuctl.cli.pull import tell
-    from gpuctl.workflows.down import runs_of_mine
+    from gpuctl.workflows.down import run_by_name, runs_of_mine
 
     if bool(runs) == everything:
         raise UsageError("down wants either runs by name or --all", "`gpuctl ls` shows the runs")
@@ -65,7 +66,11 @@ def command(
         profile, here = profile_of(cloud)
         opened = runs_of_mine(profile, places=here, region=region)
     else:
-        opened = tuple(open_run_of(name, chosen_cloud(cloud), region) for name in dict.fromkeys(runs))
+        say = partial(click.echo, err=True)
+        chosen, here = chosen_cloud(cloud), places()
+        opened = tuple(
+            run_by_name(name, places=here, cloud=chosen, region=region, tell=say) for name in dict.fromkeys(runs)
+        )
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
         raise Interrupted(f"{names} not taken down", "nothing was removed")
@@ -77,7 +82,12 @@ def command(
     else:
         for resource in went.removed:
             click.echo(f"removed {resource.kind} {resource.id}")
-        click.echo(f"{names or 'no run'}: nothing is left" if not went.left else f"{len(went.left)} things are left")
+        gone = ", ".join(run.name for run in opened if run.name not in dict(went.failed)) or "no run"
+        click.echo(f"{gone}: nothing is left" if not went.left else f"{len(went.left)} things are left")
+    for run, error in went.failed:
+        click.echo(safe(f"{run} is still there: {error}"), err=True)
+    if went.failed:
+        raise GpuctlError(f"{len(went.failed)} of {len(opened)} runs could not be taken down, see above")
     if went.left:
         left = ", ".join(f"{r.kind} {r.id}" for r in went.left)
         raise GpuctlError(f"AWS still tells of {left}", "run `gpuctl down` again in a minute")

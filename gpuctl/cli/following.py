@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gpuctl.cli.options import now, open_run_of
+from gpuctl.core.endings import ending, failure
 from gpuctl.core.errors import HostError, HostUnreachable, NotHome, TrainingFailed
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
+
+_FAR = 10_000_000_000
+"""Seconds since the epoch: what a host tells beyond it is no time."""
+
+
+def clock_of(at: float) -> str:
+    """A moment that a host tells, on this machine's clock."""
+    return f"{datetime.fromtimestamp(at, timezone.utc).astimezone():%H:%M}"
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -30,7 +40,7 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
         history = follower.history()
         printer.show(*(history if lines is None else history[max(0, len(history) - lines) :]))
         for update in follower.updates(on_lost=lambda why: click.echo(f"{safe(why)}; trying again", err=True)):
-            printer.show(*update.lines)
+            printer.show(*(() if update.again else update.lines))
             if update.ended is not None:
                 printer.finish()
                 return update.ended
@@ -72,11 +82,12 @@ def after_the_end(
     from gpuctl.cli.pull import tell
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.down import down
+    from gpuctl.workflows.hosts import AWS_IS_SILENT
     from gpuctl.workflows.pull import free_place, not_home, pull
 
     left: NotHome | None = None
     opened = open_run_of(run, cloud, None)
-    click.echo(f"{run} {state.get('state')} (exit code {state.get('exit_code')})", err=True)
+    click.echo(f"{run} {ending(state)}", err=True)
     with Phases() as phases:
         if pull_to is not None:
             brought = pull(opened, free_place(pull_to, run, opened.folder), wish=wish, reporter=phases)
@@ -85,12 +96,21 @@ def after_the_end(
             if left is not None and down_after:
                 raise left
         if down_after:
-            went = down([opened], discard=False, now=now(), reporter=phases, wish=wish)
+            try:
+                went = down([opened], discard=False, now=now(), reporter=phases, wish=wish)
+            except AWS_IS_SILENT as error:
+                home = f"its outputs are home in {pull_to}, " if pull_to is not None else ""
+                raise type(error)(
+                    f"{run} could not be taken down: {error.message}",
+                    f"{home}its host is still there, and costs: `gpuctl down {run}` finishes it",
+                ) from error
             click.echo(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
-        click.echo(f"its host is still there, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
+        at = state.get("power_off_at")
+        by_itself = f" until {clock_of(at)}" if isinstance(at, (int, float)) and 0 < at < _FAR else ""
+        click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
     if left is not None:
         raise left
@@ -100,7 +120,7 @@ def after_the_end(
 def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
     """Raises TrainingFailed where the training command failed."""
     if state.get("state") == "failed":
-        raise TrainingFailed(f"the training command of {run} failed with exit code {state.get('exit_code')}")
+        raise TrainingFailed(failure(run, state))
 
 
 def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to_stderr: bool = False) -> None:
@@ -110,9 +130,11 @@ def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to
     from gpuctl.workflows.follow import Follower
 
     follower = Follower(open_run_of(run, cloud, region))
-    found = follower.history()
+    found, read_again = follower.history(), False
     try:
         for update in follower.updates(until_end=False):
+            if update.again and not read_again:
+                found, read_again = [], True
             found.extend(update.lines)
     except HostError:
         found.extend(follower.losses.finish())

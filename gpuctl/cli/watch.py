@@ -15,24 +15,25 @@ def command(run: str, cloud: str | None, region: str | None) -> None:
     """A plot of the losses, last values, rate, cost so far, time left. Ctrl-C only stops looking."""
     from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
-    from gpuctl.workflows.hosts import priced_instance
+    from gpuctl.workflows.hosts import running_costs
 
     opened = open_run_of(run, cloud, region)
     follower = Follower(opened)
-    instance = priced_instance(opened)
-    price = instance.price_usd_per_hour
+    costs = running_costs(opened)
+    price = costs.price_usd_per_hour
     view = WatchView(
         run,
         price_usd_per_hour=None if price is None else float(price),
-        started=instance.launched,
-        lease_ends=instance.tags.lease_ends,
+        started=costs.since,
+        lease_ends=costs.lease_ends,
     )
     ended = None
     try:
         with view:
             view.update(lines=follower.history(), points=follower.losses.points)
             for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
-                view.update(lines=update.lines, points=follower.losses.points, state=update.ended, notice="")
+                lines = () if update.again else update.lines
+                view.update(lines=lines, points=follower.losses.points, state=update.ended, notice="")
                 ended = update.ended or ended
     except KeyboardInterrupt:
         click.echo(f"{run} goes on. gpuctl watch {run}, gpuctl down {run}", err=True)

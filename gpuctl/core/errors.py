@@ -9,11 +9,16 @@
     ├── NotAllowed            5   credentials missing, expired, or not permitted
     ├── NotFound              6   no such run, job or snapshot
     ├── CloudError            1   AWS refused or did not answer
+    │   └── NoAnswer          1   it did not answer: whether it did what was asked nobody knows
+    │       └── CloudGone     1   a cloud on this machine that runs no more, nor do its hosts
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
+    │   │   └── HostGone      1   and EC2 says that it is not there any more
+    │   ├── HostStopped       1   it is there, switched off
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
     │   ├── HostRefused       1   it answered, and what was asked of it failed there
     │   └── NotHome           1   what a run wrote is there alone, and removing the host would lose it
+    ├── LeftBehind            1   a launch that ended, and not all that it had made could be removed
     └── Interrupted         130   Ctrl-C, and what was half done is undone
 
 An error is one line for a person: what happened, to what, what to do next. It is shown once, by the entry point.
@@ -78,12 +83,28 @@ class CloudError(GpuctlError):
     """AWS refused or did not answer."""
 
 
+class NoAnswer(CloudError):
+    """AWS did not answer, or failed: whether it did what was asked nobody knows."""
+
+
+class CloudGone(NoAnswer):
+    """A cloud on this machine that does not run any more, and neither do its hosts."""
+
+
 class HostError(GpuctlError):
     """Something about one host."""
 
 
 class HostUnreachable(HostError):
     """A host that does not answer."""
+
+
+class HostGone(HostUnreachable):
+    """A host that does not answer, and that EC2 does not have any more."""
+
+
+class HostStopped(HostError):
+    """A host that is switched off, with all that is on its disk."""
 
 
 class HostKeyMismatch(HostError):
@@ -96,6 +117,10 @@ class HostRefused(HostError):
 
 class NotHome(HostError):
     """What a run wrote is on its host alone."""
+
+
+class LeftBehind(GpuctlError):
+    """A launch that ended, and not all that it had made could be removed."""
 
 
 class Interrupted(GpuctlError):

@@ -13,7 +13,10 @@ from gpuctl.localcloud.place import Place
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; its answer is one JSON line on standard output, an error one line on standard error."""
+    """Runs one verb; its answer is one JSON line on standard output, an error one line on standard error.
+
+    0 done, 1 failed, 2 where it cannot be as it was asked for.
+    """
     options = _parser().parse_args(arguments)
     place = Place.at(options.state)
     try:
@@ -29,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             return serving.serve(place, _options(options))
     except process.CloudProcessError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, process.OptionsError) else 1
     return 0
 
 
@@ -40,6 +43,7 @@ def _say(answer: dict[str, object]) -> None:
 def _options(options: argparse.Namespace) -> process.Options:
     return process.Options(
         port=options.port,
+        pythons=tuple(options.python),
         cache=options.cache.absolute() if options.cache else None,
         hosts=options.hosts,
         host_command=options.host_command,
@@ -60,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         if verb in ("start", "serve"):
             command.add_argument(
                 "--port", type=int, default=0, metavar="N", help="0: the one it had, else any free one"
+            )
+            command.add_argument(
+                "--python", action="append", default=[], metavar="PATH", help="a Python of an image; the first: of all"
             )
             command.add_argument("--cache", type=Path, metavar="DIR", help="what hosts share; DIR/cache by default")
             command.add_argument("--no-hosts", dest="hosts", action="store_false", help="instances without hosts")

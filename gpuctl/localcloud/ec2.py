@@ -13,9 +13,10 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 
-from gpuctl.localcloud import fleets, images, launching, prices
+from gpuctl.localcloud import fleets, launching, prices, unseen
 from gpuctl.localcloud.faults import Faults
 from gpuctl.localcloud.fleets import FleetRecord
+from gpuctl.localcloud.images import Catalogue
 from gpuctl.localcloud.instances import Instances
 
 _PAGE = 1000
@@ -32,8 +33,9 @@ class Memory:
 class EC2(EC2Response):
     """One request to EC2. The caller holds the lock around moto."""
 
-    def __init__(self, *, instances: Instances, faults: Faults, memory: Memory) -> None:
+    def __init__(self, *, instances: Instances, faults: Faults, memory: Memory, images: Catalogue) -> None:
         super().__init__()
+        self._images = images
         self._instances = instances
         self._faults = faults
         self._memory = memory
@@ -41,12 +43,17 @@ class EC2(EC2Response):
     @property
     def ec2_backend(self) -> Any:
         backend = super().ec2_backend
-        images.add_images(backend)
+        self._images.add_images(backend)
         return backend
 
     @property
     def _fleets(self) -> dict[str, FleetRecord]:
         return self._memory.fleets.setdefault((self.current_account, self.region), {})
+
+    def call_action(self) -> Any:
+        """Carries out the request, without what it does not see yet."""
+        with unseen.hidden(self.ec2_backend, self._faults.unseen.ids(), self._get_action()):
+            return super().call_action()
 
     def _once(self, make: Callable[[], ActionResult]) -> ActionResult:
         """The answer that this request's client token has had, else a new one: EC2's idempotency."""
@@ -79,6 +86,8 @@ class EC2(EC2Response):
         self._fleets[record.fleet_id] = record
         for instance in made:
             self._instances.launched(instance)
+        if made:
+            self._faults.made("CreateFleet", [id_ for instance in made for id_ in unseen.with_parts(instance)])
         return ActionResult({"FleetId": record.fleet_id, "Instances": record.instances, "Errors": record.errors})
 
     def describe_fleets(self) -> ActionResult:
@@ -143,11 +152,13 @@ class EC2(EC2Response):
                 "aws:ec2launchtemplate:version": str(version.number),
             }
         data.update(asked)
+        market = data.get("InstanceMarketOptions") or {}
         request = launching.Request(
             data=data,
             instance_type=data.get("InstanceType") or "m1.small",
             subnet_id=self._subnet_of(data),
-            market="spot" if (data.get("InstanceMarketOptions") or {}).get("MarketType") == "spot" else "on-demand",
+            market="spot" if market.get("MarketType") == "spot" else "on-demand",
+            spot_type=(market.get("SpotOptions") or {}).get("SpotInstanceType") or "one-time",
             count=int(asked.get("MaxCount") or 1),
             tags=tags,
             client_token=asked.get("ClientToken"),
@@ -155,6 +166,7 @@ class EC2(EC2Response):
         reservation = launching.launch(self.ec2_backend, request)
         for instance in reservation.instances:
             self._instances.launched(instance)
+            self._faults.made("RunInstances", unseen.with_parts(instance))
         return ActionResult(reservation)
 
     def _subnet_of(self, data: Mapping[str, Any]) -> str:
@@ -176,18 +188,32 @@ class EC2(EC2Response):
 
     def stop_instances(self) -> ActionResult:
         for instance in self._asked_instances():
-            if instance.lifecycle == "spot":
+            if instance.lifecycle == "spot" and instance.spot_type != "persistent":
                 raise EC2ClientError(
-                    "UnsupportedOperation", f"You can't stop the Spot Instance '{instance.id}' of a one-time request"
+                    "UnsupportedOperation",
+                    f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time Spot "
+                    "Instance request. You can only stop Spot Instances associated with persistent Spot Instance "
+                    "requests.",
                 )
+        self._require_state("stopped", "running", "stopping", "stopped")
         return self._change("StoppingInstances", self._instances.stop)
 
     def start_instances(self) -> ActionResult:
+        self._require_state("started", "stopped", "pending", "running")
         return self._change("StartingInstances", self._instances.start)
 
     def reboot_instances(self) -> ActionResult:
+        self._require_state("rebooted", "pending", "running", "shutting-down", "terminated")
         self._change("", self._instances.reboot)
         return EmptyResult()
+
+    def _require_state(self, done: str, *states: str) -> None:
+        for instance in self._asked_instances():
+            if instance.state not in states:
+                raise EC2ClientError(
+                    "IncorrectInstanceState",
+                    f"The instance '{instance.id}' is not in a state from which it can be {done}.",
+                )
 
     def _asked_instances(self) -> list[Any]:
         found: list[Any] = self.ec2_backend.get_multi_instances_by_id(self._get_param("InstanceIds", []))
@@ -251,7 +277,15 @@ class EC2(EC2Response):
             if entry["InstanceType"] in types
         ]
 
-    # Security groups and launch templates
+    # Network interfaces, security groups and launch templates
+
+    def delete_network_interface(self) -> ActionResult:
+        interface_id = self._get_param("NetworkInterfaceId")
+        interface = self.ec2_backend.enis.get(interface_id)
+        held_by = getattr(interface, "instance", None)
+        if held_by is not None and not held_by.gone:
+            raise EC2ClientError("InvalidParameterValue", f"Network interface '{interface_id}' is currently in use.")
+        return super().delete_network_interface()
 
     def delete_security_group(self) -> ActionResult:
         backend = self.ec2_backend
@@ -282,8 +316,21 @@ class EC2(EC2Response):
         if held or referred:
             raise EC2ClientError("DependencyViolation", f"resource {group.id} has a dependent object")
 
+    def create_security_group(self) -> ActionResult:
+        before = {id_ for groups in self.ec2_backend.groups.values() for id_ in groups}
+        answer = super().create_security_group()
+        after = {id_ for groups in self.ec2_backend.groups.values() for id_ in groups}
+        self._faults.made("CreateSecurityGroup", after - before)
+        return answer
+
     def create_launch_template(self) -> ActionResult:
-        return self._once(super().create_launch_template)
+        return self._once(self._create_launch_template)
+
+    def _create_launch_template(self) -> ActionResult:
+        before = set(self.ec2_backend.launch_templates)
+        answer = super().create_launch_template()
+        self._faults.made("CreateLaunchTemplate", set(self.ec2_backend.launch_templates) - before)
+        return answer
 
     def create_launch_template_version(self) -> ActionResult:
         source = self._get_param("SourceVersion")
@@ -323,7 +370,8 @@ class EC2(EC2Response):
 
 def _spot_request(instance: Any) -> dict[str, Any]:
     active = instance.state in ("pending", "running")
-    code = "fulfilled" if active else "instance-terminated-by-user"
+    stopped = instance.state in ("stopping", "stopped")
+    code = "fulfilled" if active else "instance-stopped-by-user" if stopped else "instance-terminated-by-user"
     return {
         "CreateTime": instance.launch_time,
         "InstanceId": instance.id,
@@ -331,7 +379,7 @@ def _spot_request(instance: Any) -> dict[str, Any]:
         "LaunchedAvailabilityZone": instance.placement.zone,
         "ProductDescription": "Linux/UNIX",
         "SpotInstanceRequestId": instance.spot_instance_request_id,
-        "State": "active" if active else "closed",
+        "State": "active" if active else "disabled" if stopped else "closed",
         "Status": {"Code": code, "UpdateTime": instance.launch_time},
-        "Type": "one-time",
+        "Type": instance.spot_type,
     }

@@ -6,12 +6,14 @@ An embedded host has no GPU: packages come from where this machine takes its own
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
+
+from gpuctl.localcloud.pythons import Python
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _KEPT = (
@@ -26,50 +28,60 @@ _KEPT = (
     "LD_LIBRARY_PATH",
     "TERMINFO_DIRS",
 )
+# Of pip's settings those that say where to install, or with which Python: the laptop's, which is not a host's.
+_NOT_OF_A_HOST = (
+    "PIP_PYTHON",
+    "PIP_PREFIX",
+    "PIP_TARGET",
+    "PIP_ROOT",
+    "PIP_USER",
+    "PIP_REQUIRE_VIRTUALENV",
+    "PIP_PYTHON_VERSION",
+    "PIP_IMPLEMENTATION",
+    "PIP_ABI",
+    "PIP_PLATFORM",
+)
 _SYSTEM = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def image_environment(environ: Mapping[str, str], *, cache: Path, tools: Path) -> dict[str, str]:
-    """The environment of every process on every host of this cloud.
+def image_environment(environ: Mapping[str, str], *, python: Python, cache: Path, tools: Path) -> dict[str, str]:
+    """The environment of every process on every host that boots from the image with this `python`.
 
-    `cache` is shared by all hosts and outlives them; `tools` is a folder of the cloud's own, for links to programs.
+    `cache` is shared by all hosts and outlives them; `tools` is a folder of the image's own, for links to programs.
     """
     pip = _pip(environ)
     return {
         "LANG": environ.get("LANG") or "C.UTF-8",
-        "PATH": _path(environ, tools=tools),
+        "PATH": _path(environ, python, tools=tools),
         "GPUCTL_ENVIRONMENTS": str(cache / "environments"),
         **{name: value for name, value in environ.items() if name.upper() in _KEPT},
         **pip,
     }
 
 
-def base_python() -> Path:
-    """The interpreter below any virtualenv: one that has the standard library's venv."""
-    base = getattr(sys, "_base_executable", "") or sys.executable
-    named = Path(sysconfig.get_config_var("BINDIR") or "") / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return Path(base) if Path(base).exists() else named
-
-
-def _path(environ: Mapping[str, str], *, tools: Path) -> str:
-    """Where programs are found: this cloud's Python as `python3`, the user's tmux, the system's."""
+def _path(environ: Mapping[str, str], python: Python, *, tools: Path) -> str:
+    """Where programs are found: the image's Python and its pip, the user's tmux, the system's."""
     tools.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _link(tools / "python3", base_python())
+    for name in ("python", "python3", f"python{python.minor}"):
+        _link(tools / name, python.path)
+    for name in ("pip", "pip3", f"pip{python.minor}"):
+        _link(tools / name, python.path, "-m", "pip")
     found = shutil.which("tmux", path=environ.get("PATH"))
     if found:
-        _link(tools / "tmux", Path(found))
+        _link(tools / "tmux", found)
     return os.pathsep.join((str(tools), _SYSTEM))
 
 
-def _link(link: Path, target: Path) -> None:
+def _link(link: Path, *command: str) -> None:
     """A small script rather than a link: a virtualenv made by it must name the real interpreter, not this folder."""
     link.unlink(missing_ok=True)
-    link.write_text(f'#!/bin/sh\nexec "{target}" "$@"\n', encoding="utf-8")
+    link.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
     link.chmod(0o755)
 
 
 def _pip(environ: Mapping[str, str]) -> dict[str, str]:
-    settings = {name: value for name, value in environ.items() if name.startswith("PIP_")}
+    named = {name: value for name, value in environ.items() if name.startswith("PIP_")}
+    settings = {name: value for name, value in named.items() if name not in _NOT_OF_A_HOST}
     if "PIP_CONFIG_FILE" not in settings:
         own = _own_pip_conf(environ)
         if own is not None:

@@ -52,6 +52,12 @@ class HostProcess:
         """Begins its boot and returns at once."""
         self._thread.start()
 
+    @property
+    def pid(self) -> int | None:
+        """The first process's id; None before it has been started."""
+        with self._lock:
+            return self._process.pid if self._process else None
+
     def end(self) -> None:
         """Lets go of the lifeline and returns at once; `ended` follows."""
         with self._lock:

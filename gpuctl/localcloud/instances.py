@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 from moto.ec2.models.instances import InstanceState, StateReason
 
 from gpuctl.localcloud.host import remains
+from gpuctl.localcloud.hostfaults import HostFaults
 from gpuctl.localcloud.hostprocess import HostProcess
 from gpuctl.localcloud.place import Place
 from gpuctl.localcloud.sockets import LOOPBACK, listen
@@ -29,6 +31,8 @@ _STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "
 USER_ENDED = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 HOST_ENDED = ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown")
 RECLAIMED = ("Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination")
+RETIRED = ("Server.ScheduledStop", "Server.ScheduledStop: Stopped due to scheduled retirement")
+_INITIATED = {USER_ENDED[0]: "User", RECLAIMED[0]: "Service", RETIRED[0]: "Service"}
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +41,16 @@ HostMaker = Callable[..., HostProcess]
 
 @dataclass
 class Life:
-    """An instance's life. `goal` is the state that it is to come to; `port` where its host listens."""
+    """An instance's life. `goal` is the state that it is to come to; `port` where its host listens, None while it has
+    no address; `last_port` where it did before it was stopped."""
 
     instance: Any
     goal: str = "running"
     host: HostProcess | None = None
     listener: Any = None
     port: int | None = None
+    last_port: int | None = None
+    faults: HostFaults | None = None
     boot_error: str | None = None
     reclaimed_at: datetime | None = None
     ended_at: float | None = None
@@ -79,21 +86,22 @@ class Instances:
         self._boot(life)
 
     def start(self, instance: Any) -> None:
-        """A stopped instance: its host boots again from the disk that it has."""
+        """A stopped instance: its host boots again from the disk that it has, and is at another address."""
         life = self._lives[instance.id]
         if instance.state == "stopped":
             life.goal = "running"
             _set(instance, "pending", ("", ""))
+            instance.launch_time = datetime.now(timezone.utc)
             for interface in instance.nics.values():
                 interface.start()
             self._boot(life)
 
-    def stop(self, instance: Any) -> None:
-        """Ends the host and keeps its disk."""
+    def stop(self, instance: Any, reason: tuple[str, str] = USER_ENDED) -> None:
+        """Ends the host and keeps its disk; AWS itself does it at a retirement (RETIRED)."""
         life = self._lives[instance.id]
-        if life.goal == "running" and not life.gone:
+        if life.goal in ("running", "reboot") and not life.gone:
             life.goal = "stopped"
-            _set(instance, "stopping", USER_ENDED)
+            _set(instance, "stopping", reason)
             self._end_host(life)
 
     def reboot(self, instance: Any) -> None:
@@ -123,6 +131,14 @@ class Instances:
         with self.lock:
             self.terminate(life.instance, RECLAIMED)
 
+    def faults(self, life: Life) -> HostFaults | None:
+        """The faults of a host that runs; None where an instance has none."""
+        with self.lock:
+            pid = life.host.pid if life.host and life.goal == "running" else None
+            if pid is not None and life.faults is None:
+                life.faults = HostFaults(first=pid, mark=life.instance.id)
+            return life.faults
+
     def forget_old(self) -> None:
         """Drops instances that ended an hour ago, as EC2 does."""
         horizon = time.monotonic() - VISIBLE_AFTER_END_S
@@ -149,8 +165,9 @@ class Instances:
             self._later(life, "booted")
             return
         if life.listener is None:
-            life.listener = listen(*([life.port] if life.port else []), 0)
+            life.listener = _listen_elsewhere(life.last_port)
             life.port = life.listener.getsockname()[1]
+        life.faults = None
         life.host = self._make_host(
             life.instance,
             listener=life.listener,
@@ -220,6 +237,7 @@ class Instances:
             life.ended_at = time.monotonic()
         elif life.goal == "stopped":
             instance.stop()
+            life.last_port, life.port = life.port, None
         _set(instance, "terminated" if life.goal == "terminated" else "stopped", reason)
 
     def _note(self, life: Life, pid: int | None) -> None:
@@ -249,13 +267,22 @@ class Instances:
         return LOOPBACK, life.port
 
 
+def _listen_elsewhere(port: int | None) -> socket.socket:
+    """A listening socket on any port but this one."""
+    found = listen(0)
+    if found.getsockname()[1] != port:
+        return found
+    with found:
+        return listen(0)
+
+
 def _set(instance: Any, state: str, reason: tuple[str, str]) -> None:
     code, message = reason
     instance._state = InstanceState(state, _STATES[state])
     instance.state_reason = StateReason(message, code)
     instance._reason = ""
-    if code == USER_ENDED[0]:
-        instance._reason = f"User initiated ({datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} GMT)"
+    if code in _INITIATED:
+        instance._reason = f"{_INITIATED[code]} initiated ({datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} GMT)"
 
 
 def _forget_resources(instance: Any) -> None:

@@ -20,7 +20,7 @@ from moto.ec2.utils import convert_tag_spec, parse_user_data, random_spot_reques
 class Request:
     """Instances to make: launch template `data` in EC2's words, where (a subnet), on which market, and whose they are.
 
-    `tags` go on the instances, on top of the template's.
+    `tags` go on the instances, on top of the template's. `spot_type` is the spot request's: `one-time`, `persistent`.
     """
 
     data: Mapping[str, Any]
@@ -30,6 +30,7 @@ class Request:
     count: int = 1
     tags: Mapping[str, str] = field(default_factory=dict)
     client_token: str | None = None
+    spot_type: str = "one-time"
 
 
 def launch(backend: Any, request: Request) -> Any:
@@ -64,6 +65,7 @@ def launch(backend: Any, request: Request) -> Any:
     )
     for instance in reservation.instances:
         _finish(instance, data, interface_tags=tags.get("network-interface", {}), market=request.market)
+        instance.spot_type = request.spot_type
     return reservation
 
 

@@ -22,6 +22,7 @@ class Instance(instances.Instance):
     __module__ = "moto.ec2.cloud"
 
     spot_instance_request_id: str | None = None
+    spot_type = "one-time"
 
     @property
     def gone(self) -> bool:

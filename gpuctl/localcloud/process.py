@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 
 from gpuctl.localcloud import leftovers
 from gpuctl.localcloud import place as places
-from gpuctl.localcloud.place import Place
+from gpuctl.localcloud.place import Place, Running
+from gpuctl.localcloud.pythons import Python, PythonError, find_pythons
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -35,11 +36,16 @@ class CloudProcessError(Exception):
     """What could not be started or stopped, in one line."""
 
 
+class OptionsError(CloudProcessError):
+    """A cloud that cannot be had as it was asked for, and why."""
+
+
 @dataclass(frozen=True)
 class Options:
-    """How a cloud is to run. `port` 0: the one it had before where that is free, else any."""
+    """How a cloud is to run. `port` 0: the one it had before where that is free, else any. `pythons`: its images'."""
 
     port: int = 0
+    pythons: tuple[str, ...] = ()
     cache: Path | None = None
     hosts: bool = True
     host_command: str | None = None
@@ -47,6 +53,8 @@ class Options:
     def as_arguments(self) -> list[str]:
         """The same, as words for `serve`."""
         words = ["--port", str(self.port)]
+        for python in self.pythons:
+            words += ["--python", python]
         if self.cache is not None:
             words += ["--cache", str(self.cache)]
         if not self.hosts:
@@ -67,7 +75,12 @@ class Started:
 
 
 def start(place: Place, options: Options) -> Started:
-    """Makes sure that exactly one cloud runs on the state. Raises CloudProcessError."""
+    """Makes sure that exactly one cloud runs on the state, as asked for. Raises CloudProcessError."""
+    try:
+        pythons = find_pythons(options.pythons) if options.pythons else []
+    except PythonError as error:
+        raise OptionsError(str(error)) from error
+    options = replace(options, pythons=tuple(python.path for python in pythons))
     found = places.running(place)
     if found is None:
         with _alone(place):
@@ -77,7 +90,20 @@ def start(place: Place, options: Options) -> Started:
     port = int(found.endpoint.rpartition(":")[2])
     if options.port not in (0, port):
         raise CloudProcessError(f"the cloud in {place.state} already runs on port {port}, not on {options.port}")
+    if pythons:
+        _require_pythons(found, pythons)
     return Started(endpoint=found.endpoint, pid=found.pid, started=found.started)
+
+
+def _require_pythons(found: Running, pythons: list[Python]) -> None:
+    """Raises OptionsError where the cloud that runs has other Pythons, or has them in another order."""
+    health = places.ask_health(found.endpoint) or {}
+    there = [Python(path=one["path"], version=one["version"]) for one in health.get("pythons", [])]
+    if there != pythons:
+        has, asked = (", ".join(f"Python {one.version} ({one.path})" for one in some) for some in (there, pythons))
+        raise OptionsError(
+            f"the embedded cloud already runs, with {has} and not with {asked}; end it first: gpuctl cloud stop"
+        )
 
 
 def _spawn(place: Place, options: Options) -> Started:
@@ -194,9 +220,10 @@ def _tidy(place: Place) -> None:
 
 
 def status(place: Place) -> dict[str, Any]:
-    """`{"running", "endpoint", "pid", "instances"}`; the last three None where no cloud runs."""
+    """`{"running", "endpoint", "pid", "instances", "pythons"}`; all but the first None where no cloud runs."""
     found = places.running(place)
     health = places.ask_health(found.endpoint) if found else None
     if found is None or health is None:
-        return {"running": False, "endpoint": None, "pid": None, "instances": None}
-    return {"running": True, "endpoint": found.endpoint, "pid": found.pid, "instances": health.get("instances")}
+        return {"running": False, "endpoint": None, "pid": None, "instances": None, "pythons": None}
+    told = {name: health.get(name) for name in ("instances", "pythons")}
+    return {"running": True, "endpoint": found.endpoint, "pid": found.pid, **told}

@@ -19,7 +19,8 @@ from werkzeug.wrappers import Response
 from gpuctl.localcloud import access, metadata
 from gpuctl.localcloud.aws import AWS, Request
 from gpuctl.localcloud.faults import Calls, Faults, fault_from_json
-from gpuctl.localcloud.instances import Instances, Life
+from gpuctl.localcloud.images import Catalogue
+from gpuctl.localcloud.instances import RETIRED, Instances, Life
 from gpuctl.localcloud.loopback import ADDRESS
 
 _NAMES = (ADDRESS, "localhost")
@@ -34,6 +35,7 @@ class App:
     instances: Instances
     faults: Faults
     calls: Calls
+    images: Catalogue
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -44,16 +46,18 @@ class App:
         elif request.path.startswith("/imds/"):
             response = self._metadata(request)
         else:
-            response, lost = self.aws.answer(request)
-            if lost:
+            response, fault = self.aws.answer(request)
+            if fault is not None and fault.drop:
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            if fault is not None and fault.body == "short":
+                return _then_closed(response(environ, start_response), environ["werkzeug.socket"])
         return response(environ, start_response)
 
     def _own(self, request: Request, path: list[str]) -> Response:
         match (request.method, *path):
             case ("GET", "health"):
-                alive = len(self.instances.alive())
-                return _json({"pid": os.getpid(), "state": self.state, "instances": alive})
+                found = {"instances": len(self.instances.alive()), "pythons": self.images.told()}
+                return _json({"pid": os.getpid(), "state": self.state, **found})
             case ("GET", "caller-address"):
                 return Response(f"{request.remote_addr}\n", content_type="text/plain")
             case ("GET", "calls"):
@@ -93,7 +97,33 @@ class App:
                 notice_s = request.args.get("notice_s", 120.0, type=float)
                 at = self.instances.reclaim(life, notice_s=notice_s)
                 return _json({"terminates": at.isoformat()})
+            case ("POST", "retire" | "reboot" as word):
+                return self._by_aws(life, word)
+            case ("POST", "freeze" | "deafen" | "fill" | "heal" as kind):
+                return self._befall(life, kind)
         return _json({"error": f"there is no {method} {request.path}"}, HTTPStatus.NOT_FOUND)
+
+    def _by_aws(self, life: Life, word: str) -> Response:
+        """What AWS does with an instance unasked: it stops it at a retirement, reboots it for maintenance."""
+        with self.instances.lock:
+            if word == "retire":
+                self.instances.stop(life.instance, RETIRED)
+            else:
+                self.instances.reboot(life.instance)
+            return _json({"state": life.instance.state})
+
+    def _befall(self, life: Life, kind: str) -> Response:
+        faults = self.instances.faults(life)
+        if faults is None:
+            return _json({"error": "this instance has no host that runs"}, HTTPStatus.CONFLICT)
+        try:
+            if kind == "heal":
+                faults.end()
+            else:
+                faults.begin(kind)
+        except NotImplementedError as error:
+            return _json({"error": str(error)}, HTTPStatus.NOT_IMPLEMENTED)
+        return _json({})
 
     def _admits(self, life: Life, address: str) -> bool:
         with self.instances.lock:
@@ -116,6 +146,12 @@ class App:
             )
         headers = dict(answer.headers)
         return Response(answer.body, status=answer.status, content_type=answer.content_type, headers=headers)
+
+
+def _then_closed(body: Iterable[bytes], connection: socket.socket) -> Iterable[bytes]:
+    """An answer whose connection ends before it is whole."""
+    yield from body
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _rules(group: Any) -> Iterable[access.Rule]:

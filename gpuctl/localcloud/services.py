@@ -10,7 +10,8 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ssm.responses import SimpleSystemManagerResponse
 from moto.sts.responses import TokenResponse
 
-from gpuctl.localcloud import images, launching, prices
+from gpuctl.localcloud import launching, prices
+from gpuctl.localcloud.images import Catalogue
 
 USER_NAME = "gpuctl"
 USER_ID = "AIDAGPUCTLEMBEDDED001"
@@ -19,13 +20,17 @@ USER_ID = "AIDAGPUCTLEMBEDDED001"
 class SSM(SimpleSystemManagerResponse):
     """moto's parameter store, which has the images' public parameters too."""
 
+    def __init__(self, *, images: Catalogue) -> None:
+        super().__init__()
+        self._images = images
+
     def get_parameter(self) -> ActionResult:
-        found = images.parameter(self._get_param("Name"), region=self.region)
+        found = self._images.parameter(self._get_param("Name"), region=self.region)
         return ActionResult({"Parameter": found}) if found else super().get_parameter()
 
     def get_parameters(self) -> ActionResult:
         names = self._get_param("Names")
-        public = {name: found for name in names if (found := images.parameter(name, region=self.region))}
+        public = {name: found for name in names if (found := self._images.parameter(name, region=self.region))}
         own = self.ssm_backend.get_parameters([name for name in names if name not in public])
         decrypt = self._get_param("WithDecryption")
         parameters = [*public.values(), *(one.response_object(decrypt, self.region) for one in own.values())]
@@ -33,7 +38,7 @@ class SSM(SimpleSystemManagerResponse):
         return ActionResult({"Parameters": parameters, "InvalidParameters": unknown})
 
     def get_parameters_by_path(self) -> ActionResult:
-        found = images.parameters_below(self._get_param("Path"), region=self.region)
+        found = self._images.parameters_below(self._get_param("Path"), region=self.region)
         return ActionResult({"Parameters": found}) if found else super().get_parameters_by_path()
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -22,6 +22,7 @@ from gpuctl.localcloud import place as places
 from gpuctl.localcloud.environment import image_environment
 from gpuctl.localcloud.place import Place, Running
 from gpuctl.localcloud.process import Options
+from gpuctl.localcloud.pythons import Python, PythonError, find_pythons
 from gpuctl.localcloud.sockets import listen
 
 _LOOK_EVERY_S = 2.0
@@ -48,7 +49,7 @@ def serve(place: Place, options: Options) -> int:
             return _run(place, options, listener, ended=ended)
     except Timeout:
         return _fail(f"a cloud already runs in {place.state}")
-    except CannotServeError as error:
+    except (CannotServeError, PythonError) as error:
         return _fail(str(error))
     finally:
         lock.release()
@@ -96,24 +97,27 @@ class _Cloud:
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
         from gpuctl.localcloud import aws, loopback, server
         from gpuctl.localcloud.faults import Calls, Faults
+        from gpuctl.localcloud.images import Catalogue
         from gpuctl.localcloud.instances import Instances
 
         loopback.install()
         self._place = place
         self._options = options
+        self._images = Catalogue(find_pythons(options.pythons))
+        self._environment = cache(self._make_environment)
         self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         lock = threading.RLock()
         make_host = self._make_host if options.hosts else None
         self._instances = Instances(lock=lock, place=place, make_host=make_host)
         faults, calls = Faults(), Calls()
-        api = aws.AWS(lock=lock, instances=self._instances, faults=faults, calls=calls)
-        app = server.App(str(place.state), aws=api, instances=self._instances, faults=faults, calls=calls)
+        parts: dict[str, Any] = {"instances": self._instances, "faults": faults, "calls": calls, "images": self._images}
+        app = server.App(str(place.state), aws=aws.AWS(lock=lock, **parts), **parts)
         self.server = server.server(listener, app)
 
-    @cached_property
-    def _environment(self) -> dict[str, str]:
-        cache = self._options.cache or self._place.state / "cache"
-        return image_environment(os.environ, cache=cache, tools=self._place.state / "bin")
+    def _make_environment(self, python: Python) -> dict[str, str]:
+        shared = self._options.cache or self._place.state / "cache"
+        tools = self._place.state / "bin" / f"python{python.minor}"
+        return image_environment(os.environ, python=python, cache=shared, tools=tools)
 
     def _make_host(self, instance: Any, **events: Any) -> Any:
         from gpuctl.localcloud.hostprocess import HOST_COMMAND, HostProcess
@@ -121,13 +125,14 @@ class _Cloud:
         disk = self._place.hosts / instance.id
         disk.parent.mkdir(mode=0o700, exist_ok=True)
         user_data = instance.user_data
+        python = self._images.python_of(instance.image_id, region=instance.region_name)
         config = {
             "instance_id": instance.id,
             "disk": str(disk),
             "admits_url": f"{self.endpoint}/gpuctl/hosts/{instance.id}/admits",
             "imds_url": f"{self.endpoint}/imds/{instance.id}",
             "user_data": user_data.decode() if user_data else "",
-            "env": self._environment,
+            "env": self._environment(python),
             "mark": instance.id,
         }
         command = json.loads(self._options.host_command) if self._options.host_command else HOST_COMMAND

@@ -11,7 +11,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import paramiko
@@ -56,7 +56,8 @@ class Link:
         return self.transport.is_active()
 
     def close(self) -> None:
-        self._connection.close()
+        with suppress(OSError, EOFError, paramiko.SSHException):  # a link that broke cannot be told that it ends
+            self._connection.close()
         _end(self._proxy)
 
 
@@ -70,7 +71,7 @@ def open_link(reach: Reach, *, identity_file: Path, known_hosts_file: Path, time
 
     Raises HostUnreachable, HostKeyMismatch, NotAdmitted or HostError.
     """
-    with told(reach):
+    with told(name_of(reach)):
         key = _load_key(identity_file, reach)
         sock, proxy = _open_socket(reach, timeout_s)
         connection = _connection(reach, key=key, sock=sock, timeout_s=timeout_s)
@@ -204,9 +205,11 @@ def _end(proxy: subprocess.Popen[bytes] | None) -> None:
 
 
 @contextmanager
-def told(reach: Reach) -> Iterator[None]:
-    """Whatever sockets and paramiko raise within, raised as the error of gpuctl's that it means."""
-    name = name_of(reach)
+def told(name: str) -> Iterator[None]:
+    """Whatever sockets and paramiko raise within, raised as the error of gpuctl's that it means.
+
+    For what is no SSH at all paramiko raises whatever its parser does: IndexError, UnicodeDecodeError, ValueError, ….
+    """
     try:
         yield
     except GpuctlError:
@@ -225,5 +228,5 @@ def told(reach: Reach) -> Iterator[None]:
         raise HostUnreachable(f"{name} does not answer", _LOOK) from error
     except OSError as error:
         raise HostUnreachable(f"{name} does not answer ({error.strerror or type(error).__name__})", _LOOK) from error
-    except paramiko.SSHException as error:
+    except Exception as error:
         raise HostUnreachable(f"{name} does not answer as an SSH server ({printable(str(error))})", _LOOK) from error

@@ -40,6 +40,13 @@ class MetricsChunk:
 
 
 @dataclass(frozen=True)
+class Differs:
+    """What the laptop has of `log` or `metrics` is not how that file begins: it comes again, from 0."""
+
+    file: str
+
+
+@dataclass(frozen=True)
 class Alive:
     """The host answers and has nothing new."""
 
@@ -51,25 +58,44 @@ class Ended:
     state: Mapping[str, object] = field(hash=False)
 
 
-Following = LogChunk | MetricsChunk | Alive | Ended
+Following = LogChunk | MetricsChunk | Differs | Alive | Ended
 
 
 def follow(
-    host: Host, *, log_offset: int, metrics_offset: int, until_end: bool, silence_s: float = SILENCE_S
+    host: Host,
+    *,
+    log_offset: int,
+    metrics_offset: int,
+    until_end: bool,
+    log_sha256: str | None = None,
+    metrics_sha256: str | None = None,
+    silence_s: float = SILENCE_S,
 ) -> Iterator[Following]:
     """What comes after these offsets, as it comes; `Ended` last. To go on later, ask from the last chunks' `end`.
 
     Bytes that the caller has already are never given again; an offset of 0 behind a larger one means that the file was
-    begun anew. Closing the iterator (`contextlib.closing`, whatever happens in its loop) ends the command on the host.
-    Raises HostUnreachable after `silence_s` without an event or where the link breaks.
+    begun anew. With the hash of what the caller has, the host compares it with its own, and `Differs` comes before the
+    file from its start where they are not the same.
+
+    Closing the iterator (`contextlib.closing`, whatever happens in its loop) ends the command on the host. Raises
+    HostUnreachable after `silence_s` without an event or where the link breaks.
     """
-    request = {"log_offset": log_offset, "metrics_offset": metrics_offset, "until_end": until_end}
+    request = {
+        "log_offset": log_offset,
+        "metrics_offset": metrics_offset,
+        "until_end": until_end,
+        "log_sha256": log_sha256,
+        "metrics_sha256": metrics_sha256,
+    }
     reached = {"log": log_offset, "metrics": metrics_offset}
     with host.watch("follow", request, silence_s=silence_s) as events:
         for event in events:
             kind = event["event"]
             if kind == "alive":
                 yield Alive()
+            elif kind == "differs" and event.get("file") in reached:
+                reached[str(event["file"])] = 0
+                yield Differs(str(event["file"]))
             elif kind == "log" or kind == "metrics":
                 offset, data = _new(host, event, reached[str(kind)])
                 reached[str(kind)] = offset + len(data)

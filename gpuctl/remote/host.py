@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
-import paramiko
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_exponential
 
@@ -172,7 +171,7 @@ class Host:
             with self._probing:
                 try:
                     link.transport.global_request("keepalive@openssh.com", wait=True)
-                except (OSError, EOFError, paramiko.SSHException):
+                except Exception:  # noqa: BLE001  (whatever paramiko raises: there was no answer)
                     return
                 if link.active:
                     answered.set()
@@ -240,7 +239,7 @@ class Host:
 
     def _session(self, line: str, *, deadline: float | None = None) -> Session:
         link = self._connected(self._connect_timeout_s)
-        with told(self.reach):
+        with told(self.name):
             channel = link.transport.open_session(window_size=_WINDOW, timeout=_CHANNEL_S)
             channel.settimeout(_CHANNEL_S)
             try:

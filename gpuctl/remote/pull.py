@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import queue
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
-from gpuctl.core.errors import GpuctlError, HostError, HostRefused
+from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
 from gpuctl.core.outputs import (
     GROWING,
     Left,
     Pulled,
     RemoteFile,
     RunMark,
-    Sent,
     Wish,
     is_unchanged,
     is_whole,
     link_text,
-    parse_sent,
-    parse_skipped,
     printable,
 )
+from gpuctl.remote.answers import Answers
 from gpuctl.remote.destination import Aside, Destination, InTheWay
-from gpuctl.remote.host import Host, Streams
+from gpuctl.remote.host import Host
 from gpuctl.remote.manifest import Manifest, ask_manifest
-from gpuctl.remote.protocol import Event
 from gpuctl.remote.session import CHUNK
 from gpuctl.remote.tarstream import Metered, members
 
 _AS_THE_JOB_SAYS = Wish()
 _MOST_GROWN = 1024**3
 """Bytes that a log may have grown by between the manifest and its sending."""
-_MOST_REFUSALS = 500_000
 _PATIENCE_S = 10.0
 _PAUSE_S = 1.0
 _TIMES_REFUSED = 2
+_CUTS_IN_A_ROW = 5
+"""How often a pull goes on over a new connection though the last one brought nothing whole home."""
 
 
 @dataclass(frozen=True)
@@ -95,31 +90,56 @@ def pull_outputs(
     on_progress: Callable[[Progress], None] | None = None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    back_within_s: float = 60.0,
 ) -> PullResult:
     """Brings home what changed since `known`, into `dest` (made where missing).
 
     Only what earlier pulls of the run brought there (`claimed`) is ever replaced; `on_claim` hears what is about to be
-    brought besides. Files that are being written are looked at again for 10 s. Where nothing is left behind the host
-    gets a receipt. Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what
-    is home by then is whole.
+    brought besides. Files that are being written are looked at again for 10 s, a connection that breaks is made again,
+    if it can be in `back_within_s`. Where nothing is left behind the host gets a receipt. Raises HostError and its kind
+    where the host fails, GpuctlError where DEST cannot be written; what is home by then is whole.
     """
     with Destination(dest, mark) as home:
         pull = _Pull(host, home, dict(known), wish=wish, claimed=claimed, on_claim=on_claim, on_progress=on_progress)
-        pull.round()
+        over_cuts = _OverCuts(host, pull, pause, back_within_s)
+        over_cuts(pull.round)
         give_up = clock() + _PATIENCE_S
         while pull.awaited() and clock() < give_up:
             pause(_PAUSE_S)
-            pull.round()
+            over_cuts(pull.round)
     result = pull.result()
     if not result.complete:
         return result
     manifest = pull.manifest
     receipt = {"files": len(manifest.files), "bytes": manifest.bytes, "at": time.time(), "over": manifest.over}
     try:
-        host.call("receipt", receipt, timeout_s=60)
+        over_cuts(lambda: host.call("receipt", receipt, timeout_s=60))
     except HostRefused as error:
         return replace(result, receipt_refused=error.message)
     return result
+
+
+class _OverCuts:
+    """Does things again over a new connection where one broke; what is whole at home by then is not fetched again."""
+
+    def __init__(self, host: Host, pull: _Pull, pause: Callable[[float], None], back_within_s: float) -> None:
+        self._host, self._pull, self._pause, self._back_within_s = host, pull, pause, back_within_s
+        self._cuts = self._home = 0
+
+    def __call__(self, work: Callable[[], object]) -> None:
+        """Raises HostUnreachable after so many cuts in a row between which nothing more came home."""
+        while True:
+            try:
+                work()
+                return
+            except HostUnreachable:
+                home = self._pull.moved
+                self._cuts = self._cuts + 1 if home == self._home else 1
+                self._home = home
+                if self._cuts > _CUTS_IN_A_ROW:
+                    raise
+                self._pause(_PAUSE_S)
+                self._host.wait_until_reachable(time.monotonic() + self._back_within_s)
 
 
 class _Pull:
@@ -211,6 +231,11 @@ class _Pull:
                     self._ours.add(path)
                     (self._moved if made else self._unchanged)[path] = None
 
+    @property
+    def moved(self) -> int:
+        """How many files have come home."""
+        return len(self._moved)
+
     def awaited(self) -> list[str]:
         """What may still come: what changed or vanished, and not what the host has listed and twice not sent."""
         return [path for path in self.incomplete if len(self._refused.get(path, ())) < _TIMES_REFUSED]
@@ -249,7 +274,7 @@ class _Pull:
         left = dict(wanted)
         with (
             self._host.stream("send", {"paths": list(wanted)}) as streams,
-            _Answers(streams, self._host.name) as answers,
+            Answers(streams, self._host.name) as answers,
         ):
             source = Metered(streams.stdout, self._host.name)
             try:
@@ -265,7 +290,7 @@ class _Pull:
         # Changed, vanished or refused since the manifest: the next one tells which.
         self.incomplete.update(dict.fromkeys(left))
 
-    def _receive(self, source: Metered, answers: _Answers, left: dict[str, RemoteFile]) -> None:
+    def _receive(self, source: Metered, answers: Answers, left: dict[str, RemoteFile]) -> None:
         for member, content in members(source):
             file = left.get(member.name)
             if file is not None and content is not None and _fits(member, file):
@@ -277,7 +302,7 @@ class _Pull:
         content: IO[bytes],
         file: RemoteFile,
         *,
-        answers: _Answers,
+        answers: Answers,
         left: dict[str, RemoteFile],
     ) -> None:
         with self._home.aside() as aside:
@@ -324,77 +349,3 @@ def _fits(member: tarfile.TarInfo, file: RemoteFile) -> bool:
         return False
     grown = member.size - file.size
     return 0 <= grown <= _MOST_GROWN if file.path in GROWING else grown == 0
-
-
-class _Answers:
-    """What the host says beside the stream, read by a thread: for each file whether it came whole."""
-
-    _MOST_AHEAD = 10_000
-
-    def __init__(self, streams: Streams, name: str) -> None:
-        self._streams = streams
-        self._name = name
-        self._said: queue.Queue[Event | GpuctlError | None] = queue.Queue(self._MOST_AHEAD)
-        self._last: Event | None = None
-        self.refused: dict[str, str] = {}
-        self._ended = False
-        self._closing = False
-        self._thread = threading.Thread(target=self._read, name=f"gpuctl sent {name}", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> _Answers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing = True
-        self._streams.session.close()
-        self._thread.join(timeout=5)
-
-    def sent(self, path: str) -> Sent | None:
-        """The next word on that file, or None where the host ends without one."""
-        while (event := self._next()) is not None:
-            sent = parse_sent(event) if event["event"] == "sent" else None
-            if sent is not None and sent.path == path:
-                return sent
-        return None
-
-    def finish(self) -> None:
-        """Reads to the end. Raises what the host said went wrong."""
-        while self._next() is not None:
-            pass
-        self._streams.session.result(self._last)
-
-    def _next(self) -> Event | None:
-        if self._ended:
-            return None
-        said = self._said.get()
-        if isinstance(said, GpuctlError):
-            self._ended = True
-            raise said
-        if said is None:
-            self._ended = True
-        else:
-            self._last = said
-            skipped = parse_skipped(said) if said["event"] == "skipped" else None
-            if skipped is not None and len(self.refused) < _MOST_REFUSALS:
-                self.refused[skipped.path] = skipped.why
-        return said
-
-    def _read(self) -> None:
-        try:
-            for event in self._streams.session.events(read=self._streams.stderr.read):
-                self._put(event)
-        except GpuctlError as error:
-            self._put(error)
-        else:
-            self._put(None)
-
-    def _put(self, said: Event | GpuctlError | None) -> None:
-        while not self._closing:
-            try:
-                self._said.put(said, timeout=0.2)
-            except queue.Full:
-                continue
-            return

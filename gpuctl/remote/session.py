@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from paramiko import Channel, SSHException
+from paramiko import Channel
 
 from gpuctl.core.errors import GpuctlError, HostError, HostUnreachable
 from gpuctl.core.outputs import printable
@@ -59,7 +60,8 @@ class Session:
 
     def close(self) -> None:
         """Ends the command's streams and the threads on them."""
-        self._channel.close()
+        with suppress(HostUnreachable), _link(self._name):
+            self._channel.close()
         for thread in self._threads:
             thread.join(timeout=5)
 
@@ -124,7 +126,8 @@ class Session:
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 raise HostUnreachable(f"{self._name} did not answer in time", "try again")
             try:
-                return receive(size)
+                with _link(self._name):
+                    return receive(size)
             except TimeoutError:
                 if time.monotonic() < probe_at:
                     continue
@@ -143,11 +146,12 @@ class Session:
                 for start in range(0, len(piece), _SENT_AT_ONCE):
                     self._send_piece(piece[start : start + _SENT_AT_ONCE])
             self._channel.shutdown_write()
-        except (OSError, EOFError, SSHException) as error:
+        except Exception as error:  # noqa: BLE001  (a thread's own end: `result` tells it)
             # The command ended first: what it said and its exit code tell why. A body that cannot be read is told here.
             if not self._channel.closed:
                 self._feeding = error
-                self._channel.close()
+                with suppress(HostUnreachable), _link(self._name):
+                    self._channel.close()
 
     def _send_piece(self, piece: bytes) -> None:
         while piece:
@@ -163,5 +167,16 @@ class Session:
         try:
             while data := self._receive(self._channel.recv_stderr, CHUNK):
                 self._tail = (self._tail + data)[-_TAIL:]
-        except (HostUnreachable, OSError):
+        except HostUnreachable:
             return
+
+
+@contextmanager
+def _link(name: str) -> Iterator[None]:
+    """Whatever paramiko raises of a link that broke: EOFError from a window's adjustment, OSError, SSHException, …."""
+    try:
+        yield
+    except (GpuctlError, TimeoutError):
+        raise
+    except Exception as error:
+        raise HostUnreachable(f"the connection to {name} broke", "try again: the run goes on without it") from error

@@ -24,6 +24,28 @@ def render_known_hosts(reaches: Sequence[Reach], host_public_key: str) -> str:
     return "".join(f"{known_hosts_name(reach)} {kind} {key}\n" for reach in reaches)
 
 
+def parse_ssh_config(text: str) -> list[Reach]:
+    """The inverse of `render_ssh_config`. A block that is not whole is left out."""
+    blocks: list[dict[str, str]] = []
+    for line in text.splitlines():
+        word, _, value = line.strip().partition(" ")
+        if word == "Host":
+            blocks.append({})
+        if blocks and value:
+            blocks[-1][word] = value
+    return [
+        Reach(
+            alias=block["Host"],
+            address=block["HostName"],
+            port=int(block["Port"]),
+            user=block["User"],
+            proxy_command=block.get("ProxyCommand"),
+        )
+        for block in blocks
+        if {"HostName", "User"} <= block.keys() and block.get("Port", "").isdecimal()
+    ]
+
+
 def known_hosts_name(reach: Reach) -> str:
     """The name under which OpenSSH and paramiko look for a host's key."""
     return reach.address if reach.port == _SSH_PORT else f"[{reach.address}]:{reach.port}"

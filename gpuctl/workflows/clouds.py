@@ -26,6 +26,7 @@ IMAGE_PARAMETERS = {
 CHECK_IP = "https://checkip.amazonaws.com"
 
 _LOCAL_KEY = "embedded"
+_NOT_AS_ASKED = 2
 
 
 def open_cloud(name: str, places: Places, *, on_lost: Callable[[str], None] | None = None) -> Profile:
@@ -68,12 +69,17 @@ def embedded_environment(endpoint: str) -> dict[str, str]:
     }
 
 
-def start_embedded(places: Places, *, port: int | None = None) -> dict[str, Any]:
-    """Make sure the embedded cloud runs: its endpoint, and the instances that were lost with one that died."""
-    running = embedded_if_running(places) if port is None else None
+def start_embedded(places: Places, *, port: int | None = None, pythons: Sequence[str] = ()) -> dict[str, Any]:
+    """Make sure the embedded cloud runs: its endpoint, and the instances that were lost with one that died.
+
+    `pythons`, paths or names on PATH, are what hosts have as `python3`: the first on every image, each other on one
+    of its own. Raises UsageError where one is not to be had, or a cloud with others runs already.
+    """
+    running = None if port or pythons else embedded_if_running(places)
     if running:
         return {**running, "lost": []}
-    return _cloud_command(places, "start", *(["--port", str(port)] if port else []))
+    words = ["--port", str(port)] if port else []
+    return _cloud_command(places, "start", *words, *(f"--python={python}" for python in pythons))
 
 
 def lost_in_words(lost: Sequence[str], places: Places) -> str:
@@ -117,6 +123,8 @@ def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
     done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        if done.returncode == _NOT_AS_ASKED:
+            raise UsageError(said[-1])
         what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}[verb]
         raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {places.cloud / 'cloud.log'}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

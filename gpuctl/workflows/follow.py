@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
-from gpuctl.core.errors import HostUnreachable
+from gpuctl.core.errors import HostGone, HostUnreachable
 from gpuctl.core.losses import LossReader, Marked
 from gpuctl.core.metrics import Point, parse_metrics_line
-from gpuctl.remote.follow import Ended, LogChunk, MetricsChunk, follow
+from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
+from gpuctl.state.copies import LocalCopy
 from gpuctl.state.runs import RunFolder
-from gpuctl.workflows.hosts import OpenRun, living_instance, open_host
+from gpuctl.workflows.hosts import OpenRun, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
 ENDED = ("succeeded", "failed", "stopped")
-_READ_SIZE = 1 << 20
 
 
 @dataclass
@@ -49,6 +51,16 @@ class Losses:
         """The last line, where the log ends without a line's end."""
         return self._took(self._reader.finish())
 
+    def forget_log(self) -> None:
+        """The log is read again from its start."""
+        self._reader = LossReader(self.pattern)
+        self.from_log = []
+
+    def forget_metrics(self) -> None:
+        """The metrics file is read again from its start."""
+        self._rest = b""
+        self.from_metrics = []
+
     def _took(self, lines: list[Marked]) -> list[Marked]:
         for line in lines:
             self.from_log.extend(line.points)
@@ -64,11 +76,55 @@ class Losses:
 
 @dataclass(frozen=True)
 class Update:
-    """What came: finished log lines, new points, or the state at the end."""
+    """What came: finished log lines, new points, or the state at the end.
+
+    With `again`, the lines were here already, in a copy that turned out not to be the host's log.
+    """
 
     lines: tuple[Marked, ...] = ()
     points: tuple[Point, ...] = ()
     ended: Mapping[str, Any] | None = None
+    again: bool = False
+
+
+class _Reading:
+    """How far one of a run's files has been read, by this process, and its local copy."""
+
+    def __init__(self, path: Path) -> None:
+        self.copy = LocalCopy(path)
+        self.at = 0
+        self.seen = 0
+        self._mending = False
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of all that has been read."""
+        return self._digest.hexdigest()
+
+    def took(self, data: bytes) -> bytes:
+        """The next bytes, from the copy or from the host."""
+        self.at += len(data)
+        self._digest.update(data)
+        return data
+
+    def differs(self) -> None:
+        """The copy is not how the host's file begins: it is read again, and put right as it comes."""
+        self.seen, self._mending = max(self.seen, self.at), True
+        self.at, self._digest = 0, hashlib.sha256()
+
+    def begins_anew(self) -> None:
+        """The host's file is another than the one that was read."""
+        self.at = self.seen = 0
+        self._mending, self._digest = False, hashlib.sha256()
+        self.copy.clear()
+
+    def keep(self, offset: int, data: bytes) -> None:
+        """Keep what came in the copy. Raises OSError."""
+        if self._mending:
+            self.copy.mend(offset, data)
+        else:
+            self.copy.add(offset, data)
 
 
 class Follower:
@@ -77,57 +133,131 @@ class Follower:
     def __init__(self, run: OpenRun) -> None:
         self.run = run
         self.losses = Losses(run.folder.read().plan.pattern if run.folder.exists() else None)
+        self._log, self._metrics = _Reading(run.folder.log), _Reading(run.folder.metrics)
+        self._not_kept = False
+        self._heard = time.monotonic()
 
     def history(self) -> list[Marked]:
         """The lines that are here already, read for their losses."""
         lines: list[Marked] = []
-        for data in _pieces(self.run.folder.log):
-            lines.extend(self.losses.read_log(data))
-        for data in _pieces(self.run.folder.metrics):
-            self.losses.read_metrics(data)
+        for data in self._log.copy.pieces():
+            lines.extend(self.losses.read_log(self._log.took(data)))
+        for data in self._metrics.copy.pieces():
+            self.losses.read_metrics(self._metrics.took(data))
         return lines
 
     def updates(self, *, until_end: bool = True, on_lost: Callable[[str], None] | None = None) -> Iterator[Update]:
-        """What comes from now on, to the end of the training. Raises HostUnreachable where the host is gone."""
-        connected = Retrying(
-            retry=retry_if_exception_type(HostUnreachable),
-            wait=wait_exponential(multiplier=0.5, max=15),
-            stop=stop_after_delay(GIVE_UP_AFTER_S if until_end else 0),
-            before_sleep=self._still_there,
-            reraise=True,
-        )
+        """What comes from now on, to the end of the training.
+
+        A host that does not answer is tried again for ten minutes after its last word, whether or not AWS can be asked
+        about it. Raises HostUnreachable then, HostGone and HostStopped at once.
+        """
+        self._heard = time.monotonic()
         while True:
-            host = connected(open_host, self.run)
+            host = self._reached(on_lost) if until_end else open_host(self.run)
             try:
                 with host:
                     yield from self.events(host, until_end=until_end)
                     return
             except HostUnreachable as lost:
-                living_instance(self.run)
-                if not until_end:
+                if not until_end or self._given_up():
                     raise
                 if on_lost is not None:
                     on_lost(lost.message)
                 time.sleep(PAUSE_S)
 
-    def _still_there(self, _attempt: RetryCallState) -> None:
-        living_instance(self.run)
+    def _reached(self, on_lost: Callable[[str], None] | None) -> Host:
+        """The host, once it answers; `on_lost` hears why the first try failed."""
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome is not None else None
+            if on_lost is not None and state.attempt_number == 1 and isinstance(error, HostUnreachable):
+                on_lost(error.message)
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda e: isinstance(e, HostUnreachable) and not isinstance(e, HostGone)),
+            wait=wait_exponential(multiplier=0.5, max=15),
+            stop=lambda _: self._given_up(),
+            before_sleep=tell,
+            reraise=True,
+        )
+        return retrying(open_host, self.run)
+
+    def _given_up(self) -> bool:
+        return time.monotonic() - self._heard > GIVE_UP_AFTER_S
 
     def events(self, host: Host, *, until_end: bool) -> Iterator[Update]:
         """What comes over one connection. Raises HostUnreachable where it breaks."""
-        folder = self.run.folder
-        offsets = {"log_offset": _size(folder.log), "metrics_offset": _size(folder.metrics)}
-        for event in follow(host, **offsets, until_end=until_end):
-            if isinstance(event, LogChunk):
-                _keep(folder.log, event.offset, event.data)
-                yield Update(lines=tuple(self.losses.read_log(event.data)))
+        coming = follow(
+            host,
+            log_offset=self._log.at,
+            log_sha256=self._log.sha256,
+            metrics_offset=self._metrics.at,
+            metrics_sha256=self._metrics.sha256,
+            until_end=until_end,
+        )
+        for event in coming:
+            self._heard = time.monotonic()
+            if isinstance(event, Differs):
+                self._differs(event.file)
+            elif isinstance(event, LogChunk):
+                yield from self._log_came(event)
             elif isinstance(event, MetricsChunk):
-                _keep(folder.metrics, event.offset, event.data)
-                yield Update(points=tuple(self.losses.read_metrics(event.data)))
+                yield self._metrics_came(event)
             elif isinstance(event, Ended):
-                note_state(folder, event.state)
+                self._finish(host, event.state, until_end=until_end)
                 yield Update(lines=tuple(self.losses.finish()), ended=event.state)
                 return
+
+    def _differs(self, file: str) -> None:
+        self.run.tell(f"what was here of the {file} of {self.run.name} is not what the host has: it is fetched again")
+        if file == "log":
+            self._log.differs()
+            self.losses.forget_log()
+        else:
+            self._metrics.differs()
+            self.losses.forget_metrics()
+
+    def _log_came(self, chunk: LogChunk) -> Iterator[Update]:
+        with self._kept():
+            if chunk.offset < self._log.at:
+                self.losses.forget_log()
+                self._log.begins_anew()
+            self._log.keep(chunk.offset, chunk.data)
+        self._log.took(chunk.data)
+        seen = max(0, self._log.seen - chunk.offset)
+        for data, again in ((chunk.data[:seen], True), (chunk.data[seen:], False)):
+            if data:
+                yield Update(lines=tuple(self.losses.read_log(data)), again=again)
+
+    def _metrics_came(self, chunk: MetricsChunk) -> Update:
+        with self._kept():
+            if chunk.offset < self._metrics.at:
+                self.losses.forget_metrics()
+                self._metrics.begins_anew()
+            self._metrics.keep(chunk.offset, chunk.data)
+        return Update(points=tuple(self.losses.read_metrics(self._metrics.took(chunk.data))))
+
+    def _finish(self, host: Host, state: Mapping[str, Any], *, until_end: bool) -> None:
+        """Note how it ended; fetch what is missing of the copies (the disk was full, somebody removed them)."""
+        with self._kept():
+            note_state(self.run.folder, state)
+        if until_end and any(reading.copy.size() < reading.at for reading in (self._log, self._metrics)):
+            again = Follower(replace(self.run, tell=nobody))
+            again.history()
+            for _ in again.events(host, until_end=False):
+                pass
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """A disk that cannot be written is told once, and ends nothing: the host has it all."""
+        try:
+            yield
+        except OSError as error:
+            if not self._not_kept:
+                why = error.strerror or error
+                self.run.tell(f"the log and metrics of {self.run.name} cannot be kept here ({why}); the host has them")
+            self._not_kept = True
 
 
 def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:
@@ -137,21 +267,3 @@ def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:
         code = state.get("exit_code")
         folder.note(ended=str(state["state"]), exit_code=code if isinstance(code, int) else None)
     return ended
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _keep(path: Path, offset: int, data: bytes) -> None:
-    with path.open("r+b" if path.exists() else "wb") as file:
-        file.seek(offset)
-        file.truncate()
-        file.write(data)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    if path.exists():
-        with path.open("rb") as file:
-            while data := file.read(_READ_SIZE):
-                yield data

@@ -5,23 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 
 from gpuctl.aws.access import admits, caller_cidr, set_caller
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import HostError, HostUnreachable, NotFound
+from gpuctl.core.errors import (
+    CloudError,
+    CloudGone,
+    HostError,
+    HostGone,
+    HostKeyMismatch,
+    HostStopped,
+    HostUnreachable,
+    NotAllowed,
+    NotFound,
+)
 from gpuctl.core.hosts import Instance, Reach
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.reach import reach_of
-from gpuctl.remote.ssh_config import render_known_hosts, render_ssh_config
+from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.clouds import open_cloud
 
 _ADMITTED_WITHIN_S = 20
 """EC2 applies a rule at once, and a connection that is refused in the moment before is tried again."""
+
+AWS_IS_SILENT = (CloudError, NotAllowed)
+"""What is raised where AWS does not tell: no network to it, credentials that expired overnight, throttling."""
 
 
 def nobody(_text: str) -> None:
@@ -68,40 +83,127 @@ def instances_of(run: OpenRun, *, include_gone: bool = False) -> list[Instance]:
 
 
 def living_instance(run: OpenRun) -> Instance:
-    """The run's instance that can be connected to. Raises HostUnreachable with what became of it otherwise."""
-    living = [i for i in instances_of(run) if i.state in ("pending", "running")]
-    if living:
-        return living[0]
+    """The run's instance that can be connected to. Raises HostGone or HostStopped where there is none otherwise."""
+    instances = instances_of(run)
+    for instance in instances:
+        if instance.state in ("pending", "running"):
+            return instance
+    for instance in instances:
+        if instance.state in ("stopping", "stopped"):
+            raise HostStopped(
+                f"the host of {run.name} ({instance.instance_id}) is switched off, and its disk is kept",
+                f"`gpuctl pull {run.name}` starts it, which costs again, and brings its outputs home; "
+                f"`gpuctl down {run.name}` then removes it",
+            )
     progress = run.folder.progress()
     if progress.down:
         home = f"what came home is in {progress.destination}" if progress.destination else "nothing came home"
-        raise HostUnreachable(f"run {run.name} was taken down", home)
-    raise HostUnreachable(
+        raise HostGone(f"run {run.name} was taken down", home)
+    raise HostGone(
         f"run {run.name} has no host any more: it was reclaimed, or its lease ended",
         f"`gpuctl down {run.name}` removes what is left",
     )
 
 
-def priced_instance(run: OpenRun) -> Instance:
-    """The run's instance, with what it costs now."""
-    (instance,) = prices(run.account, [living_instance(run)])
-    return instance
+@dataclass(frozen=True)
+class Running:
+    """What a run's host costs, since when, and until when it may run; where AWS does not tell, as planned, or None."""
+
+    price_usd_per_hour: Decimal | None
+    since: datetime | None
+    lease_ends: datetime
+
+
+def running_costs(run: OpenRun) -> Running:
+    """What it costs to have the run's host. Raises HostGone or HostStopped where it has none that runs."""
+    try:
+        (instance,) = prices(run.account, [living_instance(run)])
+    except AWS_IS_SILENT:
+        if not run.folder.exists():
+            raise
+        plan = run.folder.read().plan
+        return Running(plan.best.price_usd_per_hour, None, plan.lease_ends)
+    return Running(instance.price_usd_per_hour, instance.launched, instance.tags.lease_ends)
 
 
 def open_host(run: OpenRun) -> Host:
     """The run's host, connected, to be used as a context manager. Raises HostError kinds.
 
-    A host that does not answer may have been told to let in the address that this laptop had before: where the run's
-    group names another, it is made to name this one.
+    It is looked for where it was last: its key is pinned, so nothing else can be taken for it, and what it alone can
+    answer needs no AWS. Where it does not answer there, EC2 tells what became of it: HostGone, HostStopped, another
+    address. Where AWS does not answer either, it is HostUnreachable: nobody knows.
     """
-    host = host_of(run)
+    stored = _stored_reach(run)
+    if stored is None:
+        return _connected(run, _current_reach(run, living_instance(run)))
+    host = _host_at(run, stored)
     try:
         host.connect()
-    except HostUnreachable:
-        if not _admit_caller(run):
-            raise
-        host.wait_until_reachable(time.monotonic() + _ADMITTED_WITHIN_S)
+    except (HostUnreachable, HostKeyMismatch) as error:
+        host.close()
+        return _found_by_ec2(run, stored, error)
     return host
+
+
+def _found_by_ec2(run: OpenRun, stored: Reach, error: HostError) -> Host:
+    """The host that did not answer where it was, where EC2 or its rules tell why. Raises `error` otherwise."""
+    try:
+        reach = _current_reach(run, living_instance(run))
+        admitted = _admit_caller(run)
+    except CloudGone:
+        raise
+    except AWS_IS_SILENT as silent:
+        raise type(error)(
+            f"{error.message}; AWS cannot be asked about it ({silent.message})", silent.next_step
+        ) from error
+    if reach == stored and not admitted:
+        raise error
+    return _connected(run, reach)
+
+
+def _connected(run: OpenRun, reach: Reach) -> Host:
+    if reach != _stored_reach(run):
+        write_reach(run.folder, [reach], _pinned_key(run.folder))
+    host = _host_at(run, reach)
+    host.wait_until_reachable(time.monotonic() + _ADMITTED_WITHIN_S)
+    return host
+
+
+def _current_reach(run: OpenRun, instance: Instance) -> Reach:
+    """Where the instance is now. Raises HostUnreachable where it has no address."""
+    return reach_of(run.profile, instance, alias=run.name, user=run.folder.read().plan.login_user)
+
+
+def _stored_reach(run: OpenRun) -> Reach | None:
+    """Where the run's host was last. Raises HostError where this laptop has no key to it."""
+    if not run.folder.has_key():
+        living_instance(run)
+        raise HostError(
+            f"this laptop has no key to run {run.name}",
+            "it was launched from another: use that one, or `gpuctl down --discard`",
+        )
+    try:
+        reaches = parse_ssh_config(run.folder.ssh_config.read_text())
+    except (OSError, ValueError):
+        return None
+    return reaches[0] if reaches else None
+
+
+def _host_at(run: OpenRun, reach: Reach) -> Host:
+    return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
+
+
+def refresh_reach(run: OpenRun) -> None:
+    """Have the run's ssh_config name where its host is now, as far as AWS tells. Raises HostError kinds."""
+    stored = _stored_reach(run)
+    try:
+        reach = _current_reach(run, living_instance(run))
+    except AWS_IS_SILENT:
+        if stored is None:
+            raise
+        return
+    if reach != stored:
+        write_reach(run.folder, [reach], _pinned_key(run.folder))
 
 
 def _admit_caller(run: OpenRun) -> bool:
@@ -115,20 +217,14 @@ def _admit_caller(run: OpenRun) -> bool:
     return bool(changed)
 
 
-def host_of(run: OpenRun) -> Host:
-    """The run's host, not connected yet. Raises HostError where there is none, or no key to it here."""
-    if not run.folder.has_key():
-        living_instance(run)
-        raise HostError(
-            f"this laptop has no key to run {run.name}",
-            "it was launched from another: use that one, or `gpuctl down --discard`",
-        )
-    reach = reach_of(run.profile, living_instance(run), alias=run.name, user=run.folder.read().plan.login_user)
-    return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
-
-
 def write_reach(folder: RunFolder, reaches: Sequence[Reach], host_public_key: str) -> None:
     """Pin the host key at the hosts' addresses, and say to plain `ssh` how they are reached."""
     folder.write_file("known_hosts", render_known_hosts(reaches, host_public_key))
     text = render_ssh_config(reaches, identity_file=folder.identity, known_hosts_file=folder.known_hosts)
     folder.write_file("ssh_config", text)
+
+
+def _pinned_key(folder: RunFolder) -> str:
+    """The host key that was pinned at the launch, whatever address it was pinned at."""
+    known = folder.known_hosts.read_text().split()
+    return " ".join(known[1:3]) if len(known) >= 3 else (folder.path / "host_key.pub").read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import HostError
+from gpuctl.core.errors import GpuctlError, HostError
 from gpuctl.core.hosts import Instance
 from gpuctl.core.metrics import Point, Split, last_by_split
 from gpuctl.core.plan import cost_usd
@@ -19,19 +19,31 @@ from gpuctl.core.tags import iso
 from gpuctl.state.places import Places
 from gpuctl.state.runs import Progress, RunFolder, run_folder
 from gpuctl.workflows.follow import ENDED, Follower
-from gpuctl.workflows.hosts import OpenRun, instances_of
+from gpuctl.workflows.hosts import OpenRun, instances_of, nobody
 
 
-def list_runs(profile: Profile, *, places: Places, region: str | None, now: datetime) -> list[dict[str, Any]]:
-    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, no connection to a host."""
+def list_runs(
+    profile: Profile, *, places: Places, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
+) -> list[dict[str, Any]]:
+    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, no connection to a host.
+
+    `tell` hears of a run whose folder here is damaged; its row has what the account knows.
+    """
     account = Account(profile, region)
     instances = prices(account, find_instances(account, run=None, owner=None))
     by_run: dict[str, list[Instance]] = {}
     for instance in instances:
         by_run.setdefault(instance.tags.run, []).append(instance)
+    folders = {name: run_folder(places.runs, name) for name in sorted(by_run)}
+    for folder in folders.values():
+        if folder.exists():
+            try:
+                folder.read()
+            except GpuctlError as error:
+                tell(str(error))
     return [
-        summary(name, hosts, run_folder(places.runs, name), profile=profile, region=account.region, now=now)
-        for name, hosts in sorted(by_run.items())
+        summary(name, by_run[name], folder, profile=profile, region=account.region, now=now)
+        for name, folder in folders.items()
     ]
 
 
@@ -43,7 +55,7 @@ def summary(
     known = [h for h in hosts if h.price_usd_per_hour is not None and not h.gone]
     price = sum((h.price_usd_per_hour or Decimal(0) for h in known), Decimal(0)) if known else None
     cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in known), Decimal(0))
-    plan = folder.read().plan if folder.exists() else None
+    plan = folder.read().plan if folder.exists() and not hosts else None
     ends = hosts[0].tags.lease_ends if hosts else None
     return {
         "run": name,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.shell import command
-from gpuctl.workflows.hosts import OpenRun, host_of
+from gpuctl.workflows.hosts import OpenRun, refresh_reach
 
 
 def ssh_command(run: OpenRun, *, options: Sequence[str], remote: Sequence[str]) -> list[str]:
@@ -15,6 +15,6 @@ def ssh_command(run: OpenRun, *, options: Sequence[str], remote: Sequence[str]) 
     program = shutil.which("ssh")
     if program is None:
         raise GpuctlError("this machine has no ssh program", "install OpenSSH's client; `tail` and `pull` do without")
-    host_of(run)
+    refresh_reach(run)
     words = [command(*remote)] if remote else []
     return [program, "-F", str(run.folder.ssh_config), *options, run.name, *words]

@@ -120,6 +120,10 @@ class Gpuctl:
         """Have it behave again."""
         self._cloud("DELETE", "faults")
 
+    def befall(self, instance_id: str, word: str) -> None:
+        """Have AWS `retire` or `reboot` an embedded host; have it `freeze`, go deaf (`deafen`), `fill` up or `heal`."""
+        self._cloud("POST", f"hosts/{instance_id}/{word}")
+
     def _cloud(self, method: str, path: str, body: bytes | None = None) -> None:
         request = Request(f"{self.endpoint()}/gpuctl/{path}", data=body, method=method)
         with build_opener(ProxyHandler({})).open(request, timeout=10) as answer:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from gpuctl.localcloud import environment
+from gpuctl.localcloud import environment, pythons
 
 
 def image(tmp_path: Path, **environ: str) -> dict[str, str]:
     own = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", **environ}
-    return environment.image_environment(own, cache=tmp_path / "cache", tools=tmp_path / "bin")
+    python = pythons.ask(sys.executable)
+    return environment.image_environment(own, python=python, cache=tmp_path / "cache", tools=tmp_path / "bin")
 
 
 def test_pip_is_set_as_on_the_machine(tmp_path: Path) -> None:

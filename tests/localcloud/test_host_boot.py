@@ -138,7 +138,7 @@ def test_ssh_answers_once_the_boot_script_has_run(hosts: Hosts) -> None:
     eventually((host.home / "here").exists)
     assert host.process.stdin
     host.process.stdin.close()
-    assert host.expect("ended", timeout_s=5)["reason"] == "lifeline"
+    assert host.expect("ended")["reason"] == "lifeline"
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,13 @@ def test_a_power_off_ends_this_host(hosts: Hosts, command: str) -> None:
 
 
 def test_the_deadline_powers_the_host_off(hosts: Hosts) -> None:
-    """gpuctl's own boot script, with nobody connected: the host is gone within seconds of its lease's end."""
+    """gpuctl's own boot script, with nobody connected: the host ends at its lease's end, had it booted or not."""
     began = time.time()
-    host = hosts.start(lease_s=2)
-    assert host.run("pgrep -f '[g]puctl-deadline [0-9]+ test-run'")[0] == 0
-    assert host.expect("ended")["reason"] == "poweroff"
-    assert 1.0 < time.time() - began < 2 + 5 + 3
+    host = hosts.start(lease_s=2, wait=False)
+    while (event := host.next_event(60)) == {"event": "booted"}:
+        assert time.time() - began < 60
+    assert event == {"event": "ended", "reason": "poweroff"}
+    assert time.time() - began > 1.0
 
 
 def test_a_reboot_keeps_the_pinned_key_and_runs_bootcmd_again(hosts: Hosts) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -248,12 +249,16 @@ def free_port() -> int:
 class Relay:
     """A way to a server that can be cut (a reset) or stalled (a link that swallows everything).
 
-    `cut_after` bytes from the server it cuts itself.
+    `cut_after` bytes from the server it cuts itself; it resets each connection that has carried `reset_each` bytes.
     """
 
-    def __init__(self, port: int, *, cut_after: int | None = None, listen: int = 0) -> None:
+    def __init__(
+        self, port: int, *, cut_after: int | None = None, reset_each: int | None = None, listen: int = 0
+    ) -> None:
         self._target = port
         self._left = cut_after
+        self._reset_each = reset_each
+        self.resets = 0
         self._passing = threading.Event()
         self._passing.set()
         self._sockets: list[socket.socket] = []
@@ -279,6 +284,12 @@ class Relay:
             except OSError:
                 pass
 
+    def _reset(self, source: socket.socket, near: socket.socket) -> None:
+        """The laptop's end hears a reset, as from a middlebox that forgot the connection."""
+        self.resets += 1
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        near.shutdown(socket.SHUT_RD)  # whoever reads there closes it, and closed with nothing to linger it is reset
+
     def _accept(self) -> None:
         while True:
             try:
@@ -291,9 +302,14 @@ class Relay:
                 threading.Thread(target=self._pump, args=(source, sink, counted), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        carried = 0
         try:
             with source:
                 while data := source.recv(65536):
+                    carried += len(data)
+                    if counted and self._reset_each is not None and carried > self._reset_each:
+                        self._reset(source, sink)
+                        return
                     self._passing.wait()
                     sink.sendall(data)
                     if counted and self._left is not None:

@@ -22,7 +22,7 @@ from gpuctl.core.hosts import Reach
 from gpuctl.remote import upload
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload, payload_hash
-from gpuctl.remote.ssh_config import render_known_hosts, render_ssh_config
+from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
 from gpuctl.remote.upload import workspace_tar
 
 REACH = Reach(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
@@ -52,8 +52,9 @@ def test_known_hosts_names_a_host_as_openssh_looks_for_it() -> None:
 
 def test_the_ssh_config_says_what_the_code_does() -> None:
     """Each host has its block: its address, this key and no agent, this known_hosts and no other, its proxy command."""
+    reaches = [REACH, replace(REACH, alias="run-1-1", port=22, proxy_command="nc %h %p")]
     text = render_ssh_config(
-        [REACH, replace(REACH, alias="run-1-1", port=22, proxy_command="nc %h %p")],
+        reaches,
         identity_file=Path("/a b/id"),
         known_hosts_file=Path("/a b/known_hosts"),
     )
@@ -65,6 +66,8 @@ def test_the_ssh_config_says_what_the_code_does() -> None:
     assert (one["globalknownhostsfile"], one["hostkeyalgorithms"]) == ("none", "ssh-ed25519")
     assert "proxycommand" not in one and two["proxycommand"].startswith("nc 127.0.0.1 22")
     assert config.lookup("other").get("port") is None
+    assert parse_ssh_config(text) == reaches
+    assert parse_ssh_config("HostName x\nHost y\n  Port 22\n  User\nHost\n\x00") == []
 
 
 @pytest.mark.prove

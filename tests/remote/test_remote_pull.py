@@ -352,7 +352,7 @@ def test_a_cut_connection_leaves_only_whole_files(server: Server, tmp_path: Path
     _plain(server, files)
     link = relay(server.port, cut_after=1_000_000)
     with server.host(reach=server.through(link.port)) as host, pytest.raises(HostUnreachable):
-        pull_outputs(host, tmp_path, {})
+        pull_outputs(host, tmp_path, {}, pause=lambda _: None, back_within_s=0)
     home = _tree(tmp_path)
     assert 10 < len(home) < 100
     assert all(files[name] == data for name, data in home.items())
@@ -360,6 +360,24 @@ def test_a_cut_connection_leaves_only_whole_files(server: Server, tmp_path: Path
     result = _pull(server, tmp_path)
     assert _tree(tmp_path) == files
     assert result.unchanged == len(home) and len(result.files) == 100 - len(home)
+
+
+def test_a_pull_goes_on_over_resets(server: Server, tmp_path: Path, relay: MakeRelay) -> None:
+    """Each connection is reset after so many bytes: all comes home, each file once, but one that is longer."""
+    files = {f"f{number:02}": bytes([number]) * 50_000 for number in range(12)}
+    _plain(server, files)
+    link = relay(server.port, reset_each=250_000)
+    with server.host(reach=server.through(link.port)) as host:
+        result = pull_outputs(host, tmp_path, {}, pause=lambda _: None)
+    assert _tree(tmp_path) == files
+    assert sorted(result.files) == sorted(files) and result.complete
+    before = link.resets
+    assert before >= 2
+    _plain(server, {"long": bytes(900_000)})
+    with server.host(reach=server.through(link.port)) as host, pytest.raises(HostUnreachable):
+        pull_outputs(host, tmp_path / "other", {}, pause=lambda _: None)
+    assert link.resets == before + 6
+    assert _tree(tmp_path / "other") == {}
 
 
 def test_ctrl_c_in_a_pull_leaves_nothing_half(server: Server, tmp_path: Path) -> None:
@@ -414,7 +432,7 @@ def test_a_stream_that_is_none_is_an_error_in_bounded_time_and_memory(
     began = time.monotonic()
     with pytest.raises(HostError, match="run-1"):
         _pull(server, tmp_path)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert _resident() - before < 64 * 1024 * 1024
     assert set(_tree(tmp_path)) <= {"a"}
     assert not (tmp_path / ASIDE).exists()

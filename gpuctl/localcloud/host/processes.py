@@ -62,19 +62,28 @@ def end_all(mark: str, *, root: int | None) -> bool:
     end = time.monotonic() + _END_WITHIN_S
     untouchable: set[int] = set()
     while time.monotonic() < end:
-        stopped: set[int] = set()
-        for _ in range(_LOOKS_TO_STOP):
-            new = belonging(mark, root=root) - stopped - untouchable
-            if not new:
-                break
-            untouchable |= _signal_all(new, signal.SIGSTOP)
-            stopped |= new
-        stopped -= untouchable
+        stopped = stop_all(mark, root=root, untouchable=untouchable)
         if not stopped:
             return not untouchable
         _signal_all(stopped, signal.SIGKILL)
         _await_end(stopped, until=min(end, time.monotonic() + 1.0), reaping=root is not None)
     return False
+
+
+def stop_all(mark: str, *, root: int | None, untouchable: set[int] | None = None) -> set[int]:
+    """Stops every process that belongs here but this one, until a look finds no other; answers which were stopped.
+
+    `untouchable` are those that this user may not signal: they are passed over, and what is found of them is added.
+    """
+    refused = set() if untouchable is None else untouchable
+    stopped: set[int] = set()
+    for _ in range(_LOOKS_TO_STOP):
+        new = belonging(mark, root=root) - stopped - refused
+        if not new:
+            break
+        refused |= _signal_all(new, signal.SIGSTOP)
+        stopped |= new
+    return stopped - refused
 
 
 def belonging(mark: str, *, root: int | None) -> set[int]:

@@ -1,0 +1,60 @@
+"""A file that grows on a host, as far as it is here. Any number of gpuctl processes may keep one copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+_READ_SIZE = 1 << 20
+_LOCK_S = 30.0
+
+
+class LocalCopy:
+    """The beginning of a host's file. Whoever keeps it adds what continues it, under a lock, and nothing else.
+
+    So it never has a hole, whoever else follows the run, ends in the middle of a write, or is slow.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_S)
+
+    def size(self) -> int:
+        """Its length in bytes; 0 where there is none."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """All that is here."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            while data := file.read(_READ_SIZE):
+                yield data
+
+    def add(self, offset: int, data: bytes) -> None:
+        """Keep of these bytes what continues the copy; what would leave a gap is not kept. Raises OSError."""
+        with self._lock:
+            here = self.size()
+            if offset <= here < offset + len(data):
+                with self.path.open("ab") as file:
+                    file.write(data[here - offset :])
+
+    def mend(self, offset: int, data: bytes) -> None:
+        """Put these bytes, which are the host's, in the place of those that are here. Raises OSError."""
+        with self._lock:
+            if offset <= self.size():
+                with self.path.open("r+b" if self.path.exists() else "wb") as file:
+                    file.seek(offset)
+                    file.write(data)
+
+    def clear(self) -> None:
+        """Begin anew: the host's file is another one. Raises OSError."""
+        with self._lock, self.path.open("wb"):
+            pass
