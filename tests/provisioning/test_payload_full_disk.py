@@ -85,7 +85,7 @@ def test_a_full_disk_ends_nothing_that_needs_none(small: Host) -> None:
     stopped = small.call("stop", grace_s=20)[-1]
     assert (stopped["state"], stopped["exit_code"]) == ("stopped", 0)
     assert small.call("manifest")[-1]["state"]["state"] == "stopped"
-    assert small.call("receipt", files=1, bytes=1, at=1.0)[-1]["final"] is True
+    assert small.call("receipt", files=1, bytes=1, at=1.0, over=True)[-1]["final"] is True
     at: Any = small.state()["power_off_at"]
     assert at is not None and at > time.time() + 60
     small.call("receipt", files=1, bytes=1, at=2.0)  # the room that was kept for it is used
