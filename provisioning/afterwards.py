@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Optional
 
 from provisioning.lease import power_off_by
-from provisioning.outputs import list_outputs
+from provisioning.outputs import left_nothing
 from provisioning.places import Places, write_small
 
 FAILED_EARLY_S = 600.0
@@ -42,5 +42,5 @@ def _left_nothing(places: Places, state: str, took_s: float) -> bool:
     if state != "failed" or took_s >= FAILED_EARLY_S:
         return False
     with suppress(Exception):  # what cannot be listed may be there
-        return next(iter(list_outputs(places)), None) is None
+        return left_nothing(places)
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from provisioning.runnable import NOT_FOUND, CannotRun, check_file, check_words
 
 # The last: what is installed was not compiled, so an import that may not keep its bytecode is slow every time.
 _NOT_FOR_THE_COMMAND = ("PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONDONTWRITEBYTECODE")
+_WILD = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,11 @@ def read_command(places: Places, spec: Mapping[str, Any], provisioned: Mapping[s
 
 
 def _made_outputs(places: Places, spec: Mapping[str, Any]) -> Path:
-    """The first output path; of one that names a file (`model.pt`), the folder that it will be in."""
+    """The first output path; of one that names a file (`model.pt`) or is a pattern, the folder that it will be in."""
     paths = (spec.get("outputs") or {}).get("paths") or ["outputs"]
     first = PurePosixPath(paths[0])
-    outputs = places.work / (first.parent if first.suffix else first)
+    plain = list(itertools.takewhile(lambda part: not _WILD.intersection(part), first.parts))
+    outputs = places.work.joinpath(*(plain[:-1] if len(plain) == len(first.parts) and first.suffix else plain))
     try:
         outputs.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

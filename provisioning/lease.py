@@ -47,8 +47,8 @@ def receipt_verb(places: Places, channel: Channel) -> int:
     """Write down that a pull has left nothing behind, and whether what it saw was the end."""
     request = channel.read_request()
     receipt = {"files": int(request.number("files")), "bytes": int(request.number("bytes")), "at": request.number("at")}
-    # Not told by `at`, which is of the laptop's clock: a pull is a manifest first, and that knows.
-    final = (read_json(places.listed) or {}).get("over") is True
+    # Not told by `at`, which is of the laptop's clock: the pull's last manifest said whether training had ended.
+    final = request.flag("over")
     write_json(places.receipt, {**receipt, "final": final})
     idle_s = (read_json(places.spec) or {}).get("idle_s")
     if final and isinstance(idle_s, (int, float)):

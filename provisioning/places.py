@@ -33,7 +33,7 @@ class Places:
 
     @property
     def code(self) -> Path:
-        """What of the workspace came from the laptop: `{path: [size, mtime_ns]}`."""
+        """What of the workspace came from the laptop: `{path: [size, mtime_ns, sha256]}`."""
         return self.root / "code.json"
 
     @property
@@ -87,11 +87,6 @@ class Places:
         return self.run / "stop.json"
 
     @property
-    def listed(self) -> Path:
-        """Whether the last manifest was made after training had ended: `{"over": bool}`."""
-        return self.run / "listed.json"
-
-    @property
     def receipt(self) -> Path:
         """The last pull that left nothing behind."""
         return self.run / "receipt.json"
@@ -114,6 +109,11 @@ class Places:
         """Held by the supervisor for as long as it lives."""
         return self.run / "lock"
 
+    def owned(self) -> frozenset[Path]:
+        """Every path that gpuctl itself writes to; whatever else appears beside the workspace, the command wrote."""
+        own = [getattr(self, name) for name, value in vars(Places).items() if isinstance(value, property)]
+        return frozenset((*own, self.environments, self.root / "host.pyz", self.root / "errors"))
+
 
 def here() -> Places:
     """The places of the user that asks. Makes `~/gpuctl`, for this user's eyes alone."""
@@ -125,7 +125,7 @@ def here() -> Places:
 
 def forget_last_run(places: Places) -> None:
     """Before a command starts: how the last one went. The log and the metrics go on; they only ever grow."""
-    for leftover in (places.exit, places.state, places.stop, places.listed, places.receipt):
+    for leftover in (places.exit, places.state, places.stop, places.receipt):
         leftover.unlink(missing_ok=True)
 
 
@@ -173,7 +173,7 @@ def disk_is_full(places: Places) -> bool:
 def reserve(places: Places) -> None:
     """Keep room for what has to be written even on a full disk. Raises OSError where there is none."""
     places.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (places.state, places.exit, places.stop, places.listed, places.receipt, places.power_off_at):
+    for path in (places.state, places.exit, places.stop, places.receipt, places.power_off_at):
         kept = _reserve_of(path)
         if not kept.exists():
             # Spaces, for zeros may become a hole; and as the end of a JSON text they mean nothing.

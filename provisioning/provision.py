@@ -13,7 +13,7 @@ from provisioning.afterwards import idle_limit
 from provisioning.driver import ensure_driver, install
 from provisioning.environment import prepare
 from provisioning.lease import deadline_armed, power_off_at
-from provisioning.outputs import check_path
+from provisioning.listing import check_path
 from provisioning.places import Places, write_json, write_small
 from provisioning.protocol import Channel, PayloadError, Request
 from provisioning.python_version import check_python
@@ -137,7 +137,8 @@ def _check(request: Request) -> None:
     request.texts("requirements")
     check_python(request.text("requires_python") if request.fields.get("requires_python") is not None else None)
     request.mapping("env")
-    for path in request.mapping("outputs").get("paths") or []:
+    outputs = request.mapping("outputs")
+    for path in [*(outputs.get("paths") or []), *(outputs.get("exclude") or [])]:
         check_path(path)
 
 

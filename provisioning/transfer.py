@@ -10,9 +10,10 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from provisioning.outputs import LOG, METRICS, Settled, check_path, open_beneath, output_file
+from provisioning.listing import LOG, METRICS, check_path, open_beneath, output_file
+from provisioning.outputs import Settled
 from provisioning.places import Places, read_json, write_json
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import read_state
@@ -58,7 +59,7 @@ def unpack(body: BinaryIO, places: Places) -> int:
     places.incoming.mkdir(mode=0o755)
     places.work.mkdir(mode=0o755, exist_ok=True)
     content = Gunzip(body)
-    code: dict[str, list[int]] = {}
+    code: dict[str, list[Any]] = {}
     try:
         with tarfile.open(fileobj=content, mode="r|", errors="surrogateescape", encoding="utf-8") as archive:  # type: ignore[call-overload]
             for member in archive:
@@ -74,7 +75,7 @@ def unpack(body: BinaryIO, places: Places) -> int:
     return len(code)
 
 
-def _receive(archive: tarfile.TarFile, member: tarfile.TarInfo, incoming: Path, code: dict[str, list[int]]) -> None:
+def _receive(archive: tarfile.TarFile, member: tarfile.TarInfo, incoming: Path, code: dict[str, list[Any]]) -> None:
     path = str(PurePosixPath(member.name))
     if path == ".":
         return
@@ -87,18 +88,21 @@ def _receive(archive: tarfile.TarFile, member: tarfile.TarInfo, incoming: Path, 
         if _leaves(path, member.linkname):
             raise PayloadError(f"{path!r} is a link that leaves the workspace, to {member.linkname!r}")
         target.symlink_to(member.linkname)
-        status = target.lstat()
+        status, told = target.lstat(), []
     elif member.isreg():
         source = archive.extractfile(member)
         assert source is not None
+        digest = hashlib.sha256()
         with open(target, "xb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)
+            while data := source.read(_CHUNK):
+                digest.update(data)
+                file.write(data)
         target.chmod(0o755 if member.mode & 0o100 else 0o644)
         os.utime(target, (member.mtime, member.mtime))
-        status = target.stat()
+        status, told = target.stat(), [digest.hexdigest()]
     else:
         raise PayloadError(f"{path!r} in the workspace is neither a file, a folder nor a link")
-    code[path] = [status.st_size, status.st_mtime_ns]
+    code[path] = [status.st_size, status.st_mtime_ns, *told]
 
 
 def _leaves(path: str, link: str) -> bool:
@@ -107,7 +111,7 @@ def _leaves(path: str, link: str) -> bool:
     return os.path.normpath(os.path.join(os.path.dirname(path), link)).split("/")[0] == ".."
 
 
-def _remove_stale(places: Places, code: dict[str, list[int]]) -> None:
+def _remove_stale(places: Places, code: dict[str, list[Any]]) -> None:
     """Remove code of an earlier workspace that this one no longer has, and folders that are empty now."""
     for path in read_json(places.code) or {}:
         if path not in code:

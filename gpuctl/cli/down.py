@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,15 +13,22 @@ from gpuctl.cli.options import (
     chosen_cloud,
     cloud_options,
     complete_run,
+    everything_option,
     json_option,
+    max_size_option,
     now,
     print_json,
     profile_of,
     yes_option,
 )
-from gpuctl.core.errors import GpuctlError, Interrupted, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, NotHome, UsageError
+from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
+
+if TYPE_CHECKING:
+    from gpuctl.workflows.down import WentDown
+    from gpuctl.workflows.hosts import OpenRun
 
 
 @click.command("down")
@@ -28,21 +36,27 @@ from gpuctl.state.places import places
 @click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=complete_run)
 @click.option("--all", "everything", is_flag=True, help="Every run of your own in the account.")
 @click.option("--discard", is_flag=True, help="Do not bring outputs home; what is not home is lost.")
+@max_size_option
+@everything_option
 @yes_option
 @json_option
 def command(
     runs: tuple[str, ...],
     everything: bool,
     discard: bool,
+    max_size: int | None,
+    all_written: bool,
     yes: bool,
     as_json: bool,
     cloud: str | None,
     region: str | None,
 ) -> None:
-    """Bring home what is not home, remove everything that is tagged with the run, and verify that it is gone."""
+    """Bring home what is not home, remove everything that is tagged with the run, and verify that it is gone.
+
+    Where not all that the command wrote can come home, nothing is removed: it is named, and --discard loses it.
+    """
     from gpuctl.cli.pull import tell
-    from gpuctl.ui.progress import Phases
-    from gpuctl.workflows.down import down, run_by_name, runs_of_mine
+    from gpuctl.workflows.down import run_by_name, runs_of_mine
 
     if bool(runs) == everything:
         raise UsageError("down wants either runs by name or --all", "`gpuctl ls` shows the runs")
@@ -60,8 +74,7 @@ def command(
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
         raise Interrupted(f"{names} not taken down", "nothing was removed")
-    with Phases() as phases:
-        went = down(opened, discard=discard, now=now(), reporter=phases)
+    went = _go_down(opened, discard=discard, wish=Wish(max_size, all_written), yes=yes)
     for brought in went.brought:
         tell(brought)
     if as_json:
@@ -78,3 +91,21 @@ def command(
     if went.left:
         left = ", ".join(f"{r.kind} {r.id}" for r in went.left)
         raise GpuctlError(f"AWS still tells of {left}", "run `gpuctl down` again in a minute")
+
+
+def _go_down(opened: tuple[OpenRun, ...], *, discard: bool, wish: Wish, yes: bool) -> WentDown:
+    """Take runs down; where one alone would lose what is not home, whoever sits at the terminal may say so."""
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.down import down
+
+    try:
+        with Phases() as phases:
+            return down(opened, discard=discard, now=now(), reporter=phases, wish=wish)
+    except NotHome as left:
+        if yes or len(opened) != 1 or not sys.stdin.isatty():
+            raise
+        click.echo(safe(left.message), err=True)
+        if not click.confirm("Lose it?", default=False, err=True):
+            raise
+    with Phases() as phases:
+        return down(opened, discard=True, now=now(), reporter=phases)

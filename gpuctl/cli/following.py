@@ -11,7 +11,8 @@ import click
 
 from gpuctl.cli.options import now, open_run_of
 from gpuctl.core.endings import ending, failure
-from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
+from gpuctl.core.errors import HostError, HostUnreachable, NotHome, TrainingFailed
+from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
@@ -64,25 +65,39 @@ def detached(run: str) -> int:
 
 
 def after_the_end(
-    run: str, cloud: str | None, state: Mapping[str, Any] | None, *, pull_to: Path | None, down_after: bool
+    run: str,
+    cloud: str | None,
+    state: Mapping[str, Any] | None,
+    *,
+    pull_to: Path | None,
+    down_after: bool,
+    wish: Wish,
 ) -> int:
-    """Outputs home and everything down, where that was asked for. Raises TrainingFailed where the command failed."""
+    """Outputs home and everything down, where that was asked for; not down where something would be lost.
+
+    Raises NotHome for that, TrainingFailed where the command failed.
+    """
     if state is None:
         return 0
     from gpuctl.cli.pull import tell
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.down import down
     from gpuctl.workflows.hosts import AWS_IS_SILENT
-    from gpuctl.workflows.pull import pull
+    from gpuctl.workflows.pull import free_place, not_home, pull
 
+    left: NotHome | None = None
     opened = open_run_of(run, cloud, None)
     click.echo(f"{run} {ending(state)}", err=True)
     with Phases() as phases:
         if pull_to is not None:
-            tell(pull(opened, pull_to, reporter=phases))
+            brought = pull(opened, free_place(pull_to, run, opened.folder), wish=wish, reporter=phases)
+            tell(brought)
+            left = not_home(run, brought)
+            if left is not None and down_after:
+                raise left
         if down_after:
             try:
-                went = down([opened], discard=False, now=now(), reporter=phases)
+                went = down([opened], discard=False, now=now(), reporter=phases, wish=wish)
             except AWS_IS_SILENT as error:
                 home = f"its outputs are home in {pull_to}, " if pull_to is not None else ""
                 raise type(error)(
@@ -97,6 +112,8 @@ def after_the_end(
         by_itself = f" until {clock_of(at)}" if isinstance(at, (int, float)) and 0 < at < _FAR else ""
         click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
+    if left is not None:
+        raise left
     return 0
 
 

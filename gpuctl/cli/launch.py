@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpuctl.cli.job_command import JobCommand
-from gpuctl.cli.options import DEST, agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
+from gpuctl.cli.options import (
+    DEST,
+    agreed,
+    cloud_options,
+    json_option,
+    max_size_option,
+    now,
+    print_json,
+    profile_of,
+    yes_option,
+)
 from gpuctl.core.errors import Interrupted, UsageError
+from gpuctl.core.outputs import Wish
 
 if TYPE_CHECKING:
     from gpuctl.core.plan import Plan
@@ -70,6 +81,7 @@ LAST_LINES = 10
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
 @click.option("--pull", "pull_to", type=DEST, metavar="DEST", help="Bring outputs home at the end.")
+@max_size_option
 @click.option("--down", "down_after", is_flag=True, help="Then tear everything down.")
 @click.option(
     "--then",
@@ -88,6 +100,7 @@ def command(
     dry_run: bool,
     detach: bool,
     pull_to: Path | None,
+    max_size: int | None,
     down_after: bool,
     yes: bool,
     as_json: bool,
@@ -105,6 +118,7 @@ def command(
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.launch import launch
     from gpuctl.workflows.planning import plan_launch, read_request
+    from gpuctl.workflows.pull import free_place
 
     if (detach or as_json) and (pull_to or down_after):
         raise UsageError(
@@ -118,6 +132,9 @@ def command(
         phases.phase("plan", "credentials, prices, image, your address")
         planned = plan_launch(request, profile=profile, places=here, now=now())
     plan = planned.plan.to_json()
+    if pull_to or down_after:
+        pull_to = free_place(pull_to or Path(planned.plan.run), planned.plan.run)
+        plan["home"] = str(pull_to)
     if dry_run:
         print_json(plan) if as_json else show(render_plan(plan))
         return 0
@@ -133,7 +150,7 @@ def command(
             return _say_what_next(launched, cloud, to_stderr=as_json)
     except KeyboardInterrupt:
         return detached(planned.plan.run)
-    return _follow(launched.plan.run, cloud, pull_to, down_after=down_after)
+    return _follow(launched.plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
 
 
 def _check_then(then_s: int | None, *, discard: bool, down_after: bool) -> None:
@@ -201,9 +218,9 @@ def _then_line(plan: Plan) -> list[str]:
     ]
 
 
-def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool) -> int:
+def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
     """To the end of the training, then home and down where that was asked for; its exit code."""
     from gpuctl.cli.following import after_the_end, follow_log
 
     state = follow_log(run, cloud, None, lines=None)
-    return after_the_end(run, cloud, state, pull_to=pull_to, down_after=down_after)
+    return after_the_end(run, cloud, state, pull_to=pull_to, down_after=down_after, wish=wish)

@@ -46,6 +46,29 @@ def cloud_options(function: F) -> F:
     return click.option("--cloud", metavar="aws|local", help="Where hosts come from (GPUCTL_CLOUD).")(function)
 
 
+def max_size_option(function: F) -> F:
+    """`--max-size`."""
+    return click.option(
+        "--max-size",
+        "max_size",
+        metavar="SIZE",
+        callback=_size,
+        help="The largest that comes home though it is neither a checkpoint nor in outputs/ (2GB); none: any size.",
+    )(function)
+
+
+def everything_option(function: F) -> F:
+    """`--everything`."""
+    text = "All that the command wrote, whatever the job's [outputs] say."
+    return click.option("--everything", "all_written", is_flag=True, help=text)(function)
+
+
+def _size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    from gpuctl.core.outputs import MAX_SIZE, parse_size
+
+    return MAX_SIZE if value is None else parse_size(value)
+
+
 def json_option(function: F) -> F:
     """`--json`: the documented answer alone on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(function)

@@ -7,37 +7,73 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.options import DEST, cloud_options, json_option, open_run_of, print_json, run_argument
+from gpuctl.cli.options import (
+    DEST,
+    cloud_options,
+    everything_option,
+    json_option,
+    max_size_option,
+    open_run_of,
+    print_json,
+    run_argument,
+)
+from gpuctl.core.outputs import Wish, amount, described
 from gpuctl.core.text import safe
 
 if TYPE_CHECKING:
     from gpuctl.workflows.pull import Brought
+
+MOST_LINES = 40
 
 
 @click.command("pull")
 @cloud_options
 @run_argument
 @click.argument("dest", required=False, type=DEST)
+@max_size_option
+@everything_option
 @json_option
-def command(run: str, dest: Path | None, as_json: bool, cloud: str | None, region: str | None) -> None:
-    """Bring outputs home into DEST: where they went last, else ./RUN/."""
+def command(
+    run: str,
+    dest: Path | None,
+    max_size: int | None,
+    all_written: bool,
+    as_json: bool,
+    cloud: str | None,
+    region: str | None,
+) -> None:
+    """Bring outputs home into DEST: where they went last, else ./RUN/.
+
+    Exit code 1 where training has ended and not all that it wrote is home.
+    """
     from gpuctl.ui.progress import Phases
-    from gpuctl.workflows.pull import pull
+    from gpuctl.workflows.pull import not_home, pull
 
     opened = open_run_of(run, cloud, region)
     with Phases() as phases:
-        brought = pull(opened, dest, reporter=phases)
+        brought = pull(opened, dest, wish=Wish(max_size, all_written), reporter=phases)
     tell(brought)
     if as_json:
         print_json(brought.to_json())
+    left = not_home(run, brought)
+    if brought.result.over and left is not None:
+        raise left
 
 
 def tell(brought: Brought) -> None:
     """What came home, and by name what did not, on standard error."""
     result = brought.result
-    moved = f"{len(result.files)} files, {result.bytes_moved / 1e6:.1f} MB"
-    click.echo(f"home in {brought.destination}: {moved} ({result.unchanged} were there already)", err=True)
-    for name, why in result.skipped:
-        click.echo(f"skipped {safe(name)}: {safe(why)}", err=True)
-    for name in result.incomplete:
-        click.echo(f"still being written, so not home yet: {safe(name)}", err=True)
+    moved = f"{len(result.files)} files, {amount(result.bytes_moved)}"
+    lines = [f"home in {brought.destination}: {moved} ({result.unchanged} were there already)"]
+    if result.only_log:
+        lines.append("only the log came home: the command wrote no other file")
+    lines += [f"not home: {described(one)}" for one in result.left]
+    lines += [f"not home: {safe(name)}, of the job's [outputs] paths, matches no file" for name in result.missing]
+    lines += [f"still being written, so not home yet: {safe(name)}" for name in result.incomplete]
+    lines += [f"skipped {safe(name)}: {safe(why)}" for name, why in result.skipped]
+    if result.receipt_refused is not None:
+        lines.append(f"the host cannot note that its outputs are home ({safe(result.receipt_refused)}): it lives on")
+    for line in lines[:MOST_LINES]:
+        click.echo(line, err=True)
+    if len(lines) > MOST_LINES:
+        click.echo(f"and {len(lines) - MOST_LINES} more such names; --json tells all", err=True)

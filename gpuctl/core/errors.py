@@ -16,7 +16,8 @@
     │   │   └── HostGone      1   and EC2 says that it is not there any more
     │   ├── HostStopped       1   it is there, switched off
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
-    │   └── HostRefused       1   it answered, and what was asked of it failed there
+    │   ├── HostRefused       1   it answered, and what was asked of it failed there
+    │   └── NotHome           1   what a run wrote is there alone, and removing the host would lose it
     ├── LeftBehind            1   a launch that ended, and not all that it had made could be removed
     └── Interrupted         130   Ctrl-C, and what was half done is undone
 
@@ -112,6 +113,10 @@ class HostKeyMismatch(HostError):
 
 class HostRefused(HostError):
     """A host that answered, and on which what was asked failed."""
+
+
+class NotHome(HostError):
+    """What a run wrote is on its host alone."""
 
 
 class LeftBehind(GpuctlError):

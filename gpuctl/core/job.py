@@ -1,8 +1,8 @@
 """Jobs as values: what a `job.toml` says, checked before anything else happens. No file is read here.
 
 All of it is optional: `name`, `summary`, `command`, `requirements`, `requires-python`, `presets`, `include`,
-`[outputs] paths, checkpoints`, `[metrics] pattern`, `[data]`. What is wrong is a JobError that names the key and what
-was expected there.
+`[outputs] paths, exclude, checkpoints`, `[metrics] pattern`, `[data]`. What is wrong is a JobError that names the key
+and what was expected there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `outputs` is None where the job does not say what it leaves; `include` are folders beside its own."""
+    """One job. `outputs` is None where the job does not say what it leaves; `include` are folders beside its own.
+
+    `outputs`, `exclude` and `checkpoints` are patterns as ignore files have them (docs/payload.md).
+    """
 
     name: str
     summary: str = ""
@@ -61,6 +64,7 @@ class Job:
     presets: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = CHECKPOINTS
     pattern: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -118,7 +122,7 @@ def parse_job(text: str, *, source: str, folder_name: str) -> Job:
     top = _Table(_toml(text, source), source, "")
     top.only(*_KEYS)
     outputs, metrics = top.table("outputs"), top.table("metrics")
-    outputs.only("paths", "checkpoints")
+    outputs.only("paths", "exclude", "checkpoints")
     metrics.only("pattern")
     requirements = top.get("requirements", _requirements)
     return Job(
@@ -130,8 +134,9 @@ def parse_job(text: str, *, source: str, folder_name: str) -> Job:
         requires_python=top.get("requires-python", _python),
         presets=top.get("presets", _presets) or (),
         include=top.get("include", _paths) or (),
-        outputs=outputs.get("paths", _paths),
-        checkpoints=outputs.get("checkpoints", _paths) or CHECKPOINTS,
+        outputs=outputs.get("paths", _patterns),
+        exclude=outputs.get("exclude", _patterns) or (),
+        checkpoints=outputs.get("checkpoints", _patterns) or CHECKPOINTS,
         pattern=metrics.get("pattern", _pattern),
         data=top.get("data", _data) or {},
     )
@@ -287,6 +292,18 @@ def _presets(value: Any) -> tuple[str, ...]:
 
 def _paths(value: Any) -> tuple[str, ...]:
     return tuple(_path(path) for path in _words(value, "a list of paths"))
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    """Patterns of paths in the workspace; `./` at the start of one ties it to the workspace itself."""
+    patterns = []
+    for pattern in _words(value, "a list of paths"):
+        if pattern.startswith("!"):
+            raise _WrongError(
+                f"has no `!` patterns ({pattern!r}): what is not to come home goes into `outputs.exclude`"
+            )
+        patterns.append(("./" if pattern.startswith("./") else "") + _path(pattern))
+    return tuple(patterns)
 
 
 def _path(path: str) -> str:

@@ -78,6 +78,7 @@ class Plan:
     caller_cidr: str
     max_price_usd_per_hour: Decimal | None
     lease_ends: datetime
+    exclude: tuple[str, ...] = ()
     requires_python: str | None = None
     then_s: int | None = None
     """`--then down`: seconds from when nothing holds the host up any more to its end."""
@@ -127,6 +128,7 @@ class Plan:
         for name in ("command", "requirements", "environment_names", "checkpoints"):
             values[name] = tuple(data[name])
         values["outputs"] = None if data["outputs"] is None else tuple(data["outputs"])
+        values["exclude"] = tuple(data.get("exclude", ()))
         most = data["max_price_usd_per_hour"]
         values["max_price_usd_per_hour"] = None if most is None else _money(most)
         values["lease_ends"] = parse_iso(data["lease_ends"])

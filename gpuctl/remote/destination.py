@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gpuctl.core.errors import GpuctlError, UsageError
-from gpuctl.core.outputs import ASIDE, AtHome
+from gpuctl.core.outputs import ASIDE, MARK, AtHome, RunMark, printable
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SYNC_FROM = 1024 * 1024
@@ -25,17 +26,21 @@ _UNNAMEABLE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 _OCCUPIED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY})
 
 
-class InTheWay(Exception):
-    """A file that cannot be written below DEST: why, and whether a person could clear the way."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MARK_FOLDER, _, _MARK_NAME = MARK.partition("/")
+_LONGEST_MARK = 4096
 
-    def __init__(self, why: str, *, clearable: bool) -> None:
+
+class InTheWay(Exception):
+    """A file that cannot be written below DEST, and why."""
+
+    def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
-        self.clearable = clearable
 
 
 class Aside:
-    """A file that is being written. `write` until it is whole."""
+    """A file that is being written. `write` until it is whole. What is zero takes no room on the disk."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor
@@ -44,21 +49,58 @@ class Aside:
         self.placed = False
 
     def write(self, data: bytes) -> None:
+        self.size += len(data)
+        if data and not data[0] and data.count(0) == len(data):
+            os.lseek(self.descriptor, len(data), os.SEEK_CUR)
+            return
         view = memoryview(data)
         while view:
             view = view[os.write(self.descriptor, view) :]
-        self.size += len(data)
+
+
+def read_mark(folder: Path) -> RunMark | None:
+    """Which run's outputs lie in a folder, None where it does not say."""
+    try:
+        descriptor = os.open(folder / _MARK_FOLDER, _FOLDER)
+    except OSError:
+        return None
+    try:
+        return _read_mark(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_mark(folder: int) -> RunMark | None:
+    try:
+        descriptor = os.open(_MARK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return RunMark("unknown", "", own=False)
+    try:
+        values = json.loads(os.read(descriptor, _LONGEST_MARK))
+        return RunMark(str(values["run"]), str(values["id"]), own=values["own"] is True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return RunMark("unknown", "", own=False)
+    finally:
+        os.close(descriptor)
 
 
 class Destination:
-    """DEST, held by one pull at a time. A context manager; what was half written is gone when it is left."""
+    """DEST, held by one pull at a time, and by one run for good where a mark says which.
 
-    def __init__(self, path: Path) -> None:
+    A context manager; what was half written is gone when it is left. Raises UsageError where another run's outputs lie.
+    """
+
+    def __init__(self, path: Path, mark: RunMark | None = None) -> None:
         self._path = path
+        self._mark = mark
         self._root = -1
         self._aside = -1
         self._folder = (-1, "")
         self._count = 0
+        self.own = True
+        """False where the folder held something before this run's outputs came."""
 
     def __enter__(self) -> Destination:
         with self._local_errors():
@@ -66,6 +108,7 @@ class Destination:
             self._root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._lock()
+                self._claim()
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(ASIDE, 0o700, dir_fd=self._root)
                 self._aside = os.open(ASIDE, _FOLDER, dir_fd=self._root)
@@ -99,6 +142,31 @@ class Destination:
         except OSError:
             return  # a file system without locks (some network ones)
 
+    def _claim(self) -> None:
+        """Find that DEST is this run's, or make it so."""
+        if self._mark is None:
+            return
+        empty = not set(os.listdir(self._root)) - {ASIDE}  # noqa: PTH208 - a descriptor
+        try:
+            folder = _open_below(self._root, _MARK_FOLDER, make=True)
+        except OSError as error:
+            raise UsageError(
+                f"{self._path / _MARK_FOLDER} is no folder, and the log is to lie in it", "pull into another folder"
+            ) from error
+        try:
+            found = _read_mark(folder)
+            if found is None:
+                found = RunMark(self._mark.run, self._mark.id, own=empty)
+                _write_mark(folder, found)
+        finally:
+            os.close(folder)
+        if found.id != self._mark.id:
+            raise UsageError(
+                f"{self._path} holds the outputs of another run, {printable(found.run)}",
+                f"name another folder: gpuctl pull {self._mark.run} {self._path / self._mark.run}",
+            )
+        self.own = found.own
+
     def _clear_aside(self) -> None:
         for name in os.listdir(self._aside):  # noqa: PTH208 - a descriptor
             os.unlink(name, dir_fd=self._aside)
@@ -124,6 +192,37 @@ class Destination:
             return None
         return AtHome(status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
+    def stands(self, path: str) -> bool:
+        """True where anything lies at that (checked) name."""
+        try:
+            folder, name = self._folder_of(path, make=False)
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            return error.errno != errno.ENOENT and error.errno not in _UNNAMEABLE
+        return True
+
+    def is_folder(self, path: str) -> bool:
+        """True where a folder lies at that (checked) name, with no link on the way."""
+        try:
+            os.close(self._open_folder(path, make=False))
+        except OSError:
+            return False
+        return True
+
+    def link(self, path: str, text: str, *, replace: bool) -> bool:
+        """Makes a link; False where it was there already. Raises InTheWay where it cannot stand there."""
+        with self._local_errors(), _conflicts():
+            folder, name = self._folder_of(path, make=True)
+            with contextlib.suppress(OSError):
+                if os.readlink(name, dir_fd=folder) == text:
+                    return False
+            _refuse_to_replace(folder, name, replace=replace)
+            self._count += 1
+            aside = str(self._count)
+            os.symlink(text, aside, dir_fd=self._aside)
+            os.rename(aside, name, src_dir_fd=self._aside, dst_dir_fd=folder)
+        return True
+
     @contextlib.contextmanager
     def aside(self) -> Iterator[Aside]:
         """A new file to write; gone at the end where it was not put into place."""
@@ -140,21 +239,18 @@ class Destination:
                 if not aside.placed:
                     os.unlink(name, dir_fd=self._aside)
 
-    def put(self, aside: Aside, path: str, *, mtime_ns: int) -> None:
+    def put(self, aside: Aside, path: str, *, mtime_ns: int, replace: bool) -> None:
         """Puts a whole file into place under a (checked) name. Raises InTheWay where it cannot stand there."""
-        os.utime(aside.descriptor, ns=(mtime_ns, mtime_ns))
+        os.ftruncate(aside.descriptor, aside.size)
+        with contextlib.suppress(OSError, OverflowError):  # a time that this disk does not know
+            os.utime(aside.descriptor, ns=(mtime_ns, mtime_ns))
         if aside.size >= _SYNC_FROM:
             os.fsync(aside.descriptor)
-        try:
+        with _conflicts():
             folder, name = self._folder_of(path, make=True)
+            _refuse_to_replace(folder, name, replace=replace)
             os.rename(aside.name, name, src_dir_fd=self._aside, dst_dir_fd=folder)
             aside.placed = True
-        except OSError as error:
-            if error.errno in _UNNAMEABLE:
-                raise InTheWay("this disk cannot hold such a name", clearable=False) from error
-            if error.errno in _OCCUPIED:
-                raise InTheWay("a link, a file or a folder stands in its way at home", clearable=True) from error
-            raise
 
     def _folder_of(self, path: str, *, make: bool) -> tuple[int, str]:
         """The open folder that a name is in, and the name there. It stays open for the next name, often in it too."""
@@ -182,7 +278,45 @@ class Destination:
         try:
             yield
         except OSError as error:
+            if error.errno in _FULL:
+                raise GpuctlError(
+                    f"the disk that {self._path} is on is full: not all came home, and the host is kept",
+                    "make room, or pull into a folder on another disk",
+                ) from error
             raise GpuctlError(f"{self._path} cannot be written ({error.strerror})", None) from error
+
+
+@contextlib.contextmanager
+def _conflicts() -> Iterator[None]:
+    """What keeps a name from being written, as InTheWay."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _UNNAMEABLE:
+            raise InTheWay("this disk cannot hold such a name") from error
+        if error.errno in _OCCUPIED:
+            raise InTheWay("a link, a file or a folder stands in its way at home") from error
+        raise
+
+
+def _refuse_to_replace(folder: int, name: str, *, replace: bool) -> None:
+    if replace:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        raise InTheWay("something stands in its place at home that no pull of this run brought")
+
+
+def _write_mark(folder: int, mark: RunMark) -> None:
+    text = json.dumps({"run": mark.run, "id": mark.id, "own": mark.own}) + "\n"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    aside = f".{_MARK_NAME}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside, dir_fd=folder)
+    descriptor = os.open(aside, flags, 0o666, dir_fd=folder)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    os.rename(aside, _MARK_NAME, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _open_below(folder: int, name: str, *, make: bool) -> int:

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import queue
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
-from gpuctl.core.errors import GpuctlError, HostError, HostUnreachable
+from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
 from gpuctl.core.outputs import (
     GROWING,
+    Left,
     Pulled,
     RemoteFile,
-    Sent,
-    collisions,
+    RunMark,
+    Wish,
     is_unchanged,
     is_whole,
-    parse_file,
-    parse_sent,
-    parse_skipped,
+    link_text,
     printable,
-    refusal,
 )
+from gpuctl.remote.answers import Answers
 from gpuctl.remote.destination import Aside, Destination, InTheWay
-from gpuctl.remote.host import Host, Streams
-from gpuctl.remote.protocol import Event
+from gpuctl.remote.host import Host
+from gpuctl.remote.manifest import Manifest, ask_manifest
 from gpuctl.remote.session import CHUNK
 from gpuctl.remote.tarstream import Metered, members
 
-MOST_FILES = 500_000
-_MOST_NAME_CHARACTERS = 64 * 1024 * 1024
+_AS_THE_JOB_SAYS = Wish()
 _MOST_GROWN = 1024**3
 """Bytes that a log may have grown by between the manifest and its sending."""
 _PATIENCE_S = 10.0
@@ -59,17 +54,28 @@ class Progress:
 class PullResult:
     """What a pull did. Names are the host's own: show them through `core.outputs.printable`.
 
-    `files` moved, in order; `unchanged` were home already; `skipped` do not come, with why; `incomplete` were still
-    being written. `known` is what the next pull wants to be told. `complete`: everything that can come home is home.
+    `files` moved, in order; `unchanged` were home already; `left` stay on the host, `skipped` (with why) do too but
+    hold nothing; `missing` are the job's paths that match nothing; `incomplete` were still being written. `known` is
+    what the next pull wants to be told. `over`: training had ended before the manifest was made.
     """
 
     files: tuple[str, ...]
     unchanged: int
     skipped: tuple[tuple[str, str], ...]
+    left: tuple[Left, ...]
+    missing: tuple[str, ...]
     incomplete: tuple[str, ...]
     bytes_moved: int
     known: Mapping[str, Pulled] = field(hash=False)
-    complete: bool
+    state: str = ""
+    over: bool = False
+    only_log: bool = False
+    receipt_refused: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """True where all that the command wrote so far is home. A command that failed need not have got to a path."""
+        return not (self.left or self.incomplete or (self.missing and self.state == "succeeded"))
 
 
 def pull_outputs(
@@ -77,6 +83,10 @@ def pull_outputs(
     dest: Path,
     known: Mapping[str, Pulled],
     *,
+    mark: RunMark | None = None,
+    claimed: Collection[str] = (),
+    wish: Wish = _AS_THE_JOB_SAYS,
+    on_claim: Callable[[Collection[str]], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -84,13 +94,13 @@ def pull_outputs(
 ) -> PullResult:
     """Brings home what changed since `known`, into `dest` (made where missing).
 
-    Files that are being written are looked at again for 10 s, a connection that breaks is made again, if it can be in
-    `back_within_s`. Where nothing is left behind the host gets a receipt.
-    Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is home by then
-    is whole.
+    Only what earlier pulls of the run brought there (`claimed`) is ever replaced; `on_claim` hears what is about to be
+    brought besides. Files that are being written are looked at again for 10 s, a connection that breaks is made again,
+    if it can be in `back_within_s`. Where nothing is left behind the host gets a receipt. Raises HostError and its kind
+    where the host fails, GpuctlError where DEST cannot be written; what is home by then is whole.
     """
-    with Destination(dest) as home:
-        pull = _Pull(host, home, dict(known), on_progress)
+    with Destination(dest, mark) as home:
+        pull = _Pull(host, home, dict(known), wish=wish, claimed=claimed, on_claim=on_claim, on_progress=on_progress)
         over_cuts = _OverCuts(host, pull, pause, back_within_s)
         over_cuts(pull.round)
         give_up = clock() + _PATIENCE_S
@@ -98,10 +108,14 @@ def pull_outputs(
             pause(_PAUSE_S)
             over_cuts(pull.round)
     result = pull.result()
-    if result.complete:
-        size = sum(file.size for file in pull.manifest.values())
-        receipt = {"files": len(pull.manifest), "bytes": size, "at": time.time()}
+    if not result.complete:
+        return result
+    manifest = pull.manifest
+    receipt = {"files": len(manifest.files), "bytes": manifest.bytes, "at": time.time(), "over": manifest.over}
+    try:
         over_cuts(lambda: host.call("receipt", receipt, timeout_s=60))
+    except HostRefused as error:
+        return replace(result, receipt_refused=error.message)
     return result
 
 
@@ -136,27 +150,34 @@ class _Pull:
         host: Host,
         home: Destination,
         known: dict[str, Pulled],
+        *,
+        wish: Wish,
+        claimed: Collection[str],
+        on_claim: Callable[[Collection[str]], None] | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._host = host
         self._home = home
         self._known = known
+        self._wish = wish
+        self._ours = {*claimed, *(path for path, pulled in known.items() if pulled.sha256)}
+        self._claimed = set(self._ours)
+        self._on_claim = on_claim
         self._on_progress = on_progress
         self._moved: dict[str, None] = {}
         self._unchanged: dict[str, None] = {}
-        self._skipped: dict[str, str] = {}
-        self._in_the_way: dict[str, InTheWay] = {}
+        self._in_the_way: dict[str, str] = {}
         self._refused: dict[str, list[str]] = {}
         self._bytes = self._of_bytes = 0
         self._of_files = 0
-        self.manifest: dict[str, RemoteFile] = {}
+        self.manifest = Manifest(host.name)
         self.incomplete: dict[str, None] = {}
 
     def round(self) -> None:
-        self.manifest, self._skipped = self._ask_manifest()
+        self.manifest = ask_manifest(self._host, self._wish, tells_case=self._home.tells_case())
         self.incomplete = {}
         wanted: dict[str, RemoteFile] = {}
-        for path, file in self.manifest.items():
+        for path, file in self.manifest.files.items():
             if path in self._in_the_way:
                 continue
             if is_unchanged(file, self._known.get(path), self._home.at_home(path)):
@@ -165,10 +186,50 @@ class _Pull:
                 wanted[path] = file
             else:
                 self.incomplete[path] = None
+        self._claim(wanted)
         if wanted:
             self._of_files += len(wanted)
             self._of_bytes += sum(file.size for file in wanted.values())
             self._fetch(wanted)
+        self._make_links()
+
+    def _claim(self, wanted: dict[str, RemoteFile]) -> None:
+        """Of what is to come, what may not take its place at home is told; the rest is this run's from now on."""
+        new = [path for path in (*wanted, *self.manifest.links) if path not in self._claimed]
+        free = [path for path in new if self._is_free(path)]
+        for path in set(new).difference(free):
+            wanted.pop(path, None)
+        self._claimed.update(free)
+        if free and self._on_claim is not None:
+            self._on_claim(self._claimed)
+
+    def _is_free(self, path: str) -> bool:
+        if not self._home.own and path.startswith("."):
+            self._in_the_way[path] = "a hidden name, and the folder at home held something before"
+        elif self._home.stands(path):
+            self._in_the_way[path] = "something stands in its place at home that no pull of this run brought"
+        return path not in self._in_the_way
+
+    def _make_links(self) -> None:
+        """Links to what is home. What they say is made here, from names that were checked."""
+        files = self.manifest.files
+        folders = {parent for path in files for parent in _parents(path)} if self.manifest.links else set()
+        for path, link in list(self.manifest.links.items()):
+            text = link_text(link)
+            is_home = (link.to in files and self._home.at_home(link.to)) or (
+                link.to in folders and self._home.is_folder(link.to)
+            )
+            if text is None or not is_home:
+                why = f"a link to {printable(link.to)}, which is not home"
+                self.manifest.left[path] = Left(path, why, "link", files=0)
+            elif path not in self._in_the_way:
+                try:
+                    made = self._home.link(path, text, replace=path in self._ours)
+                except InTheWay as error:
+                    self._in_the_way[path] = error.why
+                else:
+                    self._ours.add(path)
+                    (self._moved if made else self._unchanged)[path] = None
 
     @property
     def moved(self) -> int:
@@ -181,16 +242,25 @@ class _Pull:
 
     def result(self) -> PullResult:
         awaited = self.awaited()
-        refused = [(path, self._refused[path][-1]) for path in self.incomplete if path not in set(awaited)]
-        in_the_way = [(path, error.why) for path, error in self._in_the_way.items()]
+        files, left = self.manifest.files, [one for one in self.manifest.left.values() if one.files != 0]
+        for path, why in self._in_the_way.items():
+            if path in files or path in self.manifest.links:
+                left.append(Left(path, why, "home", files=1, bytes=files[path].size if path in files else 0))
+        for path in self.incomplete:
+            if path not in awaited and path in files:
+                left.append(Left(path, self._refused[path][-1], "unreadable", files=1, bytes=files[path].size))
         return PullResult(
             files=tuple(self._moved),
             unchanged=len(self._unchanged),
-            skipped=(*self._skipped.items(), *in_the_way, *refused),
+            skipped=tuple((one.path, one.why) for one in self.manifest.left.values() if one.files == 0),
+            left=tuple(left),
+            missing=tuple(self.manifest.missing),
             incomplete=tuple(awaited),
             bytes_moved=self._bytes,
-            known={path: pulled for path, pulled in self._known.items() if path in self.manifest},
-            complete=not awaited and not any(error.clearable for error in self._in_the_way.values()),
+            known={path: pulled for path, pulled in self._known.items() if path in files},
+            state=self.manifest.state,
+            over=self.manifest.over,
+            only_log=self.manifest.only_log,
         )
 
     def _found_unchanged(self, file: RemoteFile) -> None:
@@ -200,24 +270,11 @@ class _Pull:
         if file.path not in self._moved:
             self._unchanged[file.path] = None
 
-    def _ask_manifest(self) -> tuple[dict[str, RemoteFile], dict[str, str]]:
-        """The files that may come, and those that do not with why."""
-        reading = _Manifest(self._host.name)
-        last = self._host.call("manifest", {}, on_event=reading.take)
-        if last["event"] != "manifest":
-            raise HostError(f"{self._host.name} did not list its outputs to the end", "try again")
-        files, skipped = reading.files, reading.skipped
-        if not self._home.tells_case():
-            for path, other in collisions(files).items():
-                skipped[path] = f"this disk takes it for {printable(other)}"
-                del files[path]
-        return files, skipped
-
     def _fetch(self, wanted: dict[str, RemoteFile]) -> None:
         left = dict(wanted)
         with (
             self._host.stream("send", {"paths": list(wanted)}) as streams,
-            _Answers(streams, self._host.name) as answers,
+            Answers(streams, self._host.name) as answers,
         ):
             source = Metered(streams.stdout, self._host.name)
             try:
@@ -233,7 +290,7 @@ class _Pull:
         # Changed, vanished or refused since the manifest: the next one tells which.
         self.incomplete.update(dict.fromkeys(left))
 
-    def _receive(self, source: Metered, answers: _Answers, left: dict[str, RemoteFile]) -> None:
+    def _receive(self, source: Metered, answers: Answers, left: dict[str, RemoteFile]) -> None:
         for member, content in members(source):
             file = left.get(member.name)
             if file is not None and content is not None and _fits(member, file):
@@ -245,7 +302,7 @@ class _Pull:
         content: IO[bytes],
         file: RemoteFile,
         *,
-        answers: _Answers,
+        answers: Answers,
         left: dict[str, RemoteFile],
     ) -> None:
         with self._home.aside() as aside:
@@ -254,11 +311,12 @@ class _Pull:
             if not is_whole(file, sent, size=aside.size, sha256=digest, mtime_s=float(member.mtime)):
                 return
             try:
-                self._home.put(aside, file.path, mtime_ns=file.mtime_ns)
+                self._home.put(aside, file.path, mtime_ns=file.mtime_ns, replace=file.path in self._ours)
             except InTheWay as error:
-                self._in_the_way[file.path] = error
+                self._in_the_way[file.path] = error.why
             else:
                 self._known[file.path] = Pulled(aside.size, file.mtime_ns, file.inode, digest)
+                self._ours.add(file.path)
                 self._moved[file.path] = None
                 self._unchanged.pop(file.path, None)
             del left[file.path]
@@ -278,35 +336,12 @@ class _Pull:
             self._on_progress(Progress(len(self._moved), self._of_files, self._bytes, self._of_bytes))
 
 
-class _Manifest:
-    """A manifest as its events come, bounded: a host cannot fill the laptop's memory with names."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._characters = 0
-        self.files: dict[str, RemoteFile] = {}
-        self.skipped: dict[str, str] = {}
-
-    def take(self, event: Event) -> None:
-        file = parse_file(event) if event["event"] == "file" else None
-        skipped = parse_skipped(event) if event["event"] == "skipped" else None
-        if file is not None:
-            self._count(file.path)
-            why = refusal(file.path)
-            if why is None:
-                self.files[file.path] = file
-            else:
-                self.skipped[file.path] = why
-        elif skipped is not None:
-            self._count(skipped.path)
-            self.skipped[skipped.path] = skipped.why
-
-    def _count(self, path: str) -> None:
-        self._characters += len(path)
-        if len(self.files) + len(self.skipped) >= MOST_FILES or self._characters > _MOST_NAME_CHARACTERS:
-            raise HostError(
-                f"{self._name} lists more than {MOST_FILES} outputs", "name fewer in the job's `[outputs] paths`"
-            )
+def _parents(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    at = path.rfind("/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind("/", 0, at)
 
 
 def _fits(member: tarfile.TarInfo, file: RemoteFile) -> bool:
@@ -314,77 +349,3 @@ def _fits(member: tarfile.TarInfo, file: RemoteFile) -> bool:
         return False
     grown = member.size - file.size
     return 0 <= grown <= _MOST_GROWN if file.path in GROWING else grown == 0
-
-
-class _Answers:
-    """What the host says beside the stream, read by a thread: for each file whether it came whole."""
-
-    _MOST_AHEAD = 10_000
-
-    def __init__(self, streams: Streams, name: str) -> None:
-        self._streams = streams
-        self._name = name
-        self._said: queue.Queue[Event | GpuctlError | None] = queue.Queue(self._MOST_AHEAD)
-        self._last: Event | None = None
-        self.refused: dict[str, str] = {}
-        self._ended = False
-        self._closing = False
-        self._thread = threading.Thread(target=self._read, name=f"gpuctl sent {name}", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> _Answers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing = True
-        self._streams.session.close()
-        self._thread.join(timeout=5)
-
-    def sent(self, path: str) -> Sent | None:
-        """The next word on that file, or None where the host ends without one."""
-        while (event := self._next()) is not None:
-            sent = parse_sent(event) if event["event"] == "sent" else None
-            if sent is not None and sent.path == path:
-                return sent
-        return None
-
-    def finish(self) -> None:
-        """Reads to the end. Raises what the host said went wrong."""
-        while self._next() is not None:
-            pass
-        self._streams.session.result(self._last)
-
-    def _next(self) -> Event | None:
-        if self._ended:
-            return None
-        said = self._said.get()
-        if isinstance(said, GpuctlError):
-            self._ended = True
-            raise said
-        if said is None:
-            self._ended = True
-        else:
-            self._last = said
-            skipped = parse_skipped(said) if said["event"] == "skipped" else None
-            if skipped is not None and len(self.refused) < MOST_FILES:
-                self.refused[skipped.path] = skipped.why
-        return said
-
-    def _read(self) -> None:
-        try:
-            for event in self._streams.session.events(read=self._streams.stderr.read):
-                self._put(event)
-        except GpuctlError as error:
-            self._put(error)
-        else:
-            self._put(None)
-
-    def _put(self, said: Event | GpuctlError | None) -> None:
-        while not self._closing:
-            try:
-                self._said.put(said, timeout=0.2)
-            except queue.Full:
-                continue
-            return

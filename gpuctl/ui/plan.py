@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from gpuctl.core.outputs import MAX_SIZE, amount
 from gpuctl.core.plan import IDLE_AFTER_HOME_S
 from gpuctl.core.text import safe
 from gpuctl.ui.tables import facts
@@ -102,5 +103,8 @@ def _uploads(plan: Mapping[str, Any]) -> str:
 
 def _outputs(plan: Mapping[str, Any]) -> str:
     if plan["outputs"] is None:
-        return "outputs/ where there is one, else what the command writes"
-    return ", ".join(plan["outputs"]) or "nothing"
+        what = f"all that the command writes (of files over {amount(MAX_SIZE)}: checkpoints and outputs/)"
+    else:
+        what = ", ".join(plan["outputs"]) or "nothing"
+    less = f", less {', '.join(plan['exclude'])}" if plan.get("exclude") else ""
+    return f"{what}{less}" + (f", into {plan['home']}" if plan.get("home") else "")

@@ -13,8 +13,9 @@ from typing import Any
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import Resource, find_instances, find_resources
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import GpuctlError, HostError, NotFound
+from gpuctl.core.errors import GpuctlError, HostError, NotFound, NotHome
 from gpuctl.core.hosts import Instance
+from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.state.places import Places
@@ -22,7 +23,7 @@ from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import OpenRun, open_host, open_run
-from gpuctl.workflows.pull import Brought, destination_of, pull_from
+from gpuctl.workflows.pull import AS_THE_JOB_SAYS, Brought, destination_of, not_home, pull_from
 from gpuctl.workflows.removal import known_resources, may_have_made, remove_run
 from gpuctl.workflows.reporter import Reporter
 
@@ -73,18 +74,20 @@ def run_by_name(
         return OpenRun(name, profile, Account(profile, region), folder, tell)
 
 
-def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter) -> WentDown:
+def down(
+    runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter, wish: Wish = AS_THE_JOB_SAYS
+) -> WentDown:
     """Take runs down, each by itself: one that cannot be taken down does not keep the others.
 
     Where there is one alone, its error is raised: HostError, with nothing removed, where outputs would be lost that can
     be saved; NotFound. Of several, `failed` has the errors.
     """
     if len(runs) == 1:
-        return _take_down(runs[0], discard=discard, now=now, reporter=reporter)
+        return _take_down(runs[0], discard=discard, now=now, reporter=reporter, wish=wish)
 
     def one(run: OpenRun) -> WentDown:
         try:
-            return _take_down(run, discard=discard, now=now, reporter=reporter)
+            return _take_down(run, discard=discard, now=now, reporter=reporter, wish=wish)
         except GpuctlError as error:
             return WentDown((), (), (), ((run.name, error),))
 
@@ -98,14 +101,14 @@ def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Rep
     )
 
 
-def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter) -> WentDown:
+def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter, wish: Wish) -> WentDown:
     found = known_resources(run.account, run.name, run.folder)
     if not found and not run.folder.exists():
         raise NotFound(
             f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
             "`gpuctl ls` shows the runs",
         )
-    brought = _bring_one_home(run, now, reporter) if found and not discard else None
+    brought = _bring_one_home(run, now, reporter, wish) if found and not discard else None
     removed: list[Resource] = []
     if found or may_have_made(run.folder):
         reporter.phase("down", f"removing {len(found)} things of {run.name} in {run.account.region}")
@@ -144,7 +147,7 @@ def _forget(folder: RunFolder) -> None:
     folder.forget_keys()
 
 
-def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought | None:
+def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
     living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in ("pending", "running")]
     if not living:
         return None
@@ -155,17 +158,17 @@ def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought 
         )
     if not run.folder.progress().started:
         return None
-    return _save(run, living, now, reporter)
+    return _save(run, living, now, reporter, wish)
 
 
-def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter) -> Brought | None:
+def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
     try:
         with open_host(run) as host:
             state = host.call("state", {})
             if state.get("state") == "running":
                 reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
                 host.call("stop", {"grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
-            brought = pull_from(run, host, destination_of(run, None), reporter=reporter)
+            brought = pull_from(run, host, destination_of(run, None), wish=wish, reporter=reporter)
             _keep_log(run, host)
     except HostError as error:
         if run.folder.progress().home:
@@ -175,12 +178,9 @@ def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporte
             f"run {run.name} cannot be asked for its outputs ({error.message})",
             f"try again, or lose them with --discard; {_waiting_costs(run, living, now)}",
         ) from error
-    if not brought.result.complete:
-        names = ", ".join([*brought.result.incomplete, *(name for name, _ in brought.result.skipped)][:5])
-        raise HostError(
-            f"not all of {run.name} came home to {brought.destination}: {names}",
-            f"pull to another folder, or lose them with --discard; {_waiting_costs(run, living, now)}",
-        )
+    left = not_home(run.name, brought)
+    if left is not None:
+        raise NotHome(left.message, f"{left.next_step}; {_waiting_costs(run, living, now)}")
     return brought
 
 

@@ -296,7 +296,11 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         "requires_python": plan.requires_python,
         "command": list(plan.command),
         "env": dict(environment),
-        "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},
+        "outputs": {
+            "paths": None if plan.outputs is None else list(plan.outputs),
+            "exclude": list(plan.exclude),
+            "checkpoints": list(plan.checkpoints),
+        },
         "gpu": True,
         "idle_s": plan.idle_s,
         "discard": plan.discard,

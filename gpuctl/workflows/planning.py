@@ -124,6 +124,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         uploads=asked.uploads,
         environment_names=tuple(sorted(asked.environment)),
         outputs=loaded.job.outputs,
+        exclude=loaded.job.exclude,
         checkpoints=loaded.job.checkpoints,
         pattern=loaded.job.pattern,
         choices=choices,

@@ -1,59 +1,175 @@
-"""Pull: outputs home, incrementally and checked."""
+"""Pull: outputs home, incrementally and checked; and what of a run is not home, in words."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpuctl.core.outputs import Pulled
+from gpuctl.core.errors import NotHome, UsageError
+from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, described, printable
+from gpuctl.core.shell import command
+from gpuctl.remote.destination import read_mark
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import PullResult, pull_outputs
+from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import OpenRun, open_host
 from gpuctl.workflows.reporter import Reporter
 
+LEAVES_SOMETHING_AFTER_S = 600
+"""A command that ran for longer than this, ended well and wrote no file has written one where gpuctl does not look."""
+
+_MOST_NAMED = 5
+_MOST_PLACES = 100
+AS_THE_JOB_SAYS = Wish()
+
 
 @dataclass(frozen=True)
 class Brought:
-    """What a pull brought home, and where it is."""
+    """What a pull brought home, and where it is. `ran_s`: for how long the command ran, once it has ended."""
 
     destination: Path
     result: PullResult
+    ran_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `pull --json` prints it."""
+        result = self.result
         return {
             "destination": str(self.destination),
-            "files": list(self.result.files),
-            "unchanged": self.result.unchanged,
-            "bytes": self.result.bytes_moved,
-            "skipped": [{"name": name, "why": why} for name, why in self.result.skipped],
-            "incomplete": list(self.result.incomplete),
+            "files": list(result.files),
+            "unchanged": result.unchanged,
+            "bytes": result.bytes_moved,
+            "skipped": [{"name": name, "why": why} for name, why in result.skipped],
+            "left": [{"name": one.path, "why": one.why, "files": one.files, "bytes": one.bytes} for one in result.left],
+            "missing": list(result.missing),
+            "incomplete": list(result.incomplete),
+            "complete": result.complete,
         }
 
 
+@dataclass
+class _Memory:
+    """`pulled.json`: what tells the run from others of its name, and by folder what its pulls brought there."""
+
+    id: str
+    homes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> _Memory:
+        stored = folder.pulled()
+        homes = stored.get("homes")
+        if not isinstance(homes, dict):  # an earlier version's, of one folder
+            files = stored.get("files", {})
+            homes = {stored["destination"]: {"files": files}} if "destination" in stored else {}
+        return cls(str(stored.get("id") or secrets.token_hex(8)), homes)
+
+    def write(self, folder: RunFolder) -> None:
+        folder.write_pulled({"id": self.id, "homes": self.homes})
+
+
 def destination_of(run: OpenRun, chosen: Path | None) -> Path:
-    """Where a run's outputs go: where they went last, else `./RUN/`."""
+    """Where a run's outputs go: as chosen, or where they went last, else `./RUN/` or the first such that is free."""
     last = run.folder.progress().destination
-    return (chosen or Path(last or run.name)).absolute()
+    if chosen is None and last is None:
+        return free_place(Path(run.name), run.name, run.folder)
+    return (chosen or Path(str(last))).absolute()
 
 
-def pull(run: OpenRun, destination: Path | None, *, reporter: Reporter) -> Brought:
+def free_place(wanted: Path, run: str, folder: RunFolder | None = None) -> Path:
+    """That folder, or where it holds another run's outputs one in it, or beside it, that is called as the run is."""
+    own = folder.pulled().get("id") if folder is not None else None
+    named = wanted if wanted.name == run else wanted / run
+    others = [named.with_name(f"{named.name}-{number}") for number in range(2, _MOST_PLACES)]
+    for place in (wanted, named, *others):
+        mark = read_mark(place)
+        if mark is None or mark.id == own:
+            return place.absolute()
+    raise UsageError(f"{named} holds outputs of other runs", "name another folder")
+
+
+def pull(run: OpenRun, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter) -> Brought:
     """Bring home what is not home. Raises HostError kinds; what did come home then is whole."""
     with open_host(run) as host:
-        return pull_from(run, host, destination_of(run, destination), reporter=reporter)
+        return pull_from(run, host, destination_of(run, destination), wish=wish, reporter=reporter)
 
 
-def pull_from(run: OpenRun, host: Host, destination: Path, *, reporter: Reporter) -> Brought:
+def pull_from(
+    run: OpenRun, host: Host, destination: Path, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter
+) -> Brought:
     """Bring home over a connection that is there. What came home is all there will be only once training has ended."""
     reporter.phase("pull", f"into {destination}")
-    ended = note_state(run.folder, host.call("state", {}))
-    before = run.folder.pulled()
-    known = before.get("files", {}) if before.get("destination") == str(destination) else {}
-    run.folder.note(destination=str(destination))
-    result = pull_outputs(host, destination, {name: Pulled(**values) for name, values in known.items()})
-    files = {name: asdict(pulled) for name, pulled in result.known.items()}
-    run.folder.write_pulled({"destination": str(destination), "files": files})
-    run.folder.note(home=result.complete and ended)
-    return Brought(destination, result)
+    state = host.call("state", {})
+    note_state(run.folder, state)
+    memory = _Memory.read(run.folder)
+    home = memory.homes.get(str(destination), {})
+
+    def remember(claimed: Collection[str], files: Mapping[str, Any] = home.get("files", {})) -> None:
+        memory.homes[str(destination)] = {"files": files, "claimed": sorted(claimed)}
+        memory.write(run.folder)
+        run.folder.note(destination=str(destination))
+
+    claimed = set(home.get("claimed", ()))
+
+    def claim(names: Collection[str]) -> None:
+        claimed.update(names)
+        remember(claimed)
+
+    result = pull_outputs(
+        host,
+        destination,
+        {name: Pulled(**values) for name, values in home.get("files", {}).items()},
+        mark=RunMark(run.name, memory.id),
+        claimed=frozenset(claimed),
+        wish=wish,
+        on_claim=claim,
+    )
+    remember(claimed, {name: asdict(pulled) for name, pulled in result.known.items()})
+    run.folder.note(home=result.complete and result.over)
+    return Brought(destination, result, _ran_s(state))
+
+
+def _ran_s(state: Mapping[str, Any]) -> float | None:
+    started, ended = state.get("started"), state.get("ended")
+    return ended - started if isinstance(started, (int, float)) and isinstance(ended, (int, float)) else None
+
+
+def not_home(run: str, brought: Brought) -> NotHome | None:
+    """What of a run that has ended is on its host alone, and what to type; None where all is home."""
+    result = brought.result
+    if result.complete and not _left_nothing(brought):
+        return None
+    lose = f"or lose it: gpuctl down {run} --discard"
+    if result.complete:
+        return NotHome(f"only the log of {run} came home: its command wrote no file that gpuctl finds", lose)
+    what = [described(one) for one in result.left]
+    what += [f"{printable(name)} (still being written)" for name in result.incomplete]
+    what += [f"[outputs] paths names {printable(name)}, which matches no file" for name in result.missing]
+    more = f" and {len(what) - _MOST_NAMED} more" if len(what) > _MOST_NAMED else ""
+    told = ", ".join(what[:_MOST_NAMED]) + more
+    steps = list(dict.fromkeys(filter(None, (_remedy(run, brought.destination, one) for one in result.left))))
+    return NotHome(f"not all of {run} is home in {brought.destination}: {told}", "; ".join([*steps[:3], lose]))
+
+
+def _left_nothing(brought: Brought) -> bool:
+    result = brought.result
+    return result.only_log and result.state == "succeeded" and (brought.ran_s or 0) > LEAVES_SOMETHING_AFTER_S
+
+
+def _remedy(run: str, destination: Path, left: Left) -> str | None:
+    """The words to type that bring it home."""
+    if left.kind == "size":
+        return f"bring it: gpuctl pull {run} --max-size none"
+    if left.kind == "unnamed":
+        return f"bring it: gpuctl pull {run} --everything"
+    if left.kind in ("home", "name"):
+        return f"bring it into a folder of its own: gpuctl pull {run} {destination / run}"
+    if left.kind in ("unreadable", "deep"):
+        return f"look at it: gpuctl ssh {run}"
+    if left.kind == "outside" and left.path.isprintable() and " -> " not in left.path:
+        moved = command("mv", left.path.removeprefix("~/").rstrip("/"), "gpuctl/work/")
+        return f"move it: gpuctl ssh {run} -- {moved}, then pull"
+    return f"look at it: gpuctl ssh {run}"

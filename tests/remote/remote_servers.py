@@ -40,8 +40,8 @@ PRELUDE = """
 import base64, hashlib, io, json, os, sys, tarfile, time
 verb, request = sys.argv[1], json.loads(sys.stdin.buffer.readline())
 
-def emit(event, to=sys.stdout, **fields):
-    print(json.dumps({"event": event, **fields}), file=to, flush=True)
+def emit(event, onto=sys.stdout, **fields):
+    print(json.dumps({"event": event, **fields}), file=onto, flush=True)
 
 def listed(path, data, mtime_ns=1_000_000_000, inode=1, complete=True):
     emit("file", path=path, size=len(data), mtime_ns=mtime_ns, inode=inode, complete=complete)

@@ -7,14 +7,15 @@ import os
 import resource
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 from remote_servers import Relay, Server
 
 from gpuctl.core.errors import GpuctlError, HostError, HostRefused, HostUnreachable, UsageError
-from gpuctl.core.outputs import ASIDE, Pulled
+from gpuctl.core.outputs import ASIDE, Pulled, RunMark
+from gpuctl.remote.destination import Destination
 from gpuctl.remote.pull import Progress, PullResult, pull_outputs
 
 MakeRelay = Callable[..., Relay]
@@ -60,6 +61,11 @@ def _pull(server: Server, dest: Path, known: dict[str, Pulled] | None = None) ->
 
     with server.host() as host:
         return pull_outputs(host, dest, known or {}, pause=pause, clock=lambda: now[0])
+
+
+def _left(result: PullResult) -> dict[str, str]:
+    """What stayed on the host, and of what kind it is."""
+    return {one.path: one.kind for one in result.left}
 
 
 PLAIN = {
@@ -108,13 +114,16 @@ def test_a_pull_brings_home_what_there_is_and_then_only_what_changed(server: Ser
 
 
 def test_a_pull_without_memory_finds_what_is_home(server: Server, tmp_path: Path) -> None:
-    """A file that lies at home as it is on the host is not moved again, though nothing is known of it."""
+    """What lies at home as it is on the host is not moved again, though nothing is known of it; what differs may be
+    anybody's, and stays as it is."""
     _plain(server, {"a": b"1", "b": b"2"})
     _pull(server, tmp_path)
-    os.utime(tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"mine")
     again = _pull(server, tmp_path)
-    assert (again.files, again.unchanged) == (("b",), 1)
+    assert (again.files, again.unchanged) == ((), 1)
     assert again.known["a"] == Pulled(1, 1_000_000_000, 1, "")
+    assert _left(again) == {"b": "home"} and not again.complete
+    assert (tmp_path / "b").read_bytes() == b"mine"
 
 
 def test_names_come_home_byte_for_byte(server: Server, tmp_path: Path) -> None:
@@ -138,15 +147,15 @@ def test_names_come_home_byte_for_byte(server: Server, tmp_path: Path) -> None:
 
 
 def test_names_that_lead_elsewhere_are_skipped_and_the_rest_comes(server: Server, tmp_path: Path) -> None:
-    """Absolute names, names with `..` and other traps are named as skipped; the good file is home, the receipt sent."""
+    """Absolute names, names with `..` and other traps are told as left; the good file is home, without a receipt."""
     evil = ["/etc/evil", "../../evil", "a/../../evil", "", "a//b", "./a", "nul\0l", "\ud800", f"{ASIDE}/1"]
     _plain(server, {**dict.fromkeys(evil, b"evil"), "good": b"good"})
     dest = tmp_path / "x" / "dest"
     result = _pull(server, dest)
     assert result.files == ("good",)
-    assert {name for name, _ in result.skipped} == set(evil)
+    assert _left(result) == dict.fromkeys(evil, "name")
     assert _tree(tmp_path) == {"x/dest/good": b"good"}
-    assert result.complete and _receipt(server) is not None
+    assert not result.complete and _receipt(server) is None
 
 
 def test_what_was_not_asked_for_is_not_written(server: Server, tmp_path: Path) -> None:
@@ -174,7 +183,7 @@ with stream() as tar:
 
 
 def test_links_in_dest_lead_nowhere(server: Server, tmp_path: Path) -> None:
-    """A folder that is a link is not written through; a file that is one is replaced, its target untouched."""
+    """A folder that is a link is not written through, and what is one itself stays, its target untouched."""
     outside, dest = tmp_path / "outside", tmp_path / "dest"
     outside.mkdir()
     dest.mkdir()
@@ -190,9 +199,9 @@ def test_links_in_dest_lead_nowhere(server: Server, tmp_path: Path) -> None:
         "dangling": b"-> " + os.fsencode(tmp_path / "made-by-a-pull"),
         "linked": b"-> " + os.fsencode(outside),
         "ok": b"4",
-        "precious": b"2",
+        "precious": b"-> " + os.fsencode(outside / "precious"),
     }
-    assert {name for name, _ in result.skipped} == {"linked/x", "dangling/y"}
+    assert _left(result) == dict.fromkeys(("linked/x", "precious", "dangling/y"), "home")
     assert not result.complete and _receipt(server) is None
 
 
@@ -213,27 +222,39 @@ def test_what_stands_in_the_way_is_told(server: Server, tmp_path: Path) -> None:
     _plain(server, {"a": b"1", "b/c": b"2", "x" * 300: b"3", "ok": b"4"})
     result = _pull(server, tmp_path)
     assert _tree(tmp_path) == {"a/mine": b"mine", "b": b"mine", "ok": b"4"}
-    assert {name for name, _ in result.skipped} == {"a", "b/c", "x" * 300}
+    assert set(_left(result)) == {"a", "b/c", "x" * 300}
     assert not result.complete
 
 
-def test_a_file_that_cannot_be_named_here_does_not_hold_a_receipt_back(server: Server, tmp_path: Path) -> None:
-    """A name that this disk cannot hold never comes home: it is named, and the rest counts as home."""
+def test_a_file_that_cannot_be_named_here_is_left(server: Server, tmp_path: Path) -> None:
+    """A name that this disk cannot hold is told, and without it not all is home."""
     _plain(server, {"x" * 300: b"1", "ok": b"2"})
     result = _pull(server, tmp_path)
-    assert [name for name, _ in result.skipped] == ["x" * 300]
-    assert result.complete and _receipt(server) is not None
+    assert set(_left(result)) == {"x" * 300} and result.files == ("ok",)
+    assert not result.complete and _receipt(server) is None
 
 
 def test_what_the_host_skips_is_told_with_its_reason(server: Server, tmp_path: Path) -> None:
-    """What a host leaves out is handed on, its reason made safe to show."""
+    """What a host leaves out is handed on, its reason made safe to show; what holds nothing is no reason to wait."""
     _program(
         server,
-        manifest='emit("skipped", path="big\\n", why="over\\x1b[2J 2 GiB")\nmanifested(0)',
+        manifest="""
+emit("skipped", path="big\\n", why="over\\x1b[2J 2 GB", kind="size", files=3, bytes=5)
+emit("skipped", path="pipe", why="holds nothing", kind="special", files=0, bytes=0)
+emit("skipped", path="old payload", why="who knows")
+emit("file", path="torn", size="many")
+manifested(0)
+""",
         send="sys.exit(1)",
     )
     result = _pull(server, tmp_path)
-    assert result.skipped == (("big\n", "over 2 GiB"),)
+    assert result.skipped == (("pipe", "holds nothing"),)
+    assert [(one.path, one.why, one.files) for one in result.left] == [
+        ("big\n", "over 2 GB", 3),
+        ("old payload", "who knows", None),
+        ("torn", "the host lists it in a way that cannot be read", None),
+    ]
+    assert not result.complete and _receipt(server) is None
 
 
 @pytest.mark.parametrize(
@@ -321,8 +342,8 @@ with stream() as tar:
     )
     result = _pull(server, tmp_path)
     assert _tree(tmp_path) == {"a": b"a"}
-    assert (result.skipped, result.incomplete) == ((("secret", "Permission denied"),), ())
-    assert result.complete
+    assert [(one.path, one.why, one.bytes) for one in result.left] == [("secret", "Permission denied", 1)]
+    assert not result.complete and result.incomplete == ()
 
 
 def test_a_cut_connection_leaves_only_whole_files(server: Server, tmp_path: Path, relay: MakeRelay) -> None:
@@ -430,9 +451,9 @@ def test_what_the_host_refuses_to_send_is_told(server: Server, tmp_path: Path) -
 
 def test_a_manifest_without_end_is_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that lists files for ever is stopped, before the laptop has stored them all."""
-    from gpuctl.remote import pull
+    from gpuctl.remote import manifest
 
-    monkeypatch.setattr(pull, "MOST_FILES", 2_000)
+    monkeypatch.setattr(manifest, "MOST_FILES", 2_000)
     _program(server, manifest='for n in range(10**9): listed(f"f{n}", b"")', send="pass")
     with pytest.raises(HostError, match="more than"):
         _pull(server, tmp_path)
@@ -524,3 +545,141 @@ def _resident() -> int:
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_times_that_no_clock_knows_and_zeros_that_take_no_room(server: Server, tmp_path: Path) -> None:
+    """Before 1970 and after 2262 a file comes home all the same, and once; what is zero takes no room on the disk."""
+    manifest = """
+listed("old", b"old", mtime_ns=-10_000_000_000)
+listed("late", b"late", mtime_ns=10**19)
+listed("zeros", bytes(3_000_001))
+manifested(3)
+"""
+    send = """
+files = {"old": (b"old", -10), "late": (b"late", 1e10), "zeros": (bytes(3_000_001), 1)}
+with stream() as tar:
+    for path in request["paths"]:
+        packed(tar, path, files[path][0], mtime=files[path][1]); sent(path, files[path][0])
+"""
+    _program(server, manifest=manifest, send=send)
+    first = _pull(server, tmp_path)
+    assert _tree(tmp_path) == {"old": b"old", "late": b"late", "zeros": bytes(3_000_001)} and first.complete
+    assert (tmp_path / "zeros").stat().st_blocks * 512 < 1_500_000 or not _holds_holes(tmp_path)
+    assert _pull(server, tmp_path, dict(first.known)).files == ()
+
+
+def _holds_holes(folder: Path) -> bool:
+    with (folder / "hole").open("wb") as file:
+        file.truncate(10_000_000)
+    return (folder / "hole").stat().st_blocks * 512 < 5_000_000
+
+
+def test_links_to_what_is_home_are_links_at_home(server: Server, tmp_path: Path) -> None:
+    """A link says at home where its target lies beside it, in words that are made here; any other is only told."""
+    load = 'FILES = {"runs/3/epoch=3.ckpt": b"m"}\n'
+    links = {
+        "runs/last.ckpt": "runs/3/epoch=3.ckpt",
+        "latest": "runs/3",
+        "up": "../outside",
+        "gone": "runs/4",
+        "x/.git": "runs/3",
+    }
+    emit = "".join(f'emit("link", path={path!r}, to={to!r})\n' for path, to in links.items())
+    _program(server, manifest=load + emit + PLAIN["manifest"], send=load + PLAIN["send"])
+    first = _pull(server, tmp_path)
+    assert {path: os.readlink(tmp_path / path) for path in ("runs/last.ckpt", "latest")} == {
+        "runs/last.ckpt": "3/epoch=3.ckpt",
+        "latest": "runs/3",
+    }
+    assert {name for name, _ in first.skipped} == {"up", "gone", "x/.git"} and first.complete
+    assert not (tmp_path / "gone").is_symlink() and not (tmp_path / "x").exists()
+    assert _pull(server, tmp_path, dict(first.known)).files == ()
+
+
+def test_what_no_pull_of_the_run_brought_is_never_replaced(server: Server, tmp_path: Path) -> None:
+    """In a folder that held something, the same names stay as they were and hidden ones are not made; `.git` and its
+    kind are not made anywhere. What the run brought itself is replaced when it changes."""
+    (tmp_path / "train.py").write_bytes(b"mine")
+    evil = dict.fromkeys(("train.py", ".git/config", ".bashrc", "deep/.GIT/hooks/x", ".envrc"), b"evil")
+    _plain(server, {**evil, "new.pt": b"1"})
+    claims: list[Collection[str]] = []
+    with server.host() as host:
+        result = pull_outputs(
+            host, tmp_path, {}, mark=RunMark("toy", "1"), on_claim=lambda names: claims.append(set(names))
+        )
+        assert set(_left(result)) == set(evil)
+        assert _tree(tmp_path).keys() == {"train.py", "new.pt", "gpuctl/run.json"}
+        assert (tmp_path / "train.py").read_bytes() == b"mine" and claims == [{"new.pt"}]
+        _plain(server, {"new.pt": b"22"})
+        again = pull_outputs(host, tmp_path, dict(result.known), mark=RunMark("toy", "1"))
+        assert again.files == ("new.pt",) and again.complete
+        _plain(server, {"new.pt": b"333"})
+        # What was claimed and then killed is the run's, though nothing more is known of it.
+        assert pull_outputs(host, tmp_path, {}, mark=RunMark("toy", "1"), claimed=["new.pt"]).files == ("new.pt",)
+
+
+def test_a_folder_of_another_run_is_refused_with_the_words_to_type(server: Server, tmp_path: Path) -> None:
+    """DEST says whose outputs it holds: a run of the same name that is another is refused, and nothing is moved."""
+    _plain(server, {"model.pt": b"first"})
+    with server.host() as host:
+        pull_outputs(host, tmp_path, {}, mark=RunMark("toy", "1"))
+        _plain(server, {"model.pt": b"second"})
+        with pytest.raises(UsageError) as refused:
+            pull_outputs(host, tmp_path, {}, mark=RunMark("toy", "2"))
+        assert f"gpuctl pull toy {tmp_path / 'toy'}" in str(refused.value)
+        pull_outputs(host, tmp_path / "toy", {}, mark=RunMark("toy", "2"))
+    assert (tmp_path / "model.pt").read_bytes() == b"first"
+    assert (tmp_path / "toy/model.pt").read_bytes() == b"second"
+
+
+def test_a_mark_that_cannot_be_read_belongs_to_somebody(server: Server, tmp_path: Path) -> None:
+    """A damaged mark, or one that is a link, is another run's; a host cannot write one."""
+    _plain(server, {"gpuctl/run.json": b"{}", "a": b"1"})
+    with server.host() as host:
+        (tmp_path / "gpuctl").mkdir()
+        (tmp_path / "gpuctl/run.json").symlink_to("/dev/null")
+        with pytest.raises(UsageError, match="another run"):
+            pull_outputs(host, tmp_path, {}, mark=RunMark("toy", "1"))
+        result = pull_outputs(host, tmp_path / "own", {}, mark=RunMark("toy", "1"))
+    assert set(_left(result)) == {"gpuctl/run.json"} and result.files == ("a",)
+
+
+def test_a_receipt_that_cannot_be_written_is_told_and_all_is_home(server: Server, tmp_path: Path) -> None:
+    """A host with a full disk keeps no receipt; what came home is home."""
+    refusing = 'if verb == "receipt":\n    emit("error", message="no space left", next=None)\n    sys.exit(1)\n'
+    server.program(
+        refusing
+        + 'if verb == "manifest":\n    listed("a", b"good")\n    manifested(1)\n'
+        + 'if verb == "send":\n    with stream() as tar: packed(tar, "a", b"good")\n    sent("a", b"good")\n'
+    )
+    result = _pull(server, tmp_path)
+    assert result.complete and _tree(tmp_path) == {"a": b"good"}
+    assert result.receipt_refused is not None and "no space left" in result.receipt_refused
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_at_home_is_told(tmp_path: Path) -> None:
+    """A disk that is full ends the pull in one line that says so, and that the host keeps what it has."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with (
+            Destination(tmp_path) as home,
+            pytest.raises(GpuctlError, match="is full: not all came home, and the host is kept"),
+            home.aside() as aside,
+        ):
+            os.dup2(full, aside.descriptor)
+            aside.write(b"weights")
+    finally:
+        os.close(full)
+    assert _tree(tmp_path) == {}
+
+
+def test_a_path_that_matches_nothing_counts_where_the_command_ended_well(server: Server, tmp_path: Path) -> None:
+    """A named path that nobody wrote leaves a run that succeeded incomplete; one that failed never got there."""
+    for state in ("succeeded", "failed", "running"):
+        told = f'emit("missing", path="*.ckpt")\nlisted("a", b"1")\nemit("manifest", state={{"state": {state!r}}})'
+        _program(server, manifest=told, send='with stream() as tar: packed(tar, "a", b"1")\nsent("a", b"1")')
+        result = _pull(server, tmp_path / state)
+        assert result.missing == ("*.ckpt",)
+        assert result.complete == (state != "succeeded") == (_receipt(server) is not None)
+        (server.home / "gpuctl/receipt").unlink(missing_ok=True)

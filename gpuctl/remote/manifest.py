@@ -1,0 +1,121 @@
+"""A manifest: what a host says there is of a run's outputs, and what it does not send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gpuctl.core.errors import HostError
+from gpuctl.core.outputs import (
+    GROWING,
+    Left,
+    Link,
+    RemoteFile,
+    Wish,
+    collisions,
+    link_text,
+    parse_file,
+    parse_link,
+    parse_skipped,
+    printable,
+    refusal,
+)
+from gpuctl.remote.host import Host
+from gpuctl.remote.protocol import Event
+
+MOST_FILES = 500_000
+_MOST_NAME_CHARACTERS = 64 * 1024 * 1024
+_ENDED = ("succeeded", "failed", "stopped")
+
+
+@dataclass
+class Manifest:
+    """What a host listed: what may come, what is left there, the named paths that match nothing, the run's state."""
+
+    name: str
+    files: dict[str, RemoteFile] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    left: dict[str, Left] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    state: str = ""
+    _characters: int = 0
+
+    @property
+    def over(self) -> bool:
+        """True where it was made after training had ended."""
+        return self.state in _ENDED
+
+    @property
+    def bytes(self) -> int:
+        """The files' sizes, in all."""
+        return sum(file.size for file in self.files.values())
+
+    @property
+    def only_log(self) -> bool:
+        """True where the command has ended and left nothing but what it printed."""
+        return self.over and not self.links and not self.left and self.files.keys() <= GROWING
+
+    def refuse(self, path: str, why: str, kind: str) -> None:
+        """Have a file stay where it is."""
+        self.left[path] = Left(path, why, kind, files=1, bytes=self.files.pop(path).size)
+
+    def take(self, event: Event) -> None:
+        """One event of the answer. What cannot be read is left, and told: it may be anything."""
+        read = _READERS.get(str(event["event"]))
+        if read is None:
+            return
+        found = read(event)
+        path = found.path if found is not None else printable(str(event.get("path")))
+        self._characters += len(path)
+        count = len(self.files) + len(self.links) + len(self.left) + len(self.missing)
+        if count >= MOST_FILES or self._characters > _MOST_NAME_CHARACTERS:
+            raise HostError(
+                f"{self.name} lists more than {MOST_FILES} outputs", "name fewer in the job's `[outputs] paths`"
+            )
+        if found is None:
+            self.left[path] = Left(path, "the host lists it in a way that cannot be read")
+        elif isinstance(found, RemoteFile):
+            self.files[path] = found
+            why = refusal(path)
+            if why is not None:
+                self.refuse(path, why, "name")
+        elif isinstance(found, Link):
+            if link_text(found) is None:
+                self.left[path] = Left(path, "a link that may not stand at home", "link", files=0)
+            else:
+                self.links[path] = found
+        elif event["event"] == "missing":
+            self.missing.append(path)
+        else:
+            self.left[path] = found
+
+
+def _missing(event: Event) -> Left | None:
+    path = event.get("path")
+    return Left(path, "matches no file", "missing") if isinstance(path, str) else None
+
+
+_READERS: dict[str, Callable[[Event], RemoteFile | Link | Left | None]] = {
+    "file": parse_file,
+    "link": parse_link,
+    "skipped": parse_skipped,
+    "missing": _missing,
+}
+
+
+def ask_manifest(host: Host, wish: Wish, *, tells_case: bool) -> Manifest:
+    """Ask a host for its outputs. `tells_case` False: home's disk takes `A` and `a` for one. Raises HostError."""
+    manifest = Manifest(host.name)
+    request = {"max_size": wish.max_size, "everything": wish.everything}
+    last = host.call("manifest", request, on_event=manifest.take)
+    if last["event"] != "manifest":
+        raise HostError(f"{host.name} did not list its outputs to the end", "try again")
+    state = last.get("state")
+    manifest.state = str(state.get("state")) if isinstance(state, dict) else ""
+    if not tells_case:
+        for path, other in collisions([*manifest.files, *manifest.links]).items():
+            if path in manifest.files:
+                manifest.refuse(path, f"this disk takes it for {printable(other)}", "home")
+            else:
+                del manifest.links[path]
+    return manifest
