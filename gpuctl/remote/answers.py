@@ -30,7 +30,7 @@ class Answers:
         self._thread = threading.Thread(target=self._read, name=f"gpuctl sent {name}", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> _Answers:
+    def __enter__(self) -> Answers:
         return self
 
     def __exit__(
