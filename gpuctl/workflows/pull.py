@@ -9,8 +9,9 @@ from typing import Any
 from gpuctl.core.outputs import Pulled
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import PullResult, pull_outputs
+from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import OpenRun, open_host
+from gpuctl.workflows.hosts import OpenRun
 from gpuctl.workflows.reporter import Reporter
 
 
@@ -40,8 +41,11 @@ def destination_of(run: OpenRun, chosen: Path | None) -> Path:
 
 
 def pull(run: OpenRun, destination: Path | None, *, reporter: Reporter) -> Brought:
-    """Bring home what is not home. Raises HostError kinds; what did come home then is whole."""
-    with open_host(run) as host:
+    """Bring home what is not home; a host that is switched off is started for it.
+
+    Raises HostError kinds; what did come home then is whole.
+    """
+    with open_host_started(run) as host:
         return pull_from(run, host, destination_of(run, destination), reporter=reporter)
 
 
