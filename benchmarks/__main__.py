@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks import listing, small_files, startup, warm_launch
+from benchmarks import jobs_smoke, listing, small_files, startup, warm_launch
 from benchmarks.bench_tools import Part, embedded_cloud, installed, toy_project
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("startup", "ls", "launch", "pull")
+PARTS = ("startup", "ls", "launch", "pull", "jobs")
 
 
 def main() -> None:
@@ -49,7 +49,9 @@ def measured(names: list[str] | tuple[str, ...], rounds: int) -> Iterator[Part]:
         folder = Path(name)
         if "startup" in names:
             yield startup.measure(tool, rounds)
-        if set(names) <= {"startup"}:
+        if "jobs" in names:
+            yield jobs_smoke.measure(folder, few)
+        if set(names) <= {"startup", "jobs"}:
             return
         with embedded_cloud() as cloud:
             project = toy_project(folder)

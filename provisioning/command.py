@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Optional
+from typing import Any
 
 from provisioning.places import Places
+from provisioning.runnable import NOT_FOUND, CannotRun, check_file, check_words
 
 # The last: what is installed was not compiled, so an import that may not keep its bytecode is slow every time.
 _NOT_FOR_THE_COMMAND = ("PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONDONTWRITEBYTECODE")
@@ -23,18 +24,32 @@ class Command:
     environment: dict[str, str]
     cwd: Path
 
-    def program(self) -> Optional[Path]:
-        """The file that the first word means, as a shell would find it; None where there is none."""
+    def program(self) -> Path:
+        """The file that the first word means, as a shell would find it. Raises CannotRun where it cannot be run."""
         first = self.words[0]
+        check_words(self.words, self.environment)
+        if not self.cwd.is_dir():
+            raise CannotRun(f"the workspace {self.cwd} is gone: provision the host again")
         if "/" in first:
             path = self.cwd / first
-            return path if path.exists() else None
-        found = shutil.which(first, path=self.environment["PATH"])
-        return Path(found) if found else None
+            if not os.path.exists(path):
+                raise CannotRun(f"command not found: {first}{_dangling(path)}", NOT_FOUND)
+        else:
+            found = shutil.which(first, path=self.environment["PATH"])
+            if found is None:
+                beside = f" (there is ./{first})" if first and os.path.exists(self.cwd / first) else ""
+                raise CannotRun(f"command not found: {first or repr(first)}{beside}", NOT_FOUND)
+            path = Path(found)
+        check_file(first, path)
+        return path
+
+
+def _dangling(path: Path) -> str:
+    return f" (a link to {os.readlink(path)}, which is not there)" if os.path.islink(path) else ""
 
 
 def read_command(places: Places, spec: Mapping[str, Any], provisioned: Mapping[str, Any]) -> Command:
-    """The command of a `provision` request, for the environment that `provision` made."""
+    """The command of a `provision` request, for the environment that `provision` made. Raises CannotRun."""
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_COMMAND}
     bins = [str(places.venv / "bin")]
     if provisioned.get("environment"):
@@ -56,5 +71,16 @@ def _made_outputs(places: Places, spec: Mapping[str, Any]) -> Path:
     paths = (spec.get("outputs") or {}).get("paths") or ["outputs"]
     first = PurePosixPath(paths[0])
     outputs = places.work / (first.parent if first.suffix else first)
-    outputs.mkdir(parents=True, exist_ok=True)
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        in_the_way = next(path for path in reversed((outputs, *outputs.parents)) if _no_folder(path))
+        raise CannotRun(
+            f"{in_the_way.relative_to(places.work)} is no folder, and outputs are to be written into "
+            f"{outputs.relative_to(places.work)}: rename it, or name another folder in job.toml's [outputs] paths"
+        ) from None
     return outputs
+
+
+def _no_folder(path: Path) -> bool:
+    return os.path.lexists(path) and not path.is_dir()

@@ -57,8 +57,7 @@ class Guard:
 
     def end_group(self, meanwhile: Callable[[], object], grace_s: float) -> None:
         """End the guard, and politely what the command has left behind in its group."""
-        if os.isatty(0):
-            os.tcsetpgrp(0, os.getpgrp())
+        _take_terminal(os.getpgrp())
         if self.told is not None:  # a command may end before the guard has told of the same C-c
             select.select([self.told], [], [], _LAST_WORD_S)
         os.kill(self.group, signal.SIGKILL)
@@ -78,6 +77,15 @@ class Guard:
         return True
 
 
+def _take_terminal(group: int) -> None:
+    """Bring a group to the foreground of the terminal on standard input, where there still is one."""
+    try:
+        if os.isatty(0):
+            os.tcsetpgrp(0, group)
+    except OSError:
+        return
+
+
 def _guard(telling: int, lifeline: int) -> None:
     """The guard's own life, in the child: never returns to the supervisor's code."""
     signal.set_wakeup_fd(-1)
@@ -92,8 +100,7 @@ def _guard(telling: int, lifeline: int) -> None:
                 os.close(descriptor)
             except OSError:
                 continue
-    if os.isatty(0):
-        os.tcsetpgrp(0, os.getpid())
+    _take_terminal(os.getpid())
     os.write(telling, _READY)
     os.read(lifeline, 1)  # ends when the supervisor does
     signal.signal(signal.SIGINT, signal.SIG_IGN)

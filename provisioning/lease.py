@@ -1,14 +1,15 @@
-"""How long a host lives: the deadline that its boot has set, and the idle limit that counts once outputs are home."""
+"""How long a host lives: the deadline that its boot has set, and when it powers itself off sooner."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
 from pathlib import Path
 from typing import Callable, Optional
 
 from provisioning.driver import power_off
-from provisioning.places import Places, read_json, write_json
+from provisioning.places import Places, read_json, write_json, write_small
 from provisioning.protocol import Channel
 
 DEADLINE_MARK = "gpuctl-deadline"
@@ -49,30 +50,37 @@ def receipt_verb(places: Places, channel: Channel) -> int:
     # Not told by `at`, which is of the laptop's clock: a pull is a manifest first, and that knows.
     final = (read_json(places.listed) or {}).get("over") is True
     write_json(places.receipt, {**receipt, "final": final})
+    idle_s = (read_json(places.spec) or {}).get("idle_s")
+    if final and isinstance(idle_s, (int, float)):
+        power_off_by(places, time.time() + idle_s)
     channel.emit("receipt", **receipt, final=final)
     return 0
 
 
-def home_since(places: Places) -> Optional[float]:
-    """When a pull that saw training's end left its receipt, by this host's clock; None while none has."""
-    if (read_json(places.receipt) or {}).get("final") is not True:
-        return None
+def power_off_at(places: Places) -> Optional[float]:
+    """When this host powers itself off by itself; None where only its deadline ends it."""
     try:
-        return places.receipt.stat().st_mtime
+        digits = places.power_off_at.read_bytes()[:10].strip()
     except OSError:
         return None
+    return float(digits) if digits.isdigit() else None
 
 
-def power_off_when_idle(
-    places: Places, *, idle_s: float, pause: Callable[[], bool], off: Callable[[], bool] = power_off
-) -> bool:
-    """Power off `idle_s` after training has ended and its outputs are home. False where `pause` asked to leave.
+def power_off_by(places: Places, at: float) -> None:
+    """Have the host power itself off at `at`, or when it does already where that is sooner. Raises OSError."""
+    current = power_off_at(places)
+    if current is None or at < current:
+        write_small(places.power_off_at, f"{math.ceil(at)}\n")
+
+
+def power_off_when_due(places: Places, *, pause: Callable[[], bool], off: Callable[[], bool] = power_off) -> bool:
+    """Power off when it is time, besides the boot's own loop. False where `pause` asked to leave.
 
     `pause` waits a moment and answers whether to go on.
     """
     while True:
-        home = home_since(places)
-        if home is not None and time.time() >= home + idle_s and off():
+        at = power_off_at(places)
+        if at is not None and time.time() >= at and off():
             return True
         if not pause():
             return False

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
+
+_RESERVED = 4096
+_NEXT_TO_NOTHING = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,19 @@ class Places:
         return self.run / "receipt.json"
 
     @property
+    def power_off_at(self) -> Path:
+        """When the host powers itself off, if that is sooner than its deadline: seconds since the epoch, as digits.
+
+        The boot's loop reads it and the two below (gpuctl's core/boot.py), on every boot, supervisor or not.
+        """
+        return self.run / "power-off-at"
+
+    @property
+    def power_off_if_alone(self) -> Path:
+        """After how many seconds without a supervisor the host powers itself off, as digits."""
+        return self.run / "power-off-if-alone"
+
+    @property
     def lock(self) -> Path:
         """Held by the supervisor for as long as it lives."""
         return self.run / "lock"
@@ -111,21 +129,102 @@ def forget_last_run(places: Places) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def note_traceback(places: Optional[Places]) -> None:
+    """Keep the traceback of what nobody foresaw; where even that cannot be written, what follows is still told."""
+    if places is None:
+        return
+    try:
+        with open(places.root / "errors", "a", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write a small file whole or not at all, and on the disk when this returns. Mode 600."""
+    """Write an object as a small file. Raises OSError."""
+    write_small(path, json.dumps(value))
+
+
+def write_small(path: Path, text: str) -> None:
+    """Write a small file whole or not at all, and on the disk when this returns. Mode 600. Raises OSError.
+
+    On a full disk it is written into the room that `reserve` has kept for it.
+    """
+    data = text.encode("ascii")
+    try:
+        _write_aside(path, data)
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        _write_in_reserve(path, data, error)
+
+
+def disk_full(error: BaseException) -> bool:
+    """True for an error that says that nothing more can be written: a full disk, a quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_is_full(places: Places) -> bool:
+    """True where this user can write next to nothing more below `~/gpuctl`."""
+    disk = os.statvfs(places.root)
+    return disk.f_bavail * disk.f_frsize < _NEXT_TO_NOTHING or (disk.f_files > 0 and disk.f_favail == 0)
+
+
+def reserve(places: Places) -> None:
+    """Keep room for what has to be written even on a full disk. Raises OSError where there is none."""
+    places.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (places.state, places.exit, places.stop, places.listed, places.receipt, places.power_off_at):
+        kept = _reserve_of(path)
+        if not kept.exists():
+            # Spaces, for zeros may become a hole; and as the end of a JSON text they mean nothing.
+            _write_aside(kept, b" " * _RESERVED)
+
+
+def _reserve_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.reserve")
+
+
+def _write_aside(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _write_in_reserve(path: Path, data: bytes, full: OSError) -> None:
+    """Over bytes that are on the disk already: the room kept for this file, or the file itself once it has used that.
+
+    Raises `full` where neither is there, or is too small.
+    """
+    kept = _reserve_of(path)
+    place = kept if kept.exists() else path
+    try:
+        descriptor = os.open(place, os.O_WRONLY)
+    except FileNotFoundError:
+        raise full from None
+    try:
+        size = os.fstat(descriptor).st_size
+        if size < len(data):
+            raise full
+        os.pwrite(descriptor, data.ljust(size), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if place == kept:
+        kept.replace(path)
 
 
 def read_json(path: Path) -> Optional[dict[str, Any]]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from provisioning.afterwards import idle_limit
 from provisioning.driver import ensure_driver, install
 from provisioning.environment import prepare
-from provisioning.lease import deadline_armed
+from provisioning.lease import deadline_armed, power_off_at
 from provisioning.outputs import check_path
-from provisioning.places import Places, write_json
+from provisioning.places import Places, write_json, write_small
 from provisioning.protocol import Channel, PayloadError, Request
-from provisioning.state import RUNNING, read_state
+from provisioning.python_version import check_python
+from provisioning.state import RUNNING, read_state, supervisor_lives
 from provisioning.transfer import Gunzip, unpack
 
 _ARMED_WITHIN_S = 3.0
+UNSTARTED_S = 30 * 60
+"""A provisioned host on which nothing is started for so long powers itself off: its laptop is gone."""
+_RENEW_S = 60.0
 
 
 class _Phases:
@@ -46,6 +52,11 @@ def provision_verb(places: Places, channel: Channel) -> int:
     phases = _Phases(channel)
     with phases("deadline", "is the host's end set?"):
         _find_deadline(request)
+    with _ends_where_nothing_starts(places, request):
+        return _provision(places, channel, request, phases)
+
+
+def _provision(places: Places, channel: Channel, request: Request, phases: _Phases) -> int:
     idle = read_state(places).state != RUNNING
     if idle:
         # Half provisioned is not provisioned.
@@ -73,6 +84,39 @@ def provision_verb(places: Places, channel: Channel) -> int:
     return 0
 
 
+@contextmanager
+def _ends_where_nothing_starts(places: Places, request: Request) -> Iterator[None]:
+    """A host whose laptop is gone before `start` does not wait for its deadline, but half an hour."""
+    if idle_limit(request.fields) is None:
+        yield
+        return
+    over = threading.Event()
+
+    def renew() -> None:
+        while True:
+            _give_time(places)
+            if over.wait(_RENEW_S):
+                break
+
+    thread = threading.Thread(target=renew, name="time to start", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        _give_time(places)
+
+
+def _give_time(places: Places) -> None:
+    """Set the host's end, or put it off, where nothing has run yet, or what has run holds nothing up."""
+    run = read_state(places)
+    never_ran = run.state == "none" and not supervisor_lives(places)
+    if never_ran or (run.over and power_off_at(places) is not None):
+        with suppress(OSError):  # a full disk
+            write_small(places.power_off_at, f"{int(time.time() + UNSTARTED_S)}\n")
+
+
 def _make_environment(places: Places, requirements: list[str], phases: _Phases, channel: Channel) -> bool:
     """True where it had to be made. What is being installed is finished and kept even where the laptop goes away."""
     with phases("environment", f"{len(requirements)} requirements" if requirements else "no requirements"):
@@ -91,6 +135,7 @@ def _check(request: Request) -> None:
     if not request.texts("command"):
         raise PayloadError("the request's command is empty")
     request.texts("requirements")
+    check_python(request.text("requires_python") if request.fields.get("requires_python") is not None else None)
     request.mapping("env")
     for path in request.mapping("outputs").get("paths") or []:
         check_path(path)

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Callable
 
-from provisioning.places import Places, forget_last_run, read_json, write_json
+from provisioning.places import Places, forget_last_run, note_traceback, read_json, reserve, write_json
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import RUNNING, describe, read_state, size_of, supervisor_lives
 
@@ -50,7 +50,7 @@ def _was_started(places: Places) -> bool:
 def _begin(places: Places) -> None:
     if shutil.which("tmux") is None:
         raise PayloadError("this host has no tmux", "provision it again, or launch from an image that has tmux")
-    places.run.mkdir(mode=0o700, exist_ok=True)
+    reserve(places)
     # A supervisor that only waits for its idle limit gives way to the next attempt.
     _tmux("kill-session", "-t", f"={SESSION}")
     _wait(lambda: not supervisor_lives(places), 10)
@@ -95,7 +95,10 @@ def stop_verb(places: Places, channel: Channel) -> int:
     request = channel.read_request()
     grace_s = max(0.0, request.number("grace_s", GRACE_S))
     # The supervisor keeps the time: a connection that breaks stops nothing from being stopped.
-    write_json(places.stop, {"grace_s": grace_s})
+    try:
+        write_json(places.stop, {"grace_s": grace_s})
+    except OSError:  # it ends all the same, with the supervisor's own grace
+        note_traceback(places)
     began = read_json(places.state)
     if began is not None and read_state(places).state == RUNNING and supervisor_lives(places):
         os.kill(int(began["pid"]), signal.SIGTERM)

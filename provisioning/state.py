@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from provisioning.lease import deadline_armed
-from provisioning.places import Places, read_json
+from provisioning.lease import deadline_armed, power_off_at
+from provisioning.places import Places, disk_is_full, read_json
 from provisioning.protocol import Channel
 
 RUNNING = "running"
@@ -23,6 +23,7 @@ class RunState:
     exit_code: Optional[int] = None
     started: Optional[float] = None
     ended: Optional[float] = None
+    why: Optional[str] = None
 
     @property
     def over(self) -> bool:
@@ -55,19 +56,44 @@ def read_state(places: Places) -> RunState:
     if supervisor_lives(places):
         return RunState("none") if began is None else RunState(RUNNING, started=started)
     # It may have ended between the two looks.
-    return _ended(places) or (RunState("none") if began is None else RunState("failed", started=started))
+    return _ended(places) or (RunState("none") if began is None else _unrecorded(places, began))
+
+
+def _unrecorded(places: Places, began: dict[str, Any]) -> RunState:
+    """A run whose supervisor went without writing down how it ended."""
+    if began.get("boot") not in (None, boot_id()):
+        why = "its host was restarted meanwhile"
+    elif disk_is_full(places):
+        why = "its supervisor ended, and the host's disk is full"
+    else:
+        why = "its supervisor was killed (out of memory?)"
+    return RunState("failed", started=_number(began, "started"), why=why)
+
+
+def boot_id() -> str:
+    """Tells one boot of this host from the next.
+
+    A host of the embedded cloud shares its kernel with the laptop; where tmux has its sockets is new with each boot.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            kernel = file.read().strip()
+    except OSError:
+        kernel = ""
+    return f"{kernel} {os.environ.get('TMUX_TMPDIR', '')}".strip()
 
 
 def _ended(places: Places) -> Optional[RunState]:
     exit_record = read_json(places.exit)
     if exit_record is None:
         return None
-    code = exit_record.get("exit_code")
+    code, why = exit_record.get("exit_code"), exit_record.get("why")
     return RunState(
         state=str(exit_record.get("state")),
         exit_code=code if isinstance(code, int) else None,
         started=_number(read_json(places.state), "started"),
         ended=_number(exit_record, "ended"),
+        why=why if isinstance(why, str) else None,
     )
 
 
@@ -86,9 +112,12 @@ def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> 
         "exit_code": run.exit_code,
         "started": run.started,
         "ended": run.ended,
+        "why": run.why,
+        "provisioned": read_json(places.provisioned) is not None,
         "log_bytes": size_of(places.log),
         "metrics_bytes": size_of(places.metrics),
         "deadline": deadline,
+        "power_off_at": power_off_at(places),
         "deadline_armed": deadline is not None and deadline_armed(deadline, str(spec.get("run"))),
         "receipt": read_json(places.receipt),
         "gpus": gpus or [],

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
+from provisioning.afterwards import after_training, before_training, idle_limit
 from provisioning.command import Command, read_command
 from provisioning.guard import Guard
-from provisioning.lease import power_off_when_idle
-from provisioning.places import Places, forget_last_run, read_json, write_json
+from provisioning.lease import power_off_when_due
+from provisioning.places import (
+    Places,
+    disk_is_full,
+    forget_last_run,
+    note_traceback,
+    read_json,
+    reserve,
+    write_json,
+)
 from provisioning.protocol import Channel, PayloadError
+from provisioning.runnable import CannotRun, explain, needs_a_shell
+from provisioning.state import boot_id
 from provisioning.terminal import Pane, keep_keys_harmless
 
 _CHUNK = 1 << 16
 _LAST_WORDS_S = 1.0
+_LAST_WORDS_BYTES = 8192
 _TERM_S = 3.0
 _HANGUP_GRACE_S = 60.0
-NOT_FOUND, NOT_RUNNABLE = 127, 126
+_FROM_OUTSIDE = "its host was shut down, or its tmux session was ended"
+_HARMLESS = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGXCPU", "SIGPWR", "SIGTRAP")
+"""Signals that end a program which does not expect them, and that a command may send to its parent."""
 
 
 def run_verb(places: Places, channel: Channel) -> int:
@@ -34,10 +50,11 @@ def run_verb(places: Places, channel: Channel) -> int:
     provisioned = read_json(places.provisioned)
     if spec is None or provisioned is None:
         raise PayloadError("this host is not provisioned", "provision it first")
-    _supervise(places, read_command(places, spec, provisioned), signals)
-    idle_s = spec.get("idle_s")
-    if isinstance(idle_s, (int, float)):
-        power_off_when_idle(places, idle_s=float(idle_s), pause=signals.pause)
+    with suppress(OSError):  # a full disk
+        before_training(places, spec)
+    _supervise(places, spec, provisioned, signals)
+    if idle_limit(spec) is not None:
+        power_off_when_due(places, pause=signals.pause)
     os.close(lock)
     return 0
 
@@ -54,20 +71,47 @@ def _take_lock(places: Places) -> int:
     raise PayloadError("a supervisor runs on this host already")
 
 
-def _supervise(places: Places, command: Command, signals: _Signals) -> None:
-    """Run the command and write `exit.json`."""
+def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any], signals: _Signals) -> None:
+    """Run the command and write `exit.json`, whatever the command is."""
     forget_last_run(places)
-    run = _Run(places, command, signals)
-    state, code = "failed", 1
+    with suppress(OSError):  # `start` has done it where one was asked
+        reserve(places)
+    run = _Run(places, signals)
+    state, code, why = "failed", 1, None
     try:
-        code = run.to_its_end()
+        code = run.to_its_end(spec, provisioned)
         state = "stopped" if run.stopped else "succeeded" if code == 0 else "failed"
-    except Exception as error:
-        run.note(f"the supervisor failed: {type(error).__name__}: {error}")
-        raise
-    finally:
-        write_json(places.exit, {"state": state, "exit_code": code, "ended": time.time()})
+        why = run.why_stopped
+    except CannotRun as error:
+        code, why = error.code, error.why
+        run.refuse(why)
+    except Exception as error:  # noqa: BLE001  whatever it is, the run has ended, and somebody must power the host off
+        why = f"gpuctl's supervisor failed: {type(error).__name__}: {error}"
+        note_traceback(places)
+        run.note(why)
+    if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(places)):
+        why = why or f"the host's disk ran full ({_disk_gib(places):.1f} GiB)"
+        run.note(why)
+    with suppress(OSError):  # before the end is told, so that whoever hears of it hears of this
+        after_training(places, spec, state=state, took_s=time.time() - run.began)
+    write_json(places.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})
     run.pane.show(f"\ngpuctl: training {state} (exit code {code})\n".encode())
+
+
+def _died_of_a_full_disk(places: Places) -> bool:
+    """True where its last words say so, or where the disk is full now."""
+    try:
+        with open(places.log, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LAST_WORDS_BYTES))
+            last = log.read()
+    except OSError:
+        last = b""
+    return b"No space left on device" in last or b"Disk quota exceeded" in last or disk_is_full(places)
+
+
+def _disk_gib(places: Places) -> float:
+    disk = os.statvfs(places.root)
+    return disk.f_blocks * disk.f_frsize / 2**30
 
 
 class _Signals:
@@ -83,6 +127,9 @@ class _Signals:
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT):
             signal.signal(number, lambda *_: None)
+        for name in _HARMLESS:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: None)
         # The terminal asks who writes to it or changes it from the background.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
@@ -103,33 +150,35 @@ class _Signals:
 class _Run:
     """One execution of the command."""
 
-    def __init__(self, places: Places, command: Command, signals: _Signals) -> None:
+    def __init__(self, places: Places, signals: _Signals) -> None:
         self.places = places
-        self.command = command
         self.signals = signals
         self.pane = Pane(1)
-        self.log = os.open(places.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self.log: Optional[int] = None
+        self.log_is_cut = False
+        self.next_look = 0.0
+        self.why_stopped: Optional[str] = None
         self.stopped = False
         self.steps: list[tuple[float, int]] = []
         self.output: Optional[int] = None
+        self.began = time.time()
+        try:
+            self.log = os.open(places.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            self.pane.show(f"gpuctl: there is no log: {error}\n".encode())
 
-    def to_its_end(self) -> int:
-        """Start the command, wait until it has ended and nothing of it is left. Answers its exit code."""
-        record = {"state": "running", "started": time.time(), "pid": os.getpid(), "pgid": None}
-        log_bytes = os.fstat(self.log).st_size
-        program = self.command.program()
-        if program is None:
-            return self._refuse(record, f"command not found: {self.command.words[0]}", NOT_FOUND)
+    def to_its_end(self, spec: dict[str, Any], provisioned: dict[str, Any]) -> int:
+        """Start the command, wait until it has ended and nothing of it is left: its exit code. Raises CannotRun."""
+        command = read_command(self.places, spec, provisioned)
+        program = command.program()
         keep_keys_harmless(0)
         guard = Guard()
         try:
-            process = self._spawn(program, guard.group)
-            write_json(self.places.state, {**record, "pgid": guard.group, "log_bytes": log_bytes})
+            process = self._start(command, program, guard.group)
+            self.tell_started(guard.group)
             while process.poll() is None:
                 self._turn(guard, self._until_next_step())
             self._last_words()
-        except PermissionError:
-            return self._refuse(record, f"permission denied: {program}", NOT_RUNNABLE)
         finally:
             guard.end_group(lambda: self._turn(guard, 0.05), _TERM_S)
             self.stopped = guard.was_interrupted() or self.stopped
@@ -137,25 +186,42 @@ class _Run:
             self._close_output()
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
-    def _refuse(self, record: dict[str, object], why: str, code: int) -> int:
-        """Say why nothing ran; that line is not the command's first output."""
-        self.note(why)
-        write_json(self.places.state, {**record, "log_bytes": os.fstat(self.log).st_size})
-        return code
+    def tell_started(self, group: Optional[int] = None) -> None:
+        """Write down that it has begun; what is in the log by now is not the command's first output."""
+        log_bytes = os.fstat(self.log).st_size if self.log is not None else 0
+        record = {"state": "running", "started": self.began, "pid": os.getpid(), "pgid": group, "log_bytes": log_bytes}
+        write_json(self.places.state, {**record, "boot": boot_id()})
 
-    def _spawn(self, program: Path, group: int) -> subprocess.Popen[bytes]:
+    def refuse(self, why: str) -> None:
+        """Say why nothing ran."""
+        self.note(why)
+        self.tell_started()
+
+    def _start(self, command: Command, program: Path, group: int) -> subprocess.Popen[bytes]:
+        """Start the command, a script without `#!` as a shell does. Raises CannotRun."""
+        name = command.words[0]
+        try:
+            return self._spawn(command, command.words, program, group)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            if getattr(error, "errno", None) != errno.ENOEXEC or not needs_a_shell(program):
+                raise explain(error, name, program, command.words, command.environment) from error
+        self.note(f"{name} has no #! line: /bin/sh runs it")
+        return self._spawn(command, ["/bin/sh", str(program), *command.words[1:]], Path("/bin/sh"), group)
+
+    def _spawn(self, command: Command, words: list[str], program: Path, group: int) -> subprocess.Popen[bytes]:
         def in_the_group() -> None:
             os.setpgid(0, group)
             signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
+        self._close_output()
         self.output, writing = os.pipe()
         os.set_blocking(self.output, False)
         try:
             return subprocess.Popen(
-                self.command.words,
+                words,
                 executable=program,
                 cwd=self.places.work,
-                env=self.command.environment,
+                env=command.environment,
                 stdin=0 if os.isatty(0) else subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
@@ -178,6 +244,10 @@ class _Run:
         if self.signals.descriptor in ready:
             self._obey(self.signals.heard())
         now = time.monotonic()
+        if now >= self.next_look:
+            # A `provision` that the laptop has left, and that ends only now, would end the host while it trains.
+            self.places.power_off_at.unlink(missing_ok=True)
+            self.next_look = now + 1.0
         while self.steps and self.steps[0][0] <= now:
             guard.signal_group(self.steps.pop(0)[1])
 
@@ -202,10 +272,11 @@ class _Run:
 
     def _keep(self, data: bytes) -> None:
         rest = memoryview(data)
-        while rest:
+        while rest and self.log is not None:
             try:
                 rest = rest[os.write(self.log, rest) :]
             except OSError as error:  # a full disk ends the log, not the training
+                self.log_is_cut = True
                 self.pane.show(f"gpuctl: the log cannot be written: {error.strerror}\n".encode())
                 break
         self.pane.show(data)
@@ -217,8 +288,10 @@ class _Run:
     def _obey(self, heard: bytes) -> None:
         if signal.SIGTERM in heard:
             asked = (read_json(self.places.stop) or {}).get("grace_s")
+            self.why_stopped = self.why_stopped if asked is not None else _FROM_OUTSIDE
             self._stop_within(float(asked) if isinstance(asked, (int, float)) else _HANGUP_GRACE_S)
         elif signal.SIGHUP in heard:  # the tmux server was killed
+            self.why_stopped = _FROM_OUTSIDE
             self._stop_within(_HANGUP_GRACE_S)
 
     def _stop_within(self, grace_s: float) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from typing import NoReturn
 
-from provisioning.places import Places, here
+from provisioning.places import disk_full, here, note_traceback
 from provisioning.protocol import Channel, PayloadError
 
 VERBS = {
@@ -22,6 +21,7 @@ VERBS = {
     "send": "provisioning.transfer",
     "receipt": "provisioning.lease",
 }
+_MAKE_ROOM = "make room there (`gpuctl ssh`), or launch again with less to put on it"
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -43,12 +43,15 @@ def dispatch(arguments: list[str]) -> int:
     except BrokenPipeError:
         _gone()
     except OSError as error:
-        _note(places)
-        code = _tell(channel, f"{verb} failed on the host: {error}", None)
+        note_traceback(places)
+        if disk_full(error):
+            code = _tell(channel, f"{verb} failed: the host's disk is full", _MAKE_ROOM)
+        else:
+            code = _tell(channel, f"{verb} failed on the host: {error}", None)
     except KeyboardInterrupt:
         code = 130
     except Exception as error:  # noqa: BLE001  the one place where the unforeseen becomes a line
-        _note(places)
+        note_traceback(places)
         code = _tell(
             channel, f"{verb} failed on the host: {type(error).__name__}: {error}", "see ~/gpuctl/errors there"
         )
@@ -76,9 +79,3 @@ def _tell(channel: Channel, message: str, next_step: str | None) -> int:
 def _gone() -> NoReturn:
     """Nobody listens any more; what is still buffered would only raise again at exit."""
     os._exit(1)
-
-
-def _note(places: Places | None) -> None:
-    if places is not None:
-        with open(places.root / "errors", "a", encoding="utf-8", errors="backslashreplace") as file:
-            traceback.print_exc(file=file)

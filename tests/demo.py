@@ -19,7 +19,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 HOME = CHECKOUT / ".demo"
 OUTPUTS = HOME / "outputs"
 RUN = "shakespeare"
-TRAINING_S = 75
+STEPS = 2000
+LIMIT_S = 180
+"""Training ends after so many steps, or so many seconds: a twentieth of either shows the fall."""
+SETTINGS = ("--hidden", "128", "--eval-every", "200", "--steps", str(STEPS), "--max-seconds", str(LIMIT_S))
 LEAST_FALL = 0.5
 """By how many nats the validation loss must have fallen for the demo to have shown anything."""
 
@@ -40,10 +43,13 @@ def main() -> int:
 
 def watch_it_train(began: float) -> int:
     """The demo's steps."""
-    if gpuctl("launch", "char_rnn", "--name", RUN, "-y", "--max-hours", "1", "--", "--max-seconds", str(TRAINING_S)):
+    launch = ("launch", "char_rnn", "--name", RUN, "-y", "--max-hours", "1", "--", "--preset", "laptop", *SETTINGS)
+    if gpuctl(*launch):
+        say("the launch failed: why is said above")
         return 1
     points = [json.loads(line) for line in answer("metrics", RUN, "--json").splitlines()]
     if gpuctl("pull", RUN, str(OUTPUTS)):
+        say("its outputs did not come home: why is said above")
         return 1
     down = json.loads(answer("down", RUN, "-y", "--json"))
     runs = json.loads(answer("ls", "--json"))["runs"]
@@ -51,26 +57,32 @@ def watch_it_train(began: float) -> int:
     sample = newest("**/samples/*.txt")
     say("\na sample of what it writes now:\n")
     print(indented(sample.read_text(errors="replace")[:700]))
-    fall = tell_losses(points)
+    fell = tell_losses(points)
     say(f"the checkpoint is {newest('**/*.pt').relative_to(CHECKOUT)}")
     left = [*down["left"], *runs]
     say("nothing is left" if not left and not code else f"LEFT: {left}")
     say(f"it took {time.monotonic() - began:.0f} s. With an AWS account: gpuctl launch char_rnn, and it is a real GPU")
     shutil.rmtree(HOME / "state", ignore_errors=True)
-    return 0 if fall >= LEAST_FALL and not left and not code else 1
+    return 0 if fell and not left and not code else 1
 
 
-def tell_losses(points: list[dict[str, Any]]) -> float:
-    """First and last loss of each split; by how much validation fell."""
+def tell_losses(points: list[dict[str, Any]]) -> bool:
+    """Tell the first and last loss of each split; whether validation's has fallen, and if not, why that may be."""
     fall = 0.0
     for split in ("train", "val"):
         losses = [p["loss"] for p in points if p["split"] == split and p["loss"] is not None]
-        if not losses:
-            say(f"no {split} loss was seen")
-            return 0.0
-        say(f"{split:>5} loss  first {losses[0]:.3f}  last {losses[-1]:.3f} nats a character")
-        fall = losses[0] - losses[-1]
-    return fall
+        fall = losses[0] - losses[-1] if losses else 0.0
+        if losses:
+            say(f"{split:>5} loss  first {losses[0]:.3f}  last {losses[-1]:.3f} nats a character")
+    step = max((p["step"] for p in points), default=0)
+    if fall >= LEAST_FALL:
+        return True
+    if step < STEPS:
+        say(f"this machine is too slow, or too busy, to show the losses fall: {LIMIT_S} s were enough for {step} of")
+        say(f"{STEPS} steps. The rest of the demo worked; try again when less else runs here")
+    else:
+        say(f"the validation loss fell by {fall:.2f} in {step} steps, less than {LEAST_FALL}: please report it")
+    return False
 
 
 def gpuctl(*words: str, quiet: bool = False) -> int:

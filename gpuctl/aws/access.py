@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -17,16 +18,19 @@ from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.aws.parallel import NotYet, until
 from gpuctl.core.errors import CloudError, NameInUse
 from gpuctl.core.profile import Profile
-from gpuctl.core.tags import RUN, RunTags
+from gpuctl.core.tags import CLAIM, RUN, RunTags
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, SecurityGroupTypeDef
+
+T = TypeVar("T")
 
 SSH_PORT = 22
 _ADDRESS_LIMIT = 64
 """Longer than any address: more than this is not one."""
 _ADDRESS_TIMEOUT_S = 10
-SETTLE_S = 20.0
+SETTLE_S = 30.0
+"""How long what was made a moment ago may stay unknown to EC2."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +100,36 @@ def open_access(
     cidr: str,
     *,
     vpc: str,
-    half_made: bool = False,
+    claim: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """The id of the run's security group, made now: SSH from `cidr` and nothing else.
+    """The id of the run's security group, made now: SSH from `cidr` and nothing else. See `claim_group`."""
+    group_id = claim_group(account, tags, vpc=vpc, claim=claim, sleep=sleep)
+    set_caller(account, group_id, cidr, sleep=sleep)
+    return group_id
+
+
+def claim_group(
+    account: Account,
+    tags: RunTags,
+    *,
+    vpc: str,
+    claim: str | None = None,
+    settle_s: float = SETTLE_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """The id of the run's security group, made now.
 
     To make it is to claim the run's name, as EC2 has a group's name once a VPC. One that is there already is another
-    launch's (NameInUse), unless `half_made` says that it may be what this very run left when it was cut off.
+    launch's (NameInUse), unless it carries the same `claim`: then this very launch made it, and its answer was lost.
     """
     ec2 = account.client("ec2")
     name = f"gpuctl-{tags.run}"
-    pairs: Any = [{"Key": key, "Value": value} for key, value in tags.as_dict().items()]
+    words = {**tags.as_dict(), **({} if claim is None else {CLAIM: claim})}
+    pairs: Any = [{"Key": key, "Value": value} for key, value in words.items()]
     with aws_errors(f"create the security group {name}"):
         try:
-            group_id = ec2.create_security_group(
+            return ec2.create_security_group(
                 GroupName=name,
                 Description=f"gpuctl run {tags.run}: its caller, and its hosts among themselves",
                 VpcId=vpc,
@@ -118,14 +138,7 @@ def open_access(
         except ec2.exceptions.ClientError as error:
             if classify(code_of(error)) is not Means.ALREADY:
                 raise
-            if not half_made:
-                raise NameInUse(
-                    f"the name {tags.run} is being used by another launch: {name} is there already",
-                    f"choose another --name, or `gpuctl down {tags.run}` first",
-                ) from error
-            group_id = _existing(account, name, run=tags.run, vpc=vpc)
-    set_caller(account, group_id, cidr, sleep=sleep)
-    return group_id
+        return _own_group(account, name, run=tags.run, vpc=vpc, claim=claim, settle_s=settle_s, sleep=sleep)
 
 
 def set_caller(
@@ -147,7 +160,7 @@ def set_caller(
         held = _rules(_settled(account, group_id, settle_s=settle_s, sleep=sleep))
         for rule in wanted:
             if _key(rule) not in {_key(other) for other in held}:
-                _authorize(account, group_id, rule)
+                _until_known(group_id, partial(_authorize, account, group_id, rule), settle_s=settle_s, sleep=sleep)
         for rule in held:
             if _key(rule) not in {_key(other) for other in wanted}:
                 _revoke(account, group_id, rule)
@@ -160,15 +173,43 @@ def admits(account: Account, group_id: str, cidr: str) -> bool:
     return _key(_ssh_from(cidr)) in {_key(rule) for rule in _rules(held)}
 
 
-def _existing(account: Account, name: str, *, run: str, vpc: str) -> str:
+def _own_group(
+    account: Account,
+    name: str,
+    *,
+    run: str,
+    vpc: str,
+    claim: str | None,
+    settle_s: float,
+    sleep: Callable[[float], None],
+) -> str:
+    """The group of that name where it carries the claim. One that was made a moment ago is looked for for a while."""
     filters: Any = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
-    found = account.client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
-    for group in found:
-        if {tag["Key"]: tag["Value"] for tag in group.get("Tags", [])}.get(RUN) == run:
-            return group["GroupId"]
-    raise CloudError(
-        f"there is a security group {name} that does not belong to run {run}", "give the run another --name"
+
+    def look() -> SecurityGroupTypeDef:
+        found = account.client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
+        if not found:
+            raise NotYet
+        return found[0]
+
+    in_use = NameInUse(
+        f"the name {run} is being used by another launch: {name} is there already",
+        f"choose another --name, or `gpuctl down {run}` first",
     )
+    if claim is None:
+        raise in_use
+    try:
+        group = until(look, deadline=time.monotonic() + settle_s, sleep=sleep)
+    except NotYet:
+        raise in_use from None
+    tags = {tag["Key"]: tag["Value"] for tag in group.get("Tags", [])}
+    if tags.get(RUN) != run:
+        raise CloudError(
+            f"there is a security group {name} that does not belong to run {run}", "give the run another --name"
+        )
+    if tags.get(CLAIM) != claim:
+        raise in_use
+    return group["GroupId"]
 
 
 def _settled(
@@ -185,8 +226,12 @@ def _settled(
                 raise NotYet from error
             raise
 
+    return _until_known(group_id, look, settle_s=settle_s, sleep=sleep)
+
+
+def _until_known(group_id: str, call: Callable[[], T], *, settle_s: float, sleep: Callable[[float], None]) -> T:
     try:
-        return until(look, deadline=time.monotonic() + settle_s, sleep=sleep)
+        return until(call, deadline=time.monotonic() + settle_s, sleep=sleep)
     except NotYet as error:
         raise CloudError(f"the security group {group_id} is gone", "launch again, or `gpuctl down` the run") from error
 
@@ -196,6 +241,8 @@ def _authorize(account: Account, group_id: str, rule: IpPermissionTypeDef) -> No
     try:
         ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[rule])
     except ec2.exceptions.ClientError as error:
+        if code_of(error) == "InvalidGroup.NotFound":  # seen, and not everywhere yet
+            raise NotYet from error
         if classify(code_of(error)) is not Means.ALREADY:
             raise
 

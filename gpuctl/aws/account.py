@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 
 from gpuctl import __version__
+from gpuctl.aws.answers import expect_answers
 from gpuctl.aws.errors import aws_errors
 from gpuctl.core.errors import NotAllowed, UsageError
 from gpuctl.core.profile import Profile
@@ -80,12 +81,14 @@ class Account:
         with self._lock, aws_errors("read AWS's configuration"):
             # A cloud that brings its credentials must not stumble over an AWS_PROFILE meant for another.
             core = get_session({"profile": (None, None, None, None)} if fixed else None)
-            return boto3.Session(
+            session = boto3.Session(
                 botocore_session=core,
                 aws_access_key_id=self.profile.access_key_id,
                 aws_secret_access_key=self.profile.secret_access_key,
                 region_name=self._asked_region,
             )
+            expect_answers(session)
+            return session
 
     @cached_property
     def _region_and_source(self) -> tuple[str, str]:

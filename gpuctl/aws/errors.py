@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
 
-from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NoCapacity, NotAllowed
+from gpuctl.aws.parallel import NotYet
+from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.text import safe, shorten
 
 
@@ -115,6 +116,7 @@ _ENDINGS = (
     (r"\.(NotFound|NotFoundException|Unknown)$", Means.GONE),
     (r"\.(Duplicate|AlreadyExistsException|AlreadyExists)$", Means.ALREADY),
     (r"\.InUse$", Means.WAIT),
+    (r"^5\d\d$", Means.WAIT),  # what botocore makes of a page in the place of an answer
     (r"^AuthFailure(\.|$)", Means.NOT_ALLOWED),
 )
 
@@ -129,6 +131,12 @@ _BAD_KEY = frozenset(
         "UnrecognizedClientException",
     }
 )
+_FAILED = frozenset({"InternalError", "InternalFailure", "ServerInternal", "ServiceUnavailable", "Unavailable"})
+"""AWS failed in the middle: what was asked may have been done."""
+_BAD_DISK_KEY = "Client.InternalError"
+"""An instance that ends at its launch with this StateReason could not use its disk (EC2 User Guide, 'Troubleshoot
+instance launch issues'): most often a customer's KMS key that the caller or the spot role may not use."""
+_NOT_AN_ANSWER = "is a proxy or a sign-in page in between? Try again in a moment"
 _MESSAGE_WIDTH = 400
 _CODE_WIDTH = 80
 _MAKE_SPOT_ROLE = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
@@ -159,6 +167,17 @@ def explain(code: str, message: str, *, doing: str, permission: str = "") -> Gpu
             f"could not {doing}: this account has never used spot, and you may not create the role that spot needs",
             f"have an administrator run `{_MAKE_SPOT_ROLE}` once, or use --on-demand only",
         )
+    if code == _BAD_DISK_KEY:
+        return NotAllowed(
+            f"could not {doing}: its disk could not be encrypted or attached ({text})",
+            "let the role AWSServiceRoleForEC2Spot use the account's KMS key for disks (docs/aws.md), or choose "
+            "aws/ebs as the region's key for EBS encryption",
+        )
+    if "free tier" in text.lower():
+        return NotAllowed(
+            f"could not {doing}: the account's Free plan has no such instance type ({code})",
+            "upgrade the account to the paid plan (AWS console, Billing), or see what it has with --instance-type",
+        )
     if means is Means.NOT_ALLOWED:
         return _not_allowed(code, text, doing=doing, permission=permission)
     said = f"could not {doing}: {text} ({code})"
@@ -166,14 +185,16 @@ def explain(code: str, message: str, *, doing: str, permission: str = "") -> Gpu
         return NoCapacity(said, "try another --gpu, --region or --max-price, --on-demand fallback, or later")
     if means is Means.ANOTHER_REGION_OR_USER:
         return NoCapacity(said, "ask AWS for a larger quota (Service Quotas, EC2), or try another --region")
+    if code.isdigit() or code in ("", "Unknown"):
+        return NoAnswer(f"could not {doing}: what answered is not AWS ({code or 'no code'}: {text})", _NOT_AN_ANSWER)
     if means is Means.WAIT:
-        return CloudError(said, "try again in a moment")
+        return (NoAnswer if code in _FAILED else CloudError)(said, "try again in a moment")
     return CloudError(said)
 
 
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
-    """Turn what boto3 raises into one of gpuctl's errors. `doing` completes "could not …"."""
+    """Turn whatever boto3 raises into one of gpuctl's errors. `doing` completes "could not …"."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -183,6 +204,14 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise explain(code_of(error), message, doing=doing, permission=error.operation_name) from error
     except BotoCoreError as error:
         raise _without_answer(error, doing) from error
+    except (GpuctlError, NotYet):
+        raise
+    except Exception as error:  # what a parser, a socket or an answer without its parts raises: the one border
+        raise NoAnswer(f"could not {doing}: what came is not AWS's answer ({_kind(error)})", _NOT_AN_ANSWER) from error
+
+
+def _kind(error: Exception) -> str:
+    return f"{type(error).__name__}: {_tidy(str(error))[:80]}" if str(error) else type(error).__name__
 
 
 def permitted(call: Callable[..., Any], **parameters: Any) -> bool:
@@ -241,7 +270,7 @@ def _without_answer(error: Exception, doing: str) -> GpuctlError:
     return CloudError(f"could not {doing}: {text}")
 
 
-def _no_answer(error: Exception, text: str, doing: str) -> CloudError:
+def _no_answer(error: Exception, text: str, doing: str) -> NoAnswer:
     from botocore.exceptions import EndpointConnectionError
 
     from gpuctl.aws.account import is_loopback  # which imports this module
@@ -250,7 +279,7 @@ def _no_answer(error: Exception, text: str, doing: str) -> CloudError:
     if isinstance(error, EndpointConnectionError) and isinstance(url, str) and is_loopback(url):
         step = "`gpuctl cloud start` starts the embedded cloud again and says what was lost with it"
         return CloudGone(f"could not {doing}: nothing answers at {safe(url)} any more", step)
-    return CloudError(f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again")
+    return NoAnswer(f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again")
 
 
 def _tidy(message: str) -> str:

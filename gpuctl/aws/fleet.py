@@ -6,18 +6,23 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of, explain
 from gpuctl.aws.instances import as_instance
 from gpuctl.aws.parallel import NotYet, until
 from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity
+from gpuctl.core.fleet import again_token
 from gpuctl.core.hosts import Instance
 from gpuctl.core.tags import RUN
 
+T = TypeVar("T")
+
 _QUOTA_STEP = "ask AWS for a larger quota (Service Quotas, EC2: spot requests for G, P), or try another --region"
 _CAPACITY_STEP = "try another --gpu, --region or --max-price, --on-demand fallback, or later"
+SETTLE_S = 60.0
+"""How long a fleet is tried again whose template EC2 does not know yet."""
 _NEVER_RUNS = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 _ZONES_SHOWN = 6
 
@@ -41,7 +46,13 @@ class FleetAnswer:
     errors: tuple[PoolError, ...]
 
 
-def create_template(account: Account, request: Mapping[str, Any]) -> str:
+def create_template(
+    account: Account,
+    request: Mapping[str, Any],
+    *,
+    settle_s: float = SETTLE_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
     """The id of the launch template of a `gpuctl.core.fleet.template_request`, found where it is there already.
 
     Its name holds a hash of its content, so one of the same name and run is the same.
@@ -54,24 +65,92 @@ def create_template(account: Account, request: Mapping[str, Any]) -> str:
         except ec2.exceptions.ClientError as error:
             if classify(code_of(error)) is not Means.ALREADY:
                 raise
-        found = ec2.describe_launch_templates(LaunchTemplateNames=[name])["LaunchTemplates"][0]
+        found = _once_known(
+            lambda: ec2.describe_launch_templates(LaunchTemplateNames=[name])["LaunchTemplates"][0],
+            deadline=time.monotonic() + settle_s,
+            sleep=sleep,
+        )
     if _run_of(found.get("Tags", [])) != _run_of(request["TagSpecifications"][0]["Tags"]):
         raise CloudError(f"there is a launch template {name} that is not this run's", "give the run another --name")
     return found["LaunchTemplateId"]
 
 
-def create_fleet(account: Account, request: Mapping[str, Any]) -> FleetAnswer:
+def create_fleet(
+    account: Account,
+    request: Mapping[str, Any],
+    *,
+    tries: int = 0,
+    on_try: Callable[[int], None] = lambda number: None,
+    settle_s: float = SETTLE_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> FleetAnswer:
     """Make the instances of a `gpuctl.core.fleet.fleet_request`; made again, the same request finds the same ones.
 
-    Raises NoCapacity, NotAllowed or CloudError where there is none, with what each pool said.
+    An answer in which the template or the group, made a moment ago, is not known yet has made nothing, and EC2 may
+    give it again to whoever asks with the same token: so the next try has another token, which follows from the first
+    one and the try's number. `on_try` hears that number before the call; who goes on after a cut begins with it again
+    (`tries`). Raises NoCapacity, NotAllowed or CloudError where there is none, with what each pool said.
     """
+    deadline = time.monotonic() + settle_s
+
+    def attempt() -> FleetAnswer:
+        nonlocal tries
+        on_try(tries)
+        answer = _answer(account, {**request, "ClientToken": again_token(request["ClientToken"], tries)})
+        if not answer.instance_ids and any(_unknown_yet(one.code) for one in answer.errors):
+            tries += 1
+            raise NotYet(_by_reason(answer.errors))
+        return answer
+
     with aws_errors("create the fleet"):
-        answer = account.client("ec2").create_fleet(**request)
+        try:
+            answer = until(attempt, deadline=deadline, sleep=sleep)
+        except NotYet as error:
+            raise CloudError(
+                f"EC2 does not know what was made for the fleet: {error}", "try again in a moment"
+            ) from error
+    if not answer.instance_ids:
+        raise _none_made(answer.errors, request["TargetCapacitySpecification"]["DefaultTargetCapacityType"])
+    return answer
+
+
+def _answer(account: Account, request: Mapping[str, Any]) -> FleetAnswer:
+    ec2 = account.client("ec2")
+    try:
+        answer = ec2.create_fleet(**request)
+    except ec2.exceptions.ClientError as error:
+        if not _unknown_yet(code_of(error)):
+            raise
+        return FleetAnswer("", (), (PoolError(code_of(error), str(error), "", ""),))
     ids = tuple(id_ for made in answer.get("Instances", []) for id_ in made.get("InstanceIds", []))
-    errors = tuple(_pool_error(error) for error in answer.get("Errors", []))
-    if not ids:
-        raise _none_made(errors, request["TargetCapacitySpecification"]["DefaultTargetCapacityType"])
-    return FleetAnswer(answer.get("FleetId", ""), ids, errors)
+    return FleetAnswer(answer["FleetId"], ids, tuple(_pool_error(error) for error in answer.get("Errors", [])))
+
+
+def _unknown_yet(code: str) -> bool:
+    """Whether a fleet's pool could not be made because its template, or its group, is not known (yet)."""
+    return code.startswith("InvalidLaunchTemplate") or code in (
+        "InvalidGroup.NotFound",
+        "InvalidSecurityGroupID.NotFound",
+    )
+
+
+def _once_known(look: Callable[[], T], *, deadline: float, sleep: Callable[[float], None]) -> T:
+    """What `look` finds, once EC2 knows it. Raises CloudError at the deadline."""
+
+    def known() -> T:
+        try:
+            return look()
+        except Exception as error:
+            if classify(code_of(error)) is Means.GONE:
+                raise NotYet(str(error)) from error
+            raise
+
+    try:
+        return until(known, deadline=deadline, sleep=sleep)
+    except NotYet as error:
+        raise CloudError(
+            f"EC2 says that it is there, and does not know it: {error}", "try again in a moment"
+        ) from error
 
 
 def wait_until_running(

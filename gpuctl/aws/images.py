@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.core.errors import CloudError, UsageError
+from gpuctl.core.python_version import python_of_image
 
 
 @dataclass(frozen=True)
 class Image:
-    """A machine image. `root_device` is its root disk's name (`/dev/sda1`), `root_gib` the least size of it."""
+    """A machine image. `root_device` is its root disk's name (`/dev/sda1`), `root_gib` the least size of it.
+
+    `python` is its `python3`'s version, as far as it is known.
+    """
 
     image_id: str
     name: str
     architecture: str
     root_device: str
     root_gib: int
+    python: str | None = None
 
 
 def find_image(account: Account, architecture: str) -> Image:
@@ -51,4 +56,6 @@ def _described(account: Account, image_id: str) -> Image:
     ]
     if not sizes:
         raise CloudError(f"the image {image_id} has no root disk that can be encrypted", "try another --region")
-    return Image(image_id, image.get("Name", image_id), image.get("Architecture", ""), root, sizes[0])
+    name = image.get("Name", image_id)
+    python = python_of_image(name, image.get("Description", ""))
+    return Image(image_id, name, image.get("Architecture", ""), root, sizes[0], python)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.aws.errors import aws_errors
 from gpuctl.aws.instances import as_instance
-from gpuctl.aws.parallel import NotYet, together, until
-from gpuctl.core.errors import CloudError, GpuctlError
+from gpuctl.aws.parallel import together
+from gpuctl.core.errors import GpuctlError
 from gpuctl.core.hosts import Instance
 from gpuctl.core.tags import OWNER, RUN, RunTags
 
@@ -19,13 +18,23 @@ _LIVING = ("pending", "running", "shutting-down", "stopping", "stopped")
 _BATCH = 100
 
 
+AWAY_S = 30.0
+"""What was made, and has not been found for so long, is not there: EC2 may take seconds to know of what it made."""
+CONFIRM_S = 2.0
+"""What was found, and now is not, is looked for once more after so long."""
+
+
 @dataclass(frozen=True)
 class Resource:
-    """Something of a run's. `kind` is EC2's own word, as in a tag specification: `instance`, `security-group`, …"""
+    """Something of a run's. `kind` is EC2's own word, as in a tag specification: `instance`, `security-group`, …
+
+    `seen` is false where only the call that made it has told of it: it may be there although it is not found.
+    """
 
     kind: str
     id: str
     run: str
+    seen: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,30 @@ def find_resources(account: Account, *, run: str | None = None, owner: str | Non
     it for nobody who does not know its id.
     """
 
+    account.client("ec2")
+    parts = together(_lists(account, run=run, owner=owner))
+    return [resource for part in parts for resource in part]
+
+
+def survey(account: Account, *, run: str) -> tuple[list[Resource], list[GpuctlError]]:
+    """What of a run's is there, and why a kind could not be listed: one does not keep the others."""
+
+    def tried(part: Callable[[], list[Resource]]) -> Callable[[], list[Resource] | GpuctlError]:
+        def call() -> list[Resource] | GpuctlError:
+            try:
+                return part()
+            except GpuctlError as error:
+                return error
+
+        return call
+
+    account.client("ec2")
+    parts = together([tried(part) for part in _lists(account, run=run, owner=None)])
+    failed = [part for part in parts if isinstance(part, GpuctlError)]
+    return [one for part in parts if not isinstance(part, GpuctlError) for one in part], failed
+
+
+def _lists(account: Account, *, run: str | None, owner: str | None) -> list[Callable[[], list[Resource]]]:
     def instances() -> list[Resource]:
         found = find_instances(account, run=run, owner=owner)
         return [Resource("instance", one.instance_id, one.tags.run) for one in found]
@@ -89,43 +122,7 @@ def find_resources(account: Account, *, run: str | None = None, owner: str | Non
     def listed(listing: _Listing) -> Callable[[], list[Resource]]:
         return lambda: list(_list(account, listing, run=run, owner=owner))
 
-    account.client("ec2")
-    parts = together([instances, *(listed(listing) for listing in _LISTINGS)])
-    return [resource for part in parts for resource in part]
-
-
-def remove(
-    account: Account,
-    resources: Iterable[Resource],
-    *,
-    deadline: float,
-    sleep: Callable[[float], None] = time.sleep,
-    on_removed: Callable[[Resource], None] = lambda resource: None,
-) -> None:
-    """Remove what is given, and wait until it is gone: instances first, security groups last. Gone already is gone.
-
-    `deadline` is a time.monotonic(). One that cannot be removed does not keep the others: at the end the first error is
-    raised, or CloudError with what is left.
-    """
-    todo = list(resources)
-    failed: list[GpuctlError] = []
-    instances = [one for one in todo if one.kind == "instance"]
-    try:
-        _terminate(account, instances, deadline=deadline, sleep=sleep, on_removed=on_removed)
-    except GpuctlError as error:
-        failed.append(error)
-    for kind in ("launch-template", "volume", "network-interface", "security-group"):
-        for one in todo:
-            if one.kind != kind:
-                continue
-            try:
-                _remove_one(account, one, deadline=deadline, sleep=sleep)
-            except GpuctlError as error:
-                failed.append(error)
-            else:
-                on_removed(one)
-    if failed:
-        raise failed[0]
+    return [instances, *(listed(listing) for listing in _LISTINGS)]
 
 
 def _list(account: Account, listing: _Listing, *, run: str | None, owner: str | None) -> Iterator[Resource]:
@@ -151,89 +148,3 @@ def _tag_filters(run: str | None, owner: str | None) -> list[Any]:
 def _literal(value: str) -> str:
     """A filter's value that matches itself alone (EC2 User Guide, 'Filtering')."""
     return value.replace("\\", "\\\\").replace("*", "\\*").replace("?", "\\?")
-
-
-def _terminate(
-    account: Account,
-    instances: Sequence[Resource],
-    *,
-    deadline: float,
-    sleep: Callable[[float], None],
-    on_removed: Callable[[Resource], None],
-) -> None:
-    left = {one.id: one for one in instances}
-    for start in range(0, len(instances), _BATCH):
-        _terminate_batch(account, [one.id for one in instances[start : start + _BATCH]])
-
-    def look() -> None:
-        gone = _gone(account, list(left))
-        for id_ in gone:
-            on_removed(left.pop(id_))
-        if left:
-            raise NotYet
-
-    try:
-        with aws_errors("wait for the instances to end"):
-            until(look, deadline=deadline, sleep=sleep)
-    except NotYet as error:
-        raise CloudError(f"not terminated in time: {', '.join(left)}", "run the same command again") from error
-
-
-def _terminate_batch(account: Account, ids: Sequence[str]) -> None:
-    """Terminate them; where EC2 refuses the whole call for one that is gone, one by one."""
-    ec2 = account.client("ec2")
-    with aws_errors(f"terminate {', '.join(ids)}"):
-        try:
-            ec2.terminate_instances(InstanceIds=list(ids))
-            return
-        except ec2.exceptions.ClientError as error:
-            if classify(code_of(error)) is not Means.GONE:
-                raise
-    if len(ids) > 1:
-        for id_ in ids:
-            _terminate_batch(account, [id_])
-
-
-def _gone(account: Account, ids: Sequence[str]) -> set[str]:
-    """Those of `ids` that are terminated, or that EC2 no longer knows. By filter, which takes unknown ids."""
-    if not ids:
-        return set()
-    living: set[str] = set()
-    pages = account.client("ec2").get_paginator("describe_instances")
-    for start in range(0, len(ids), _BATCH):
-        filters: Any = [
-            {"Name": "instance-id", "Values": list(ids[start : start + _BATCH])},
-            {"Name": "instance-state-name", "Values": list(_LIVING)},
-        ]
-        for page in pages.paginate(Filters=filters):
-            living |= {raw["InstanceId"] for held in page["Reservations"] for raw in held["Instances"]}
-    return set(ids) - living
-
-
-def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Callable[[float], None]) -> None:
-    ec2 = account.client("ec2")
-    deletions: Mapping[str, Callable[[], object]] = {
-        "launch-template": lambda: ec2.delete_launch_template(LaunchTemplateId=one.id),
-        "volume": lambda: ec2.delete_volume(VolumeId=one.id),
-        "network-interface": lambda: ec2.delete_network_interface(NetworkInterfaceId=one.id),
-        "security-group": lambda: ec2.delete_security_group(GroupId=one.id),
-    }
-
-    def attempt() -> None:
-        try:
-            deletions[one.kind]()
-        except ec2.exceptions.ClientError as error:
-            code = code_of(error)
-            if classify(code) is Means.GONE:
-                return
-            # A network interface that is still attached is refused with this code (DeleteNetworkInterface).
-            attached = one.kind == "network-interface" and code == "InvalidParameterValue"
-            if classify(code) is Means.WAIT or attached:
-                raise NotYet(str(error)) from error
-            raise
-
-    try:
-        with aws_errors(f"remove the {one.kind} {one.id}"):
-            until(attempt, deadline=deadline, sleep=sleep)
-    except NotYet as error:
-        raise CloudError(f"the {one.kind} {one.id} is still in use: {error}", "run the same command again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import click
 
@@ -13,12 +14,13 @@ from gpuctl.cli.options import (
     complete_run,
     json_option,
     now,
-    open_run_of,
     print_json,
     profile_of,
     yes_option,
 )
 from gpuctl.core.errors import GpuctlError, Interrupted, UsageError
+from gpuctl.core.text import safe
+from gpuctl.state.places import places
 
 
 @click.command("down")
@@ -40,7 +42,7 @@ def command(
     """Bring home what is not home, remove everything that is tagged with the run, and verify that it is gone."""
     from gpuctl.cli.pull import tell
     from gpuctl.ui.progress import Phases
-    from gpuctl.workflows.down import down, runs_of_mine
+    from gpuctl.workflows.down import down, run_by_name, runs_of_mine
 
     if bool(runs) == everything:
         raise UsageError("down wants either runs by name or --all", "`gpuctl ls` shows the runs")
@@ -50,7 +52,11 @@ def command(
         profile, here = profile_of(cloud)
         opened = runs_of_mine(profile, places=here, region=region)
     else:
-        opened = tuple(open_run_of(name, chosen_cloud(cloud), region) for name in dict.fromkeys(runs))
+        say = partial(click.echo, err=True)
+        chosen, here = chosen_cloud(cloud), places()
+        opened = tuple(
+            run_by_name(name, places=here, cloud=chosen, region=region, tell=say) for name in dict.fromkeys(runs)
+        )
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
         raise Interrupted(f"{names} not taken down", "nothing was removed")
@@ -63,7 +69,12 @@ def command(
     else:
         for resource in went.removed:
             click.echo(f"removed {resource.kind} {resource.id}")
-        click.echo(f"{names or 'no run'}: nothing is left" if not went.left else f"{len(went.left)} things are left")
+        gone = ", ".join(run.name for run in opened if run.name not in dict(went.failed)) or "no run"
+        click.echo(f"{gone}: nothing is left" if not went.left else f"{len(went.left)} things are left")
+    for run, error in went.failed:
+        click.echo(safe(f"{run} is still there: {error}"), err=True)
+    if went.failed:
+        raise GpuctlError(f"{len(went.failed)} of {len(opened)} runs could not be taken down, see above")
     if went.left:
         left = ", ".join(f"{r.kind} {r.id}" for r in went.left)
         raise GpuctlError(f"AWS still tells of {left}", "run `gpuctl down` again in a minute")

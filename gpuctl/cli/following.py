@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gpuctl.cli.options import now, open_run_of
+from gpuctl.core.endings import ending, failure
 from gpuctl.core.errors import HostError, HostUnreachable, TrainingFailed
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
+
+_FAR = 10_000_000_000
+"""Seconds since the epoch: what a host tells beyond it is no time."""
+
+
+def clock_of(at: float) -> str:
+    """A moment that a host tells, on this machine's clock."""
+    return f"{datetime.fromtimestamp(at, timezone.utc).astimezone():%H:%M}"
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -66,7 +76,7 @@ def after_the_end(
     from gpuctl.workflows.pull import pull
 
     opened = open_run_of(run, cloud, None)
-    click.echo(f"{run} {state.get('state')} (exit code {state.get('exit_code')})", err=True)
+    click.echo(f"{run} {ending(state)}", err=True)
     with Phases() as phases:
         if pull_to is not None:
             tell(pull(opened, pull_to, reporter=phases))
@@ -83,7 +93,9 @@ def after_the_end(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
-        click.echo(f"its host is still there, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
+        at = state.get("power_off_at")
+        by_itself = f" until {clock_of(at)}" if isinstance(at, (int, float)) and 0 < at < _FAR else ""
+        click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
     return 0
 
@@ -91,7 +103,7 @@ def after_the_end(
 def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
     """Raises TrainingFailed where the training command failed."""
     if state.get("state") == "failed":
-        raise TrainingFailed(f"the training command of {run} failed with exit code {state.get('exit_code')}")
+        raise TrainingFailed(failure(run, state))
 
 
 def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to_stderr: bool = False) -> None:

@@ -3,31 +3,91 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpuctl.cli.options import json_option, print_json
+from gpuctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from gpuctl.workflows.jobs import LoadedJob
+
+
+def _complete_job(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from gpuctl.workflows.jobs import packaged_jobs
+
+    names = [loaded.folder.name for loaded in packaged_jobs()]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 @click.command("jobs")
+@click.argument("name", required=False, shell_complete=_complete_job)
+@click.option(
+    "--copy", "copy_to", type=click.Path(path_type=Path), metavar="DIR", help="Make a folder of your own of it."
+)
 @json_option
-def command(as_json: bool) -> None:
-    """The packaged jobs. `gpuctl launch NAME` trains one on a GPU, `gpuctl local NAME` here."""
-    from gpuctl.workflows.jobs import packaged_jobs
+def command(name: str | None, copy_to: Path | None, as_json: bool) -> None:
+    """The packaged jobs; with NAME, one of them whole: its command, presets, options and files.
 
-    rows = [
-        {
-            "name": loaded.folder.name,
-            "summary": loaded.job.summary,
-            "command": shlex.join(loaded.job.command),
-            "presets": list(loaded.job.presets),
-        }
-        for loaded in packaged_jobs()
-    ]
-    if as_json:
-        print_json({"jobs": rows})
+    `gpuctl launch NAME` trains one on a GPU, `gpuctl local NAME` here. A copy launches as it is: `gpuctl launch ./DIR`.
+    """
+    from gpuctl.workflows.jobs import copy_job, packaged_job, packaged_jobs
+
+    if name is None and copy_to is not None:
+        raise UsageError("--copy needs the name of a job", "`gpuctl jobs` lists them")
+    if name is None:
+        rows = [_row(loaded) for loaded in packaged_jobs()]
+        print_json({"jobs": rows}) if as_json else _show_all(rows)
         return
+    loaded = packaged_job(name)
+    if copy_to is None:
+        row = {**_row(loaded), **_details(loaded)}
+        print_json(row) if as_json else _show(row)
+        return
+    files = copy_job(loaded, copy_to)
+    if as_json:
+        print_json({"job": loaded.folder.name, "folder": str(copy_to), "files": files})
+        return
+    where = str(copy_to) if copy_to.is_absolute() or copy_to.parts[:1] == ("..",) else f"./{copy_to}"
+    click.echo(f"{where} is yours, {len(files)} files; it launches as it is:\n  gpuctl launch {shlex.quote(where)}")
+
+
+def _row(loaded: LoadedJob) -> dict[str, Any]:
+    return {
+        "name": loaded.folder.name,
+        "summary": loaded.job.summary,
+        "command": shlex.join(loaded.job.command),
+        "presets": list(loaded.job.presets),
+    }
+
+
+def _details(loaded: LoadedJob) -> dict[str, Any]:
+    from gpuctl.workflows.job_options import options_of
+    from gpuctl.workflows.jobs import files_of
+
+    return {
+        "requires_python": loaded.requires_python,
+        "requirements": list(loaded.requirements),
+        "options": [{"option": o.name, "help": o.help, "defaults": o.defaults} for o in options_of(loaded)],
+        "files": [{"path": file.name, "bytes": Path(file.source).stat().st_size} for file in files_of(loaded)],
+    }
+
+
+def _show_all(rows: list[dict[str, Any]]) -> None:
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import jobs_table
 
     show(jobs_table(rows))
+
+
+def _show(row: dict[str, Any]) -> None:
+    from gpuctl.ui.console import show
+    from gpuctl.ui.tables import job_view
+
+    show(job_view(row))

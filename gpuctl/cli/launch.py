@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpuctl.cli.job_command import JobCommand
 from gpuctl.cli.options import DEST, agreed, cloud_options, json_option, now, print_json, profile_of, yes_option
 from gpuctl.core.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from gpuctl.core.plan import Plan
     from gpuctl.workflows.launch import Launched
     from gpuctl.workflows.planning import Request
 
@@ -29,11 +31,28 @@ def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return amount
 
 
+def _then(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """`down` or `down:MINUTES`, in seconds."""
+    from gpuctl.core.plan import THEN_DOWN_S
+
+    if value is None:
+        return None
+    word, colon, minutes = value.partition(":")
+    if word != "down":
+        raise click.BadParameter(f"{value!r} is not down, nor down:MINUTES")
+    if not colon:
+        return THEN_DOWN_S
+    amount = _amount(_ctx, _param, minutes)
+    assert amount is not None
+    return max(1, int(min(_MOST_MINUTES, amount) * 60))
+
+
+_MOST_MINUTES = Decimal(1_000_000)
 LAST_LINES = 10
 """Of the log of a command that failed before a detached launch returned."""
 
 
-@click.command("launch")
+@click.command("launch", cls=JobCommand)
 @cloud_options
 @click.argument("job")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
@@ -52,6 +71,14 @@ LAST_LINES = 10
 @click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
 @click.option("--pull", "pull_to", type=DEST, metavar="DEST", help="Bring outputs home at the end.")
 @click.option("--down", "down_after", is_flag=True, help="Then tear everything down.")
+@click.option(
+    "--then",
+    "then_s",
+    callback=_then,
+    metavar="down[:MINUTES]",
+    help="The host ends itself, laptop or none: 15 minutes after training has ended and its outputs are home.",
+)
+@click.option("--discard", is_flag=True, help="With --then down: whether or not they are home.")
 @yes_option
 @json_option
 def command(
@@ -80,7 +107,11 @@ def command(
     from gpuctl.workflows.planning import plan_launch, read_request
 
     if (detach or as_json) and (pull_to or down_after):
-        raise UsageError("--pull and --down come after the training, and -d or --json returns before it", "choose one")
+        raise UsageError(
+            "--pull and --down come after the training, and -d or --json returns before it",
+            "choose one, or have the host end itself with --then down",
+        )
+    _check_then(asked["then_s"], discard=asked["discard"], down_after=down_after)
     request = read_request(_request(job, words, asked))
     profile, here = profile_of(cloud)
     with Phases() as phases:
@@ -105,6 +136,15 @@ def command(
     return _follow(launched.plan.run, cloud, pull_to, down_after=down_after)
 
 
+def _check_then(then_s: int | None, *, discard: bool, down_after: bool) -> None:
+    if then_s is not None and down_after:
+        raise UsageError(
+            "--down is this laptop's doing and --then down the host's", "leave one out: --then down needs no laptop"
+        )
+    if discard and then_s is None:
+        raise UsageError("--discard says what --then down may lose, and there is none", "add --then down")
+
+
 def _request(job: str, words: tuple[str, ...], asked: dict[str, Any]) -> Request:
     from gpuctl.workflows.planning import Request
 
@@ -121,6 +161,8 @@ def _request(job: str, words: tuple[str, ...], asked: dict[str, Any]) -> Request
         env=asked["env"],
         put=asked["put"],
         name=asked["name"],
+        then_s=asked["then_s"],
+        discard=asked["discard"],
     )
 
 
@@ -140,12 +182,23 @@ def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) ->
     ends = launched.plan.lease_ends.astimezone()
     is_now = "is training" if state.get("state") == "running" else f"has {state.get('state')} already"
     lines = [f"{run} {is_now}; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"]
+    lines += _then_line(launched.plan)
     lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
     if state.get("state") == "failed":
         show_last(run, cloud, None, lines=LAST_LINES, to_stderr=True)
     click.echo("\n".join(lines), err=to_stderr)
     raise_if_failed(run, state)
     return 0
+
+
+def _then_line(plan: Plan) -> list[str]:
+    if plan.then_s is None:
+        return []
+    what = "training has ended" if plan.discard else "training has ended and all outputs are home"
+    return [
+        f"or {plan.then_s / 60:g} min after {what}; its security group and launch template stay, cost nothing, "
+        f"and go with `gpuctl down {plan.run}`"
+    ]
 
 
 def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool) -> int:

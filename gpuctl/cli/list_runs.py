@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from gpuctl.cli.options import cloud_options, json_option, now, print_json, profile_of
@@ -21,7 +23,7 @@ def command(as_json: bool, cloud: str | None, region: str | None) -> None:
     from gpuctl.workflows.runs import list_runs
 
     profile, here = profile_of(cloud)
-    runs = list_runs(profile, places=here, region=region, now=now())
+    runs = list_runs(profile, places=here, region=region, now=now(), tell=partial(click.echo, err=True))
     if as_json:
         print_json({"runs": runs})
     elif runs:

@@ -89,12 +89,23 @@ def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with the documented code."""
+    """Run the command line and exit with the documented code.
+
+    What is told on standard error is told as far as it can be: a terminal that was closed changes no exit code.
+    """
+    from gpuctl.ui.console import unfailing
+
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(run(sys.argv[1:]))
+    sys.stderr = unfailing(sys.stderr)
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _drop_output()
+    sys.exit(code)
 
 
 def _open_closed_streams() -> None:
@@ -138,6 +149,8 @@ def run(words: list[str]) -> int:
 
 def _drop_output() -> None:
     """Standard output cannot be written: what it still holds must not fail again when the interpreter ends."""
+    if sys.stdout.closed:
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

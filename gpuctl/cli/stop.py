@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gpuctl.cli.options import cloud_options, json_option, open_run_of, print_json, run_argument
+from gpuctl.core.endings import ending
 
 
 @click.command("stop")
@@ -20,7 +21,5 @@ def command(run: str, grace: float, as_json: bool, cloud: str | None, region: st
     if as_json:
         print_json({"run": run, "state": state.get("state"), "exit_code": state.get("exit_code")})
         return
-    click.echo(
-        f"{run} {state.get('state')} (exit code {state.get('exit_code')}); its host is still there and costs money"
-    )
+    click.echo(f"{run} {ending(state)}; its host is still there and costs money")
     click.echo(f"next: gpuctl pull {run}, gpuctl down {run}")

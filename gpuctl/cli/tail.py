@@ -6,6 +6,7 @@ import click
 
 from gpuctl.cli.following import follow_log, raise_if_failed, show_last
 from gpuctl.cli.options import cloud_options, run_argument
+from gpuctl.core.endings import ending
 
 
 @click.command("tail")
@@ -20,5 +21,5 @@ def command(run: str, lines: int, follow: bool, cloud: str | None, region: str |
         return
     state = follow_log(run, cloud, region, lines=lines)
     if state is not None:
-        click.echo(f"{run} {state.get('state')} (exit code {state.get('exit_code')})", err=True)
+        click.echo(f"{run} {ending(state)}", err=True)
         raise_if_failed(run, state)

@@ -9,13 +9,15 @@
     ├── NotAllowed            5   credentials missing, expired, or not permitted
     ├── NotFound              6   no such run, job or snapshot
     ├── CloudError            1   AWS refused or did not answer
-    │   └── CloudGone         1   a cloud on this machine that runs no more, nor do its hosts
+    │   └── NoAnswer          1   it did not answer: whether it did what was asked nobody knows
+    │       └── CloudGone     1   a cloud on this machine that runs no more, nor do its hosts
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
     │   │   └── HostGone      1   and EC2 says that it is not there any more
     │   ├── HostStopped       1   it is there, switched off
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
     │   └── HostRefused       1   it answered, and what was asked of it failed there
+    ├── LeftBehind            1   a launch that ended, and not all that it had made could be removed
     └── Interrupted         130   Ctrl-C, and what was half done is undone
 
 An error is one line for a person: what happened, to what, what to do next. It is shown once, by the entry point.
@@ -80,7 +82,11 @@ class CloudError(GpuctlError):
     """AWS refused or did not answer."""
 
 
-class CloudGone(CloudError):
+class NoAnswer(CloudError):
+    """AWS did not answer, or failed: whether it did what was asked nobody knows."""
+
+
+class CloudGone(NoAnswer):
     """A cloud on this machine that does not run any more, and neither do its hosts."""
 
 
@@ -106,6 +112,10 @@ class HostKeyMismatch(HostError):
 
 class HostRefused(HostError):
     """A host that answered, and on which what was asked failed."""
+
+
+class LeftBehind(GpuctlError):
+    """A launch that ended, and not all that it had made could be removed."""
 
 
 class Interrupted(GpuctlError):

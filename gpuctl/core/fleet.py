@@ -91,6 +91,11 @@ def client_token(run: str, *, attempt: int, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
+def again_token(token: str, tries: int) -> str:
+    """The token of a request that is made again after `tries` answers that made nothing: the first has its own."""
+    return token if tries == 0 else hashlib.sha256(f"{token} {tries}".encode()).hexdigest()[:40]
+
+
 def _all_or_nothing(hosts: int) -> dict[str, Any]:
     """One host is all or nothing by itself, and may come from any pool.
 

@@ -1,7 +1,8 @@
 """Jobs as values: what a `job.toml` says, checked before anything else happens. No file is read here.
 
-All of it is optional: `name`, `summary`, `command`, `requirements`, `presets`, `include`, `[outputs] paths,
-checkpoints`, `[metrics] pattern`, `[data]`. What is wrong is a JobError that names the key and what was expected there.
+All of it is optional: `name`, `summary`, `command`, `requirements`, `requires-python`, `presets`, `include`,
+`[outputs] paths, checkpoints`, `[metrics] pattern`, `[data]`. What is wrong is a JobError that names the key and what
+was expected there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
 
-from gpuctl.core.errors import JobError
+from gpuctl.core.errors import JobError, UsageError
 from gpuctl.core.loss_styles import job_style
+from gpuctl.core.python_version import is_specifier
 from gpuctl.core.text import safe
 
 tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -31,6 +33,18 @@ _RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PRESET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _SHELL_WORDS = frozenset({"&&", "||", "|", ";", ">", ">>", "<", "&", "2>&1"})
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
+_KEYS = (
+    "name",
+    "summary",
+    "command",
+    "requirements",
+    "requires-python",
+    "presets",
+    "include",
+    "outputs",
+    "metrics",
+    "data",
+)
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
@@ -43,6 +57,7 @@ class Job:
     command: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     requirements_file: str | None = None
+    requires_python: str | None = None
     presets: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None
@@ -88,10 +103,20 @@ def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str
     return (*job_command, *words)
 
 
+def check_preset(job: Job, words: Sequence[str]) -> None:
+    """Refuse a `--preset NAME` or `--preset=NAME` that the job does not have. Raises UsageError."""
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        name = following if word == "--preset" else word.removeprefix("--preset=")
+        if job.presets and word.split("=")[0] == "--preset" and name not in job.presets:
+            near = difflib.get_close_matches(name, job.presets, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(job.presets)}"
+            raise UsageError(f"{job.name} has no preset {name!r}", hint)
+
+
 def parse_job(text: str, *, source: str, folder_name: str) -> Job:
     """The job that a `job.toml` describes. `source` is its path, for messages. Raises JobError."""
     top = _Table(_toml(text, source), source, "")
-    top.only("name", "summary", "command", "requirements", "presets", "include", "outputs", "metrics", "data")
+    top.only(*_KEYS)
     outputs, metrics = top.table("outputs"), top.table("metrics")
     outputs.only("paths", "checkpoints")
     metrics.only("pattern")
@@ -102,6 +127,7 @@ def parse_job(text: str, *, source: str, folder_name: str) -> Job:
         command=top.get("command", _command) or (),
         requirements=requirements if isinstance(requirements, tuple) else (),
         requirements_file=requirements if isinstance(requirements, str) else None,
+        requires_python=top.get("requires-python", _python),
         presets=top.get("presets", _presets) or (),
         include=top.get("include", _paths) or (),
         outputs=outputs.get("paths", _paths),
@@ -231,6 +257,24 @@ def _requirements(value: Any) -> tuple[str, ...] | str:
                 f"is a list of requirements, and {line!r} is none: pip's options go into a file that it names"
             )
     return lines
+
+
+def _python(value: Any) -> str:
+    """https://packaging.python.org/en/latest/specifications/version-specifiers/, as `requires-python` of a project."""
+    specifier = _line(value)
+    if not specifier or not is_specifier(specifier):
+        raise _WrongError(f"must be a version specifier such as '>=3.10', not {specifier!r}")
+    return specifier
+
+
+def python_of_project(text: str) -> str | None:
+    """What a `pyproject.toml` says in `project.requires-python`; None where it says nothing that can be read."""
+    try:
+        project = _toml(text, "pyproject.toml").get("project")
+    except JobError:
+        return None
+    said = project.get("requires-python") if isinstance(project, dict) else None
+    return said.strip() if isinstance(said, str) and said.strip() and is_specifier(said) else None
 
 
 def _presets(value: Any) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ LONGEST_LEASE_HOURS = Decimal(24 * 365)
 IDLE_AFTER_HOME_S = 30 * 60
 """A host whose training has ended and whose outputs are home powers itself off after this many seconds."""
 
+THEN_DOWN_S = 15 * 60
+"""The same where `--then down` says no other time."""
+
 FAR_MORE = Decimal("1.5")
 MOST_POOLS = 12
 
@@ -75,6 +78,16 @@ class Plan:
     caller_cidr: str
     max_price_usd_per_hour: Decimal | None
     lease_ends: datetime
+    requires_python: str | None = None
+    then_s: int | None = None
+    """`--then down`: seconds from when nothing holds the host up any more to its end."""
+    discard: bool = False
+    """Outputs that are not home by then are lost: the end of the training is all that is waited for."""
+
+    @property
+    def idle_s(self) -> int:
+        """Seconds after which a host that waits for nothing more powers itself off."""
+        return IDLE_AFTER_HOME_S if self.then_s is None else self.then_s
 
     @property
     def tags(self) -> RunTags:
@@ -167,6 +180,15 @@ def lease_hours(max_hours: Decimal | None) -> Decimal:
     if not SHORTEST_LEASE_HOURS <= hours <= LONGEST_LEASE_HOURS:
         raise UsageError(f"--max-hours must be from a second to a year ({LONGEST_LEASE_HOURS} hours)")
     return hours
+
+
+def check_then(then_s: int | None, lease: timedelta) -> None:
+    """Refuse a `--then down` that the lease's end always forestalls. Raises UsageError."""
+    if then_s is not None and then_s >= lease.total_seconds():
+        raise UsageError(
+            f"--then down:{then_s / 60:g} is longer than the whole lease ({lease.total_seconds() / 60:.0f} min)",
+            "say fewer minutes, or more with --max-hours or --budget",
+        )
 
 
 def new_run_name(job: str) -> str:

@@ -13,6 +13,8 @@ JOB = "gpuctl:job"
 OWNER = "gpuctl:owner"
 LEASE_ENDS = "gpuctl:lease-ends"
 SCHEMA_VERSION = "gpuctl:schema"
+CLAIM = "gpuctl:claim"
+"""On a security group alone: a word of the very launch that made it, by which it knows it again."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from moto.core.request import Request as MotoRequest
 from werkzeug.wrappers import Response
 
 from gpuctl.localcloud.ec2 import EC2, Memory
-from gpuctl.localcloud.faults import Calls, Fault, Faults
+from gpuctl.localcloud.faults import Calls, Fault, Faults, in_place_of
 from gpuctl.localcloud.images import Catalogue
 from gpuctl.localcloud.instances import Instances
 from gpuctl.localcloud.services import SSM, STS, get_products
@@ -58,25 +58,29 @@ class AWS:
         self._calls = calls
         self._memory = Memory()
 
-    def answer(self, request: Request) -> tuple[Response, bool]:
-        """The answer, and whether a fault wants it lost."""
+    def answer(self, request: Request) -> tuple[Response, Fault | None]:
+        """The answer, and the fault that its way back has."""
         scope = _SCOPE.match(request.headers.get("Authorization", ""))
         if scope is None:
             return _error(
                 "MissingAuthenticationToken", "Request is missing Authentication Token", status=403, json_body=False
-            ), False
+            ), None
         call = _call(request, service=scope["service"])
         self._calls.note(call.service, call.operation)
         fault = self._faults.take(call.operation)
         if fault is not None:
             time.sleep(fault.delay_s)
             if fault.code is not None:
-                return _faulty(fault, call), False
+                return _faulty(fault, call), None
+            if fault.body is not None and fault.lost:
+                return _garbled(fault, Response(status=HTTPStatus.OK)), fault
         began = time.monotonic()
         response = self._carry_out(request, call)
         duration_ms = (time.monotonic() - began) * 1000
         log.info("%s %s %d %.1f ms", call.service, call.operation, response.status_code, duration_ms)
-        return response, fault is not None and fault.drop
+        if fault is not None and fault.body is not None:
+            response = _garbled(fault, response)
+        return response, fault
 
     def _carry_out(self, request: Request, call: Call) -> Response:
         try:
@@ -124,7 +128,18 @@ def _is_json(call: Call) -> bool:
 
 def _faulty(fault: Fault, call: Call) -> Response:
     message = fault.message or f"The embedded cloud was told to answer {fault.code}"
-    return _error(str(fault.code), message, status=fault.status, json_body=_is_json(call))
+    return _error(str(fault.code), message, status=fault.status or 400, json_body=_is_json(call))
+
+
+def _garbled(fault: Fault, response: Response) -> Response:
+    """What something between EC2 and its caller puts in the place of the answer."""
+    whole = response.get_data()
+    body = in_place_of(str(fault.body), whole)
+    html = fault.body in ("page", "xhtml")
+    garbled = Response(body, status=fault.status or 200, content_type="text/html" if html else response.content_type)
+    if fault.body == "short":
+        garbled.headers["Content-Length"] = str(len(whole) or 1000)
+    return garbled
 
 
 def _not_there(call: Call, message: str) -> Response:

@@ -13,7 +13,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 
-from gpuctl.localcloud import fleets, launching, prices
+from gpuctl.localcloud import fleets, launching, prices, unseen
 from gpuctl.localcloud.faults import Faults
 from gpuctl.localcloud.fleets import FleetRecord
 from gpuctl.localcloud.images import Catalogue
@@ -50,6 +50,11 @@ class EC2(EC2Response):
     def _fleets(self) -> dict[str, FleetRecord]:
         return self._memory.fleets.setdefault((self.current_account, self.region), {})
 
+    def call_action(self) -> Any:
+        """Carries out the request, without what it does not see yet."""
+        with unseen.hidden(self.ec2_backend, self._faults.unseen.ids(), self._get_action()):
+            return super().call_action()
+
     def _once(self, make: Callable[[], ActionResult]) -> ActionResult:
         """The answer that this request's client token has had, else a new one: EC2's idempotency."""
         params = dict(self._get_params())
@@ -81,6 +86,8 @@ class EC2(EC2Response):
         self._fleets[record.fleet_id] = record
         for instance in made:
             self._instances.launched(instance)
+        if made:
+            self._faults.made("CreateFleet", [id_ for instance in made for id_ in unseen.with_parts(instance)])
         return ActionResult({"FleetId": record.fleet_id, "Instances": record.instances, "Errors": record.errors})
 
     def describe_fleets(self) -> ActionResult:
@@ -159,6 +166,7 @@ class EC2(EC2Response):
         reservation = launching.launch(self.ec2_backend, request)
         for instance in reservation.instances:
             self._instances.launched(instance)
+            self._faults.made("RunInstances", unseen.with_parts(instance))
         return ActionResult(reservation)
 
     def _subnet_of(self, data: Mapping[str, Any]) -> str:
@@ -269,7 +277,15 @@ class EC2(EC2Response):
             if entry["InstanceType"] in types
         ]
 
-    # Security groups and launch templates
+    # Network interfaces, security groups and launch templates
+
+    def delete_network_interface(self) -> ActionResult:
+        interface_id = self._get_param("NetworkInterfaceId")
+        interface = self.ec2_backend.enis.get(interface_id)
+        held_by = getattr(interface, "instance", None)
+        if held_by is not None and not held_by.gone:
+            raise EC2ClientError("InvalidParameterValue", f"Network interface '{interface_id}' is currently in use.")
+        return super().delete_network_interface()
 
     def delete_security_group(self) -> ActionResult:
         backend = self.ec2_backend
@@ -300,8 +316,21 @@ class EC2(EC2Response):
         if held or referred:
             raise EC2ClientError("DependencyViolation", f"resource {group.id} has a dependent object")
 
+    def create_security_group(self) -> ActionResult:
+        before = {id_ for groups in self.ec2_backend.groups.values() for id_ in groups}
+        answer = super().create_security_group()
+        after = {id_ for groups in self.ec2_backend.groups.values() for id_ in groups}
+        self._faults.made("CreateSecurityGroup", after - before)
+        return answer
+
     def create_launch_template(self) -> ActionResult:
-        return self._once(super().create_launch_template)
+        return self._once(self._create_launch_template)
+
+    def _create_launch_template(self) -> ActionResult:
+        before = set(self.ec2_backend.launch_templates)
+        answer = super().create_launch_template()
+        self._faults.made("CreateLaunchTemplate", set(self.ec2_backend.launch_templates) - before)
+        return answer
 
     def create_launch_template_version(self) -> ActionResult:
         source = self._get_param("SourceVersion")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -86,7 +86,7 @@ def create_fleet(backend: Any, request: Mapping[str, Any], faults: Faults) -> tu
     )
     made: list[Any] = []
     for market, wish in _wishes(request):
-        pools = list(_pools(backend, request, market=market))
+        pools = list(_pools(backend, request, market=market, unseen=faults.unseen.ids()))
         allocation = allocate(_with_faults(pools, faults, capacity=wish.capacity), wish)
         made += _carry_out(backend, allocation, record, tags=tags.get("instance", {}))
     return record, made
@@ -127,7 +127,7 @@ def _wish(options: Mapping[str, Any], *, market: str, capacity: int) -> Wish:
     return wish
 
 
-def _pools(backend: Any, request: Mapping[str, Any], *, market: str) -> Iterator[Pool]:
+def _pools(backend: Any, request: Mapping[str, Any], *, market: str, unseen: frozenset[str]) -> Iterator[Pool]:
     configs = request.get("LaunchTemplateConfigs") or []
     if not configs:
         raise EC2ClientError("MissingParameter", "The request must contain the parameter LaunchTemplateConfigs")
@@ -142,7 +142,23 @@ def _pools(backend: Any, request: Mapping[str, Any], *, market: str) -> Iterator
             _require_known(override)
             data = {**version.data, **override}
             for subnet in _subnets(backend, data):
-                yield _pool(backend, data, subnet, market=market, template=template, override=override)
+                pool = _pool(backend, data, subnet, market=market, template=template, override=override)
+                missing = _unseen_part(data, version.template.id, unseen)
+                yield replace(pool, refusal=missing) if missing else pool
+
+
+def _unseen_part(data: Mapping[str, Any], template_id: str, unseen: frozenset[str]) -> Refusal | None:
+    """What a pool says where its template, or a group of its template's, was made a moment ago."""
+    if template_id in unseen:
+        return Refusal(
+            "InvalidLaunchTemplate", f"The specified launch template, with template ID {template_id}, does not exist."
+        )
+    interfaces = data.get("NetworkInterfaces") or []
+    groups = [*(data.get("SecurityGroupIds") or []), *(g for one in interfaces for g in one.get("Groups") or [])]
+    hidden = sorted(unseen.intersection(groups))
+    if hidden:
+        return Refusal("InvalidGroup.NotFound", f"The security group '{hidden[0]}' does not exist")
+    return None
 
 
 def _require_known(override: Mapping[str, Any]) -> None:

@@ -46,9 +46,11 @@ class App:
         elif request.path.startswith("/imds/"):
             response = self._metadata(request)
         else:
-            response, lost = self.aws.answer(request)
-            if lost:
+            response, fault = self.aws.answer(request)
+            if fault is not None and fault.drop:
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            if fault is not None and fault.body == "short":
+                return _then_closed(response(environ, start_response), environ["werkzeug.socket"])
         return response(environ, start_response)
 
     def _own(self, request: Request, path: list[str]) -> Response:
@@ -144,6 +146,12 @@ class App:
             )
         headers = dict(answer.headers)
         return Response(answer.body, status=answer.status, content_type=answer.content_type, headers=headers)
+
+
+def _then_closed(body: Iterable[bytes], connection: socket.socket) -> Iterable[bytes]:
+    """An answer whose connection ends before it is whole."""
+    yield from body
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 def _rules(group: Any) -> Iterable[access.Rule]:

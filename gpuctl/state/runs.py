@@ -41,12 +41,20 @@ class RunRecord:
 class Progress:
     """What this laptop has seen of a run: `progress.json`.
 
-    Each is set before the deed: `claimed` before the name is claimed by a security group, `started` before the start.
+    Each is set before the deed: `claim` (the word that this launch's security group carries) before the group is made,
+    `asked` (the kind of what is being made, since `asked_at`) before the call, `fleet_tries` before the fleet's,
+    `started` before the start. What a call has answered is in `made` (kind and id), and nothing is `asked` then.
+    `start_answered` is False from the start until the host has answered: whether it trains, only the host knows.
     """
 
-    claimed: bool = False
+    claim: str | None = None
+    asked: str | None = None
+    asked_at: float = 0.0
+    made: tuple[tuple[str, str], ...] = ()
+    fleet_tries: int = 0
     instance_ids: tuple[str, ...] = ()
     started: bool = False
+    start_answered: bool | None = None
     ended: str | None = None
     exit_code: int | None = None
     destination: str | None = None
@@ -126,7 +134,11 @@ class RunFolder:
         """What has been seen of the run so far."""
         data = self._json("progress.json")
         known = {k: v for k, v in data.items() if k in Progress.__dataclass_fields__}
-        known["instance_ids"] = tuple(known.get("instance_ids", ()))
+        try:
+            known["instance_ids"] = tuple(known.get("instance_ids", ()))
+            known["made"] = tuple((str(kind), str(id_)) for kind, id_ in known.get("made", ()))
+        except (TypeError, ValueError):  # damaged: what is up of the run, the account tells
+            return Progress()
         return Progress(**known)
 
     def note(self, **changes: Any) -> Progress:
@@ -190,7 +202,10 @@ class RunFolder:
         """Remove what reaches hosts that are gone; what was seen of the run stays."""
         for name in ("identity", "identity.pub", "host_key", "host_key.pub", "known_hosts", "ssh_config"):
             (self.path / name).unlink(missing_ok=True)
-        record = self.read()
+        try:
+            record = self.read()
+        except GpuctlError:  # damaged, and so there is nothing in it to forget
+            return
         self.write(replace(record, template_request=None, fleet_request=None))
 
     def remove(self) -> None:

@@ -8,14 +8,55 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 WIDE = 240
 """The width where nobody looks: a table in a pipe is not cut to 80 columns."""
+
+
+class _Unfailing:
+    """A stream that whoever writes to it can rely on; see `unfailing`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._lost(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError, RuntimeError) as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        """A stream that is gone is /dev/null from now on: what it still holds must not fail again at the exit."""
+        if isinstance(error, OSError):
+            with suppress(OSError, ValueError):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, self._stream.fileno())
+                os.close(nothing)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def unfailing(stream: TextIO) -> TextIO:
+    """The same stream for telling what is going on: what cannot be told is dropped, and nobody hears of that.
+
+    A terminal that was closed (EIO), a reader that went away (EPIPE), a full disk, a stream closed or written to by a
+    signal's handler in mid-write (RuntimeError): none of them may end what is being done.
+    """
+    return cast(TextIO, stream if isinstance(stream, _Unfailing) else _Unfailing(stream))
 
 
 def console(stream: TextIO) -> Console:
@@ -44,7 +85,7 @@ def out() -> Console:
 
 def err() -> Console:
     """Standard error."""
-    return console(sys.stderr)
+    return console(unfailing(sys.stderr))
 
 
 def show(what: RenderableType) -> None:

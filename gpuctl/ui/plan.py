@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from gpuctl.core.plan import IDLE_AFTER_HOME_S
 from gpuctl.core.text import safe
 from gpuctl.ui.tables import facts
 from gpuctl.ui.words import clock, moment, money, price, span
@@ -55,8 +56,23 @@ def _end(plan: Mapping[str, Any], best: Mapping[str, Any], ends: datetime, now: 
     return [
         ("costs", cost, "bold"),
         ("ends", f"{clock(ends)}: the host ends itself then, whatever happens to this machine", ""),
-        ("", "outputs that are not home by then are lost", "yellow"),
+        *_afterwards(plan, ends),
     ]
+
+
+def _afterwards(plan: Mapping[str, Any], ends: datetime) -> list[tuple[str, str, str]]:
+    """What ends the host before its lease does, and when what is not home is lost."""
+    then_s, discard = plan.get("then_s"), plan.get("discard")
+    after = f"{(IDLE_AFTER_HOME_S if then_s is None else then_s) / 60:g} min after training has ended"
+    if discard:
+        return [("then", f"the host ends {after}; outputs not pulled by then are lost", "yellow")]
+    if then_s is None:
+        return [
+            ("", "outputs that are not home by then are lost", "yellow"),
+            ("", f"sooner: {after} and all outputs are home", ""),
+        ]
+    kept = f"outputs are kept until pulled, at the latest until {clock(ends)}"
+    return [("then", f"the host ends {after} and all outputs are home; {kept}", "yellow")]
 
 
 def _choice(choice: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from gpuctl.core.text import safe, shorten
-from gpuctl.ui.console import console
+from gpuctl.ui.console import console, unfailing
 from gpuctl.ui.words import span
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Phases:
     """The phases of something that takes a while. One is going on at a time; a new one ends the one before it.
 
     Whoever waits always sees which phase it is and since when: on a terminal by a spinner with the elapsed time, else
-    by a line a phase and a reminder every 15 seconds.
+    by a line a phase and a reminder every 15 seconds. None of it raises: what is going on does not end because nobody
+    can be told of it.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class Phases:
         clock: Callable[[], float] = time.monotonic,
         remind_every_s: float = REMIND_EVERY_S,
     ) -> None:
-        self._console = console(stream or sys.stderr)
+        self._console = console(unfailing(stream or sys.stderr))
         self._clock, self._remind_every_s = clock, remind_every_s
         self._began = self._since = clock()
         self._name, self._detail = "", ""
@@ -55,26 +57,28 @@ class Phases:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock:
+        with suppress(Exception), self._lock:
             self._end_phase(failed=kind is not None)
         self._over.set()
         if self._reminder is not None:
             self._reminder.join()
         if self._live is not None:
-            self._live.stop()
+            with suppress(Exception):
+                self._live.stop()
 
     def phase(self, name: str, detail: str = "") -> None:
         """A phase begins; the one before it is done."""
-        with self._lock:
+        with suppress(Exception), self._lock:
             self._end_phase()
             self._name, self._detail, self._since, self._notes = safe(name), safe(detail), self._clock(), []
             if not self._console.is_terminal:
                 self._line(f"{self._name}: {self._detail}" if self._detail else self._name)
-        self._start_showing()
+        with suppress(Exception):
+            self._start_showing()
 
     def note(self, text: str) -> None:
         """Something worth a line within the phase."""
-        with self._lock:
+        with suppress(Exception), self._lock:
             if self._live is None:
                 self._line(f"  {safe(text)}")
             else:

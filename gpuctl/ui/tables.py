@@ -59,6 +59,36 @@ def jobs_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     return table
 
 
+def job_view(row: Mapping[str, Any]) -> RenderableType:
+    """`jobs NAME`: one job whole."""
+    from rich.console import Group
+
+    lines = facts()
+    lines.add_row("job", _text(row["name"], "bold"))
+    lines.add_row("what it is", _text(row["summary"]))
+    lines.add_row("command", _text(row["command"]))
+    lines.add_row("presets", _text(", ".join(row["presets"]) or "-"))
+    lines.add_row("Python", _text(row["requires_python"] or "any"))
+    lines.add_row("installs", _text(", ".join(row["requirements"]) or "nothing"))
+    lines.add_row("files", _text(", ".join(file["path"] for file in row["files"])))
+    options = _table("option", "what it means", "default")
+    for option in row["options"]:
+        options.add_row(_text(option["option"], "bold"), _text(option["help"]), _text(_defaults(option["defaults"])))
+    words = f"gpuctl launch {row['name']} -- --preset {row['presets'][0]}" if row["presets"] else ""
+    shown: list[RenderableType] = [lines]
+    if row["options"]:
+        shown += [_text(""), _text(f"its options, after two dashes: {words}", "dim"), options]
+    return Group(*shown)
+
+
+def _defaults(values: Mapping[str, Any]) -> str:
+    """One value where the presets agree, else each preset's."""
+    different = list(dict.fromkeys(map(repr, values.values())))
+    if len(different) > 1:
+        return ", ".join(f"{preset} {value}" for preset, value in values.items())
+    return next((str(value) if str(value).strip() else repr(value) for value in values.values()), "")
+
+
 def offers_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """`offers`: one line an offer, in the order given."""
     if not rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.inventory import Resource, find_instances, find_resources, remove
+from gpuctl.aws.inventory import Resource, find_instances, find_resources
 from gpuctl.aws.offers import prices
 from gpuctl.core.errors import GpuctlError, HostError, NotFound
 from gpuctl.core.hosts import Instance
@@ -20,9 +20,11 @@ from gpuctl.remote.host import Host
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
+from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
-from gpuctl.workflows.hosts import OpenRun
+from gpuctl.workflows.hosts import OpenRun, open_run
 from gpuctl.workflows.pull import Brought, destination_of, pull_from
+from gpuctl.workflows.removal import known_resources, may_have_made, remove_run
 from gpuctl.workflows.reporter import Reporter
 
 REMOVE_TIMEOUT_S = 600
@@ -32,16 +34,21 @@ POLITE_S = 40
 
 @dataclass(frozen=True)
 class WentDown:
-    """What was removed, what is left (nothing, unless AWS still tells of it), and what came home before."""
+    """What was removed, what is left (nothing, unless AWS still tells of it), what came home before, and by the run's
+    name why one could not be taken down."""
 
     removed: tuple[Resource, ...]
     left: tuple[Resource, ...]
     brought: tuple[Brought, ...]
+    failed: tuple[tuple[str, GpuctlError], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As `down --json` prints it."""
+        """As `down --json` prints it; `failed` is there where something has."""
         rows = {"removed": self.removed, "left": self.left}
-        return {key: [{"kind": r.kind, "id": r.id} for r in value] for key, value in rows.items()}
+        told: dict[str, Any] = {key: [{"kind": r.kind, "id": r.id} for r in value] for key, value in rows.items()}
+        if self.failed:
+            told["failed"] = [{"run": run, "error": str(error)} for run, error in self.failed]
+        return told
 
 
 def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[OpenRun, ...]:
@@ -52,26 +59,64 @@ def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tup
     return tuple(OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
 
 
+def run_by_name(
+    name: str, *, places: Places, cloud: str | None, region: str | None, tell: Callable[[str], None]
+) -> OpenRun:
+    """A run to take down. Where what this laptop knows of it is damaged that is told, and the account is enough."""
+    try:
+        return open_run(name, places=places, cloud=cloud, region=region, tell=tell)
+    except GpuctlError as error:
+        folder = run_folder(places.runs, name)
+        if not folder.exists() or _readable(folder) is not None:
+            raise
+        tell(error.message)
+        profile = open_cloud(cloud or "aws", places, on_lost=tell)
+        return OpenRun(name, profile, Account(profile, region), folder, tell)
+
+
 def down(runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter) -> WentDown:
-    """Take runs down. Raises HostError, with nothing removed, where outputs would be lost that can be saved."""
-    found = {run.name: find_resources(run.account, run=run.name) for run in runs}
-    for run in runs:
-        if not found[run.name] and not run.folder.exists():
-            raise NotFound(
-                f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
-                "`gpuctl ls` shows the runs",
-            )
-    brought = () if discard else _bring_home([run for run in runs if found[run.name]], now, reporter)
+    """Take runs down, each by itself: one that cannot be taken down does not keep the others.
+
+    Where there is one alone, its error is raised: HostError, with nothing removed, where outputs would be lost that can
+    be saved; NotFound. Of several, `failed` has the errors.
+    """
+    if len(runs) == 1:
+        return _take_down(runs[0], discard=discard, now=now, reporter=reporter)
+
+    def one(run: OpenRun) -> WentDown:
+        try:
+            return _take_down(run, discard=discard, now=now, reporter=reporter)
+        except GpuctlError as error:
+            return WentDown((), (), (), ((run.name, error),))
+
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="down") as pool:
+        went = list(pool.map(one, runs))
+    return WentDown(
+        removed=tuple(r for each in went for r in each.removed),
+        left=tuple(r for each in went for r in each.left),
+        brought=tuple(b for each in went for b in each.brought),
+        failed=tuple(f for each in went for f in each.failed),
+    )
+
+
+def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter) -> WentDown:
+    found = known_resources(run.account, run.name, run.folder)
+    if not found and not run.folder.exists():
+        raise NotFound(
+            f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
+            "`gpuctl ls` shows the runs",
+        )
+    brought = _bring_one_home(run, now, reporter) if found and not discard else None
     removed: list[Resource] = []
-    for account, resources in _by_account(runs, found):
-        reporter.phase("down", f"removing {len(resources)} things in {account.region}")
-        remove(account, resources, deadline=time.monotonic() + REMOVE_TIMEOUT_S, on_removed=removed.append)
-    reporter.phase("verify", "asking AWS what is left")
-    left = [resource for run in runs for resource in find_resources(run.account, run=run.name)]
+    if found or may_have_made(run.folder):
+        reporter.phase("down", f"removing {len(found)} things of {run.name} in {run.account.region}")
+        deadline = time.monotonic() + REMOVE_TIMEOUT_S
+        remove_run(run.account, run.name, run.folder, deadline=deadline, reporter=reporter, on_removed=removed.append)
+    reporter.phase("verify", f"asking AWS what is left of {run.name}")
+    left = find_resources(run.account, run=run.name)
     if not left:
-        for run in runs:
-            _forget(run.folder)
-    return WentDown(tuple(removed), tuple(left), tuple(brought))
+        _forget(run.folder)
+    return WentDown(tuple(removed), tuple(left), () if brought is None else (brought,))
 
 
 def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
@@ -93,30 +138,11 @@ def _forget(folder: RunFolder) -> None:
     """What a laptop keeps of a run that is gone: what was seen of its training, no keys; of a half-made one nothing."""
     if not folder.exists():
         return
-    if not folder.progress().started:
+    if not folder.progress().started and _readable(folder) is not None:
         folder.remove()
         return
     folder.note(down=True)
     folder.forget_keys()
-
-
-def _by_account(runs: Sequence[OpenRun], found: dict[str, list[Resource]]) -> list[tuple[Account, list[Resource]]]:
-    """The resources, one list an account and region, so that calls are batched."""
-    groups: dict[tuple[str, str], tuple[Account, list[Resource]]] = {}
-    for run in runs:
-        key = (run.profile.name, run.account.region)
-        groups.setdefault(key, (run.account, []))[1].extend(found[run.name])
-    return [(account, resources) for account, resources in groups.values() if resources]
-
-
-def _bring_home(runs: Sequence[OpenRun], now: datetime, reporter: Reporter) -> tuple[Brought, ...]:
-    """Outputs of every run that may have some, side by side."""
-    if not runs:
-        return ()
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="home") as pool:
-        futures = [pool.submit(_bring_one_home, run, now, reporter) for run in runs]
-        results = [future.result() for future in futures]
-    return tuple(brought for brought in results if brought is not None)
 
 
 def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter) -> Brought | None:

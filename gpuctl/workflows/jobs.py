@@ -9,18 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from gpuctl.core.errors import JobError, NotFound, UsageError
-from gpuctl.core.job import Job, job_without_file, parse_job
+from gpuctl.core.job import Job, job_without_file, parse_job, python_of_project
 from gpuctl.core.plan import Upload
 
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A job, the folder it was read from, its requirements' lines, and what of it goes into the workspace."""
+    """A job, the folder it was read from, its requirements' lines, and what of it goes into the workspace.
+
+    `requires_python` is what its `job.toml` says, else its `pyproject.toml`.
+    """
 
     job: Job
     folder: Path
     requirements: tuple[str, ...]
     uploads: tuple[Upload, ...]
+    requires_python: str | None = None
 
     @property
     def working_folder(self) -> Path:
@@ -38,6 +42,50 @@ def shipped(what: str) -> Path:
 def packaged_jobs() -> list[LoadedJob]:
     """The jobs that come with gpuctl, by name."""
     return [load_job(path.parent) for path in sorted(shipped("jobs").glob("*/job.toml"))]
+
+
+def packaged_job(name: str) -> LoadedJob:
+    """The packaged job of that name. Raises NotFound."""
+    folder = shipped("jobs") / name.replace("-", "_")
+    if not name.replace("-", "").replace("_", "").isalnum() or not (folder / "job.toml").is_file():
+        names = [loaded.folder.name for loaded in packaged_jobs()]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise NotFound(f"no packaged job is called {name!r}", hint)
+    return load_job(folder)
+
+
+def files_of(loaded: LoadedJob) -> list[Upload]:
+    """Every file of a job and the name that it has in the workspace, in order; but for Python's own caches."""
+    found = []
+    for upload in loaded.uploads:
+        source = Path(upload.source)
+        below = source.rglob("*") if source.is_dir() else [source]
+        for path in below:
+            if path.is_file() and "__pycache__" not in path.parts:
+                name = Path(upload.name, path.relative_to(source)) if source.is_dir() else Path(upload.name)
+                found.append(Upload(str(path), name.as_posix()))
+    return sorted(found, key=lambda upload: upload.name)
+
+
+def copy_job(loaded: LoadedJob, to: Path) -> list[str]:
+    """Make a folder of one's own of a packaged job, which launches as it is; the files in it. Raises UsageError.
+
+    It keeps its place in its package, so that every import and the command stay as they are; its `job.toml` comes to
+    the top, without its name and its `include`.
+    """
+    if to.exists() and not to.is_dir():
+        raise UsageError(f"{to} is a file", "name a folder that is not there yet")
+    if to.is_dir() and any(to.iterdir()):
+        raise UsageError(f"{to} is there already and not empty", "name a folder that is not there yet")
+    lines = (loaded.folder / "job.toml").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("name =", "include ="))]
+    files = {"job.toml": "".join(f"{line}\n" for line in kept).encode()}
+    files |= {f.name: Path(f.source).read_bytes() for f in files_of(loaded) if Path(f.name).name != "job.toml"}
+    for name, content in files.items():
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(content)
+    return sorted(files)
 
 
 def find_job(name: str) -> LoadedJob:
@@ -71,7 +119,8 @@ def load_job(folder: Path) -> LoadedJob:
         job = parse_job(text, source=str(file), folder_name=folder.name)
     else:
         job = job_without_file(folder.name)
-    return LoadedJob(job, folder, _requirements(job, folder), _workspace(job, folder))
+    python = job.requires_python or _python_of_project(folder)
+    return LoadedJob(job, folder, _requirements(job, folder), _workspace(job, folder), python)
 
 
 def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
@@ -108,6 +157,13 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
         raise JobError(f"{file} cannot be read ({why(error)})", step) from error
     stripped = [line.split(" #")[0].strip() for line in lines]
     return tuple(line for line in stripped if line and not line.startswith("#"))
+
+
+def _python_of_project(folder: Path) -> str | None:
+    try:
+        return python_of_project((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _workspace(job: Job, folder: Path) -> tuple[Upload, ...]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpuctl.aws.access import default_network, open_access
+from gpuctl.aws.access import claim_group, default_network, set_caller
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
-from gpuctl.aws.inventory import Resource, find_resources, remove
+from gpuctl.aws.inventory import find_resources
 from gpuctl.core.boot import BootKeys, user_data
-from gpuctl.core.errors import GpuctlError, Interrupted, NameInUse, NoCapacity, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, LeftBehind, NameInUse, NoAnswer, NoCapacity, UsageError
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.hosts import Instance
-from gpuctl.core.plan import IDLE_AFTER_HOME_S, Plan
+from gpuctl.core.plan import Plan
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
@@ -28,10 +30,11 @@ from gpuctl.state.runs import RunFolder, RunRecord, run_folder
 from gpuctl.workflows.boot import wait_for_boot
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import OpenRun
-from gpuctl.workflows.interrupts import ending_signals_interrupt, interrupts_ignored, interrupts_wait
+from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
+from gpuctl.workflows.removal import known_resources, remove_run
 from gpuctl.workflows.reporter import Reporter
 
 CAPACITY_TIMEOUT_S = 300
@@ -55,14 +58,38 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
     Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started: it goes on.
     """
     folder = run_folder(places.runs, planned.plan.run)
-    with ending_signals_interrupt(), folder.locked():
+    with EndingSignals() as signals, folder.locked():
         half_made = _half_made(planned, folder)
-        with _undone_unless_started(planned.account, folder, reporter) as start:
-            record = half_made or _begin(planned, folder)
-            instances = _acquire(record, planned.account, folder, reporter)
-            with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
-                state = _start(host, record.plan, folder, start, reporter)
-        note_state(folder, state)
+        # Cut off between the word that it starts and the host's answer, it may train: then nothing is undone.
+        start = _Start(answered=half_made is not None and folder.progress().started)
+        try:
+            try:
+                return _launched(half_made, planned, profile, folder, start, reporter)
+            except BaseException as error:  # noqa: BLE001  (raised again below, once what was made is undone)
+                cause = error
+                signals.only_note(lambda: reporter.note("removing what was made; this takes a moment"))
+        except KeyboardInterrupt as error:  # the one that could still come, between the two lines above
+            cause = error
+            signals.only_note(nobody)
+        if not start.answered:
+            _undo_because(cause, planned.account, folder, reporter)
+        raise cause
+
+
+def _launched(
+    half_made: RunRecord | None,
+    planned: Planned,
+    profile: Profile,
+    folder: RunFolder,
+    start: _Start,
+    reporter: Reporter,
+) -> Launched:
+    """From nothing, or from what a launch left that was cut off, to a training that runs."""
+    record = half_made or _begin(planned, folder)
+    instances = _acquire(record, planned.account, folder, reporter)
+    with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
+        state = _start(host, record.plan, folder, start, reporter)
+    note_state(folder, state)
     return Launched(record.plan, tuple(instances), state)
 
 
@@ -86,6 +113,7 @@ def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
 def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
     """A new record, and the run's keys."""
     name = planned.plan.run
+    claim = folder.progress().claim if folder.exists() and not folder.progress().started else None
     folder.remove()
     caller, host = generate_key(f"gpuctl {name}"), generate_key(f"gpuctl host of {name}")
     for file, text in (("identity", caller.private), ("identity.pub", caller.public)):
@@ -94,6 +122,7 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
         folder.write_file(file, text)
     record = RunRecord(planned.plan, attempt=1)
     folder.write(record)
+    folder.note(claim=claim)
     return record
 
 
@@ -104,38 +133,35 @@ class _Start:
     answered: bool = False
 
 
-@contextmanager
-def _undone_unless_started(account: Account, folder: RunFolder, reporter: Reporter) -> Iterator[_Start]:
-    """Remove all that is tagged with the run, and what the laptop keeps of it, unless training starts in the block."""
-    start = _Start()
-    try:
-        yield start
-    except NameInUse:
+def _undo_because(cause: BaseException, account: Account, folder: RunFolder, reporter: Reporter) -> None:
+    """Remove a run that never trained, from AWS and from this laptop. No signal ends it any more.
+
+    Raises LeftBehind where something may be left, else Interrupted where that was why.
+    """
+    interrupted = isinstance(cause, KeyboardInterrupt)
+    if isinstance(cause, NameInUse):
         folder.remove()
-        raise
-    except BaseException as error:
-        if start.answered:
-            raise
-        with interrupts_ignored(lambda: reporter.note("removing what was made; this takes a moment")):
-            undo(account, folder, reporter)
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"launch of {folder.name} interrupted", "everything it had made is removed") from None
-        raise
-
-
-def undo(account: Account, folder: RunFolder, reporter: Reporter) -> None:
-    """Remove a run that never trained, from AWS and from this laptop."""
-    reporter.phase("undo", "removing everything that this launch made")
-    try:
-        deadline = time.monotonic() + REMOVE_TIMEOUT_S
-        known = [Resource("instance", one, folder.name) for one in folder.progress().instance_ids]
-        while left := [*known, *find_resources(account, run=folder.name)]:
-            remove(account, dict.fromkeys(left), deadline=deadline)
-            known = []
-    except GpuctlError as error:
-        reporter.note(f"not everything could be removed ({error.message}); run `gpuctl down {folder.name}`")
         return
+    reporter.phase("undo", "removing everything that this launch made")
+    why = f"launch of {folder.name} interrupted" if interrupted else f"launch of {folder.name} failed ({cause})"
+    try:
+        remove_run(account, folder.name, folder, deadline=time.monotonic() + REMOVE_TIMEOUT_S, reporter=reporter)
+    except Exception as error:  # noqa: BLE001  (whatever kept it, a person must hear what is left)
+        step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
+        raise LeftBehind(f"{why}, and {_left(account, folder)}: {error}", step) from cause
     folder.remove()
+    if interrupted:
+        raise Interrupted(why, "everything it had made is removed") from None
+
+
+def _left(account: Account, folder: RunFolder) -> str:
+    """What of a run is left, as far as AWS tells."""
+    try:
+        left = known_resources(account, folder.name, folder)
+    except GpuctlError:
+        left = []
+    named = ", ".join(f"{one.kind} {one.id}" for one in left) or "perhaps something that it had made"
+    return f"what is left is {named}"
 
 
 def _acquire(record: RunRecord, account: Account, folder: RunFolder, reporter: Reporter) -> list[Instance]:
@@ -149,6 +175,7 @@ def _acquire(record: RunRecord, account: Account, folder: RunFolder, reporter: R
                 raise
             reporter.note(f"{error.message}; trying {markets[attempt].best.market}")
             record = RunRecord(record.plan, attempt=attempt + 1)
+            folder.note(fleet_tries=0)
     raise AssertionError("a plan has at least one market")
 
 
@@ -161,8 +188,13 @@ def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder,
     assert record.template_request is not None
     assert record.fleet_request is not None
     with interrupts_wait():
-        create_template(account, record.template_request)
-        answer = create_fleet(account, record.fleet_request)
+        with _asking(folder, "launch-template") as made:
+            made.append(create_template(account, record.template_request))
+        with _asking(folder, "instance") as made:
+            answer = create_fleet(
+                account, record.fleet_request, tries=folder.progress().fleet_tries, on_try=partial(_note_try, folder)
+            )
+            made.extend(answer.instance_ids)
         folder.note(instance_ids=list(answer.instance_ids))
     reporter.note(f"{', '.join(answer.instance_ids)} is booting")
     return wait_until_running(account, answer.instance_ids, deadline=time.monotonic() + CAPACITY_TIMEOUT_S)
@@ -171,19 +203,46 @@ def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder,
 def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunFolder) -> RunRecord:
     """The record with the very requests of this attempt: what is called now, and again where its answer is lost."""
     network = default_network(account)
-    claimed = folder.progress().claimed
-    folder.note(claimed=True)
-    with interrupts_wait():
-        group_id = open_access(account, plan.tags, plan.caller_cidr, vpc=network.vpc_id, half_made=claimed)
+    claim = folder.progress().claim or secrets.token_hex(8)
+    folder.note(claim=claim)
+    with interrupts_wait(), _asking(folder, "security-group") as made:
+        group_id = claim_group(account, plan.tags, vpc=network.vpc_id, claim=claim)
+        made.append(group_id)
+    set_caller(account, group_id, plan.caller_cidr)
     keys = BootKeys(
         host_private=(folder.path / "host_key").read_text(),
         host_public=(folder.path / "host_key.pub").read_text(),
         caller_public=(folder.path / "identity.pub").read_text(),
     )
-    text = user_data(run=plan.run, deadline=plan.lease_ends, keys=keys)
+    text = user_data(run=plan.run, deadline=plan.lease_ends, keys=keys, login_user=plan.login_user)
     template = template_request(plan, group_id=group_id, user_data=text, attempt=record.attempt)
     fleet = fleet_request(plan, subnets=network.subnets, attempt=record.attempt, template=template)
     return replace(record, template_request=template, fleet_request=fleet)
+
+
+def _note_try(folder: RunFolder, number: int) -> None:
+    if number != folder.progress().fleet_tries:
+        folder.note(fleet_tries=number)
+
+
+@contextmanager
+def _asking(folder: RunFolder, kind: str) -> Iterator[list[str]]:
+    """A call that makes something of that kind; the block puts the ids into the list.
+
+    They are known from then on, whoever looks for them by tag. Where no answer came, that stays written down: it may
+    have been made.
+    """
+    made: list[str] = []
+    folder.note(asked=kind, asked_at=time.time())
+    try:
+        yield made
+    except NoAnswer:
+        raise
+    except GpuctlError:
+        folder.note(asked=None)
+        raise
+    known = folder.progress().made
+    folder.note(asked=None, made=tuple(dict.fromkeys([*known, *((kind, id_) for id_ in made)])))
 
 
 @contextmanager
@@ -195,17 +254,24 @@ def _provisioned(
     run = OpenRun(plan.run, profile, planned.account, folder, tell=reporter.note)
     with wait_for_boot(run, instance) as host:
         host.put_payload(build_payload(shipped("provisioning")))
-        _provision(host, plan, planned.environment, reporter)
+        if not _runs_already(host, folder):
+            _provision(host, plan, planned.environment, reporter)
         yield host
+
+
+def _runs_already(host: Host, folder: RunFolder) -> bool:
+    """Whether a launch that was cut off at its start has started training after all: it is not to start anew."""
+    return folder.progress().started and host.call("state", {}).get("state") != "none"
 
 
 def _start(host: Host, plan: Plan, folder: RunFolder, start: _Start, reporter: Reporter) -> Mapping[str, Any]:
     """Start the training command; its state as the host tells it."""
     reporter.phase("start", " ".join(plan.command))
     with interrupts_wait():
-        folder.note(started=True)
+        folder.note(started=True, start_answered=False)
         answer = host.call("start", {})
         start.answered = True
+        folder.note(start_answered=True)
     state = answer.get("state")
     return state if isinstance(state, Mapping) else {}
 
@@ -224,11 +290,13 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         "run": plan.run,
         "deadline": plan.lease_ends.timestamp(),
         "requirements": list(plan.requirements),
+        "requires_python": plan.requires_python,
         "command": list(plan.command),
         "env": dict(environment),
         "outputs": {"paths": plan.outputs and list(plan.outputs), "checkpoints": list(plan.checkpoints)},
         "gpu": True,
-        "idle_s": IDLE_AFTER_HOME_S,
+        "idle_s": plan.idle_s,
+        "discard": plan.discard,
         "files": True,
     }
     with workspace_tar([(Path(u.source), u.name) for u in plan.uploads]) as body:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.job import merge_command
-from gpuctl.workflows.jobs import find_job
+from gpuctl.core.python_version import refuse_python
+from gpuctl.workflows.job_options import check_words
+from gpuctl.workflows.jobs import find_job, shipped
 
 
 def local_command(
@@ -19,13 +25,22 @@ def local_command(
 ) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment that run the job here, from the folder that this is called in."""
     loaded = find_job(job)
+    packaged = loaded.folder.parent == shipped("jobs")
     command = list(merge_command(loaded.job.command, words))
-    if loaded.job.include and find_spec("torch") is None:
+    check_words(loaded, words)
+    missing = [one.name for one in map(Requirement, loaded.requirements) if not _installed(one)] if packaged else []
+    if missing:
         raise GpuctlError(
-            f"job {job} needs what packaged jobs import, and torch is not installed here",
-            "get it with: pip install 'gpuctl-train[jobs]'",
+            f"job {job} needs {', '.join(missing)}, and that is not installed here",
+            f"get it with: pip install {shlex.join(loaded.requirements)}",
         )
     if command[0] in ("python", "python3"):
+        refuse_python(
+            loaded.job.name,
+            loaded.requires_python,
+            platform.python_version(),
+            where="the one that gpuctl runs with here",
+        )
         command[0] = sys.executable
     if shutil.which(command[0]) is None:
         raise GpuctlError(f"there is no program {command[0]!r} on this machine", "is its virtualenv active?")
@@ -37,3 +52,11 @@ def local_command(
         "PYTHONPATH": path,
     }
     return command, {**environment, **ours}
+
+
+def _installed(requirement: Requirement) -> bool:
+    """Whether this Python has what a job needs, in a version that will do."""
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except PackageNotFoundError:
+        return False

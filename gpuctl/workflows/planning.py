@@ -18,10 +18,12 @@ from gpuctl.aws.offers import find_offers
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command, run_name_ok
 from gpuctl.core.offers import ANY_GPU, Wanted, parse_gpu, rank
-from gpuctl.core.plan import Plan, Upload, lease_ends, lease_hours, new_run_name, shortlist
+from gpuctl.core.plan import Plan, Upload, check_then, lease_ends, lease_hours, new_run_name, shortlist
 from gpuctl.core.profile import Profile
+from gpuctl.core.python_version import refuse_python
 from gpuctl.state.places import Places
 from gpuctl.state.runs import run_folder
+from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
 from gpuctl.workflows.names import refuse_name_in_use
 
@@ -45,6 +47,8 @@ class Request:
     env: tuple[str, ...] = ()
     put: tuple[str, ...] = ()
     name: str | None = None
+    then_s: int | None = None
+    discard: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def read_request(request: Request) -> Asked:
     """Check a request before any cloud is asked. Raises UsageError kinds, and NotFound for a job that is none."""
     loaded = find_job(request.job)
     command = merge_command(loaded.job.command, request.words)
+    check_words(loaded, request.words)
     environment = chosen_environment(request.env, os.environ)
     uploads = (*loaded.uploads, *put_uploads(request.put))
     lease_hours(request.max_hours)
@@ -98,6 +103,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
     )
     ranked = rank(offers, wanted)
     image = find_image(account, ranked[0].instance_type.architecture)
+    refuse_python(loaded.job.name, loaded.requires_python, image.python, where=f"that of {image.name}")
     choices = shortlist(ranked)
     ends = lease_ends(
         now,
@@ -105,6 +111,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         budget_usd=request.budget_usd,
         price_usd_per_hour=max(c.price_usd_per_hour for c in choices),
     )
+    check_then(request.then_s, ends - now)
     plan = Plan(
         run=run,
         job=loaded.job.name,
@@ -128,6 +135,9 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         caller_cidr=cidr,
         max_price_usd_per_hour=request.max_price_usd_per_hour,
         lease_ends=ends,
+        then_s=request.then_s,
+        discard=request.discard,
+        requires_python=loaded.requires_python,
     )
     return Planned(plan, loaded, asked.environment, account)
 

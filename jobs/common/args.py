@@ -18,11 +18,10 @@ import argparse
 import dataclasses
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import torch
 
 S = TypeVar("S")
 
@@ -61,15 +60,18 @@ def number(kind: type[int] | type[float], *, least: float, most: float = math.in
 
 @dataclass(frozen=True)
 class Common:
-    """The options of every job. `preset` is the name of the one that was taken."""
+    """The options of every job. `preset` is the name of the one that was taken.
+
+    `device` and `threads` are options where the job computes with torch.
+    """
 
     preset: str
     max_seconds: float | None
     resume: str
     outputs: str
     seed: int
-    device: str | None
-    threads: int | None
+    device: str | None = None
+    threads: int | None = None
 
 
 def parse(
@@ -83,10 +85,16 @@ def parse(
     for field in fields:
         _add_setting(own, field, [getattr(preset, field.name) for preset in presets.values()])
     given = vars(parser.parse_args(argv))
-    preset = given["preset"] or ("gpu" if torch.cuda.is_available() else "laptop")
+    preset = given["preset"] or ("gpu" if _has_cuda() else "laptop")
     chosen = {field.name: given.pop(field.name) for field in fields}
     settings = dataclasses.replace(presets[preset], **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[type-var]
     return Common(**{**given, "preset": preset}), settings
+
+
+def _has_cuda() -> bool:
+    """Whether there is a GPU for the job; one that has not imported torch has no use for any."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
 
 
 def _add_common(parser: argparse.ArgumentParser, presets: Sequence[str]) -> None:
@@ -108,8 +116,9 @@ def _add_common(parser: argparse.ArgumentParser, presets: Sequence[str]) -> None
     add("--outputs", default=os.environ.get("GPUCTL_OUTPUTS") or "outputs", metavar="FOLDER", help="where results go")
     seed = number(int, least=0, most=2**32 - 1)
     add("--seed", type=seed, default=1337, metavar="N", help="where random numbers begin (default: 1337)")
-    add("--device", metavar="NAME", help="cuda, mps or cpu (default: the fastest that is here)")
-    add("--threads", type=number(int, least=0), metavar="N", help="processor threads (default: torch's own choice)")
+    if "torch" in sys.modules:
+        add("--device", metavar="NAME", help="cuda, mps or cpu (default: the fastest that is here)")
+        add("--threads", type=number(int, least=0), metavar="N", help="processor threads (default: torch's own choice)")
 
 
 def _add_setting(group: Any, field: dataclasses.Field[Any], defaults: Sequence[Any]) -> None:

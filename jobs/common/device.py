@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import random
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,20 +47,53 @@ def limit_threads(n: int | None) -> None:
         torch.set_num_threads(n)
 
 
-def bfloat16_is_native(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by itself, so that it is faster than float32.
+def bfloat16_is_faster(device: torch.device, compute: Callable[[], object]) -> bool:
+    """Whether ``compute`` takes clearly less time in bfloat16 than in float32 here: tried, in turns.
 
-    A T4 or V100 says that it supports bfloat16 and emulates it, slower than float32. For processors torch tells only of
-    Intel's and AMD's (AVX-512 BF16), and only from 2.4 on.
+    What a device says of itself is no help: a T4 says that it supports bfloat16 and emulates it, a processor may take
+    eighty times as long or refuse.
     """
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    tell = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and tell is not None and bool(tell())
+    if device.type not in ("cpu", "cuda"):
+        return False
+    took = {False: math.inf, True: math.inf}
+    for _ in range(3):
+        for bfloat16 in took:
+            took[bfloat16] = min(took[bfloat16], _seconds(device, compute, bfloat16=bfloat16))
+        if took[True] > 2 * took[False]:  # so slow that once more would be felt
+            break
+    return took[True] < 0.8 * took[False]
+
+
+def bfloat16_works(device: torch.device, compute: Callable[[], object]) -> bool:
+    """Whether ``compute`` can be done in bfloat16 here, however long it takes."""
+    return _seconds(device, compute, bfloat16=True) < math.inf
+
+
+def _seconds(device: torch.device, compute: Callable[[], object], *, bfloat16: bool) -> float:
+    """The less of two times; infinite where torch cannot do it."""
+    took = math.inf
+    try:
+        for _ in range(2):
+            began = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+                compute()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            took = min(took, time.perf_counter() - began)
+    except RuntimeError:  # "could not create a primitive descriptor"
+        if not bfloat16:
+            raise
+    return took
+
+
+@functools.cache
+def _multiplies_faster_in_bfloat16(device: torch.device) -> bool:
+    square = torch.ones((2048, 2048), device=device)
+    return bfloat16_is_faster(device, lambda: square @ square)
 
 
 def autocast_for(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Compute in bfloat16 where the GPU does so natively, else in float32."""
-    if device.type == "cuda" and bfloat16_is_native(device):
+    """Compute in bfloat16 where the GPU is faster so, else in float32."""
+    if device.type == "cuda" and _multiplies_faster_in_bfloat16(device):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -11,10 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-Array = npt.NDArray[np.float64]
+from jobs.from_scratch.data import Array, Labels
 
 
 def sigmoid(z: Array) -> Array:
@@ -46,7 +44,7 @@ class SigmoidNetwork:
         """The quadratic cost C = 1/2n Σ |y - a|²."""
         return float(0.5 * np.sum((self.activations(x)[-1] - y) ** 2) / len(x))
 
-    def answers(self, x: Array) -> npt.NDArray[np.int64]:
+    def answers(self, x: Array) -> Labels:
         """The class of the neuron that fires most, for each row."""
         return np.asarray(np.argmax(self.activations(x)[-1], axis=1))
 
@@ -71,10 +69,10 @@ class SigmoidNetwork:
             self.b[layer] -= rate * db[layer]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs, as tensors: a checkpoint holds nothing that could run code when it is read."""
-        return {"W": [torch.from_numpy(W.copy()) for W in self.W], "b": [torch.from_numpy(b.copy()) for b in self.b]}
+        """What a checkpoint needs."""
+        return {"W": [W.copy() for W in self.W], "b": [b.copy() for b in self.b]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.W = [W.numpy().copy() for W in state_dict["W"]]
-        self.b = [b.numpy().copy() for b in state_dict["b"]]
+        self.W = [W.copy() for W in state_dict["W"]]
+        self.b = [b.copy() for b in state_dict["b"]]

@@ -15,17 +15,16 @@ from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 
 from jobs.common.args import option, parse
-from jobs.common.data import Batches, split_shuffled
-from jobs.common.device import limit_threads, seed_everything
+from jobs.common.numpy_run import NumpyRun, State
 from jobs.common.plots import loss_curve
-from jobs.common.run import Run, State
 from jobs.from_scratch import perceptron
-from jobs.from_scratch.moons import Labels, MoonNetwork, moons
-from jobs.from_scratch.network import Array, SigmoidNetwork
+from jobs.from_scratch.data import Array, Batches, Labels, digits, moons, split_shuffled
+from jobs.from_scratch.moons import MoonNetwork, StraightLine
+from jobs.from_scratch.network import SigmoidNetwork
+
+CHECKPOINT = "checkpoint.npz"
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,7 @@ PRESETS = {
 
 def main() -> None:
     common, settings = parse(PRESETS, doc=__doc__)
-    limit_threads(common.threads)
-    seed_everything(common.seed)
-    run = Run(outputs=common.outputs, max_seconds=common.max_seconds, resume=common.resume)
+    run = NumpyRun(outputs=common.outputs, max_seconds=common.max_seconds, resume=common.resume)
     start: State = {"settings": {**asdict(settings), "seed": common.seed}, "moons": {}, "digits": None}
     state = run.resume(start["settings"])
     if state is None:
@@ -59,7 +56,7 @@ def main() -> None:
     decide()
     report = [*learn_moons(run, state, settings), *learn_digits(run, state, settings, common.seed)]
     if not run.stopping:
-        run.save("checkpoint.pt", run.capture(**state, finished=True))
+        run.save(CHECKPOINT, run.capture(**state, finished=True))
         run.text("report.txt", "\n".join(report) + "\n")
         print("\n".join(["", *report]))
 
@@ -89,7 +86,7 @@ def sizes(words: str) -> list[int]:
     return [int(word) for word in words.split(",")]
 
 
-def learn_moons(run: Run, state: State, settings: Settings) -> list[str]:
+def learn_moons(run: NumpyRun, state: State, settings: Settings) -> list[str]:
     """Train every size and compare on points that none has seen. Sizes already in `state` are not trained again."""
     x, y = moons(200, seed=0)
     fresh_x, fresh_y = moons(1000, seed=1)  # chooses the size
@@ -108,12 +105,12 @@ def learn_moons(run: Run, state: State, settings: Settings) -> list[str]:
                 if run.stopping or run.out_of_time:
                     return []
         state["moons"][str(units)] = network.state_dict()
-        run.save("checkpoint.pt", run.capture(**state))
+        run.save(CHECKPOINT, run.capture(**state))
 
-    line = LogisticRegression().fit(x, y)
+    line = StraightLine(x, y)
     run.figure("moons.png", draw_moons(x, y, networks, line))
     rows = ["moons             train loss   val loss   right, of 200 known   right, of 1,000 fresh"]
-    rows.append(f"a straight line{line.score(x, y):47.3f}{line.score(fresh_x, fresh_y):24.3f}")
+    rows.append(f"a straight line{line.accuracy(x, y):47.3f}{line.accuracy(fresh_x, fresh_y):24.3f}")
     losses = {units: network.loss(fresh_x, fresh_y) for units, network in networks.items()}
     for units, network in networks.items():
         right = f"{network.accuracy(x, y):22.3f}{network.accuracy(fresh_x, fresh_y):24.3f}"
@@ -123,17 +120,17 @@ def learn_moons(run: Run, state: State, settings: Settings) -> list[str]:
     return [
         *rows,
         f"the validation loss names {best} hidden units; on 2,000 other points, looked at once,",
-        f"they are right on {score:.3f}, the straight line on {line.score(last_x, last_y):.3f}",
+        f"they are right on {score:.3f}, the straight line on {line.accuracy(last_x, last_y):.3f}",
         "",
     ]
 
 
-def draw_moons(x: Array, y: Labels, networks: dict[int, MoonNetwork], line: LogisticRegression) -> Figure:
+def draw_moons(x: Array, y: Labels, networks: dict[int, MoonNetwork], line: StraightLine) -> Figure:
     """Where each network changes its mind, beside the straight line."""
     (left, bottom), (right, top) = x.min(axis=0) - 0.5, x.max(axis=0) + 0.5
     across, up = np.meshgrid(np.linspace(left, right, 200), np.linspace(bottom, top, 200))
     grid = np.column_stack([across.ravel(), up.ravel()])
-    panels = {"a straight line": line.predict(grid)}
+    panels = {"a straight line": line.answers(grid)}
     for units, network in networks.items():
         panels[f"{units} hidden unit{'s' if units > 1 else ''}"] = np.argmax(network.forward(grid)[1], axis=1)
     figure = Figure(figsize=(10, 2.6 * -(-len(panels) // 4)), dpi=70)
@@ -147,11 +144,11 @@ def draw_moons(x: Array, y: Labels, networks: dict[int, MoonNetwork], line: Logi
 # ---- 3. digits by thirty neurons
 
 
-def learn_digits(run: Run, state: State, settings: Settings, seed: int) -> list[str]:
-    """The hand-made network reads scikit-learn's digits; what is kept is the epoch with the lowest validation cost."""
-    images, names = load_digits(return_X_y=True)
-    images, wanted = images / 16, np.eye(10)[names]
-    train, val, test = (part.numpy() for part in split_shuffled(len(images), (0.7, 0.1, 0.2), seed=0))
+def learn_digits(run: NumpyRun, state: State, settings: Settings, seed: int) -> list[str]:
+    """The hand-made network reads the digits; what is kept is the epoch with the lowest validation cost."""
+    images, names = digits()
+    wanted = np.eye(10)[names]
+    train, val, test = split_shuffled(len(images), seed=0)
     network = SigmoidNetwork((64, settings.hidden, 10), np.random.RandomState(seed))
     batches = Batches(len(train), settings.batch, seed=seed)
     best: State = {"cost": float("inf"), "epoch": 0, "network": network.state_dict()}
@@ -161,8 +158,8 @@ def learn_digits(run: Run, state: State, settings: Settings, seed: int) -> list[
         best = state["digits"]["best"]
 
     while batches.epoch < settings.epochs:
-        for _ in range(batches.per_epoch):
-            chosen = train[batches.next().numpy()]
+        for batch in batches.next_epoch():
+            chosen = train[batch]
             network.step(images[chosen], wanted[chosen], settings.rate)
         costs = {"train": network.cost(images[train], wanted[train]), "val": network.cost(images[val], wanted[val])}
         right = float(np.mean(network.answers(images[val]) == names[val]))
@@ -173,7 +170,7 @@ def learn_digits(run: Run, state: State, settings: Settings, seed: int) -> list[
         if ending or batches.epoch % 10 == 0:
             now = {"network": network.state_dict(), "batches": batches.state_dict(), "best": best}
             state.update(digits=now, step=batches.step)
-            run.save("checkpoint.pt", run.capture(**state))
+            run.save(CHECKPOINT, run.capture(**state))
         if ending:
             break
     if run.stopping:

@@ -14,7 +14,7 @@ from aws_world import CALLER, LEASE_ENDS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.aws.access import caller_cidr, default_network, open_access, parse_address, set_caller
+from gpuctl.aws.access import caller_cidr, claim_group, default_network, open_access, parse_address, set_caller
 from gpuctl.aws.account import Account
 from gpuctl.core.errors import CloudError, GpuctlError, NameInUse
 from gpuctl.core.profile import Profile
@@ -86,8 +86,8 @@ def test_the_group_is_tagged_by_the_call_that_creates_it(account: Account, vpc: 
 def test_opening_access_again_changes_nothing(account: Account, vpc: str) -> None:
     """A launch that goes on after it was cut off."""
     tags = some_tags()
-    first = open_access(account, tags, CALLER, vpc=vpc)
-    assert open_access(account, tags, CALLER, vpc=vpc, half_made=True) == first
+    first = open_access(account, tags, CALLER, vpc=vpc, claim="this-launch")
+    assert open_access(account, tags, CALLER, vpc=vpc, claim="this-launch") == first
     assert rules(account, first) == exactly(CALLER)
 
 
@@ -96,8 +96,8 @@ def test_a_half_made_group_is_finished(account: Account, vpc: str, cloud) -> Non
     tags = some_tags()
     cloud.fault("AuthorizeSecurityGroupIngress", code="UnauthorizedOperation")
     with pytest.raises(GpuctlError):
-        open_access(account, tags, CALLER, vpc=vpc)
-    group_id = open_access(account, tags, CALLER, vpc=vpc, half_made=True)
+        open_access(account, tags, CALLER, vpc=vpc, claim="this-launch")
+    group_id = open_access(account, tags, CALLER, vpc=vpc, claim="this-launch")
     assert rules(account, group_id) == exactly(CALLER)
 
 
@@ -118,8 +118,36 @@ def test_somebody_elses_group_is_not_taken_over(account: Account, vpc: str) -> N
     ec2 = account.client("ec2")
     other = ec2.create_security_group(GroupName=f"gpuctl-{tags.run}", Description="mine", VpcId=vpc)["GroupId"]
     with pytest.raises(CloudError, match="does not belong to run"):
-        open_access(account, tags, CALLER, vpc=vpc, half_made=True)
+        open_access(account, tags, CALLER, vpc=vpc, claim="this-launch")
     assert rules(account, other) == set()
+
+
+def test_a_lost_answer_is_no_other_launchs_group(account: Account, vpc: str, cloud) -> None:
+    """The group is made, nothing comes back, and the call made again is told that the name is taken: by this launch."""
+    tags = some_tags()
+    for fault in ({"drop": True}, {"body": "page"}, {"body": "empty"}):
+        cloud.fault("CreateSecurityGroup", **fault)
+        group_id = claim_group(account, tags, vpc=vpc, claim=str(fault))
+        assert len(held(account, tags)) == 1
+        with pytest.raises(NameInUse):
+            claim_group(account, tags, vpc=vpc, claim="another launch")
+        account.client("ec2").delete_security_group(GroupId=group_id)
+
+
+def test_a_lost_answers_group_that_ec2_does_not_know_yet(account: Account, vpc: str, cloud) -> None:
+    """Its name is taken and nobody finds it: it is waited for, then set up, as soon as EC2 knows it everywhere."""
+    tags = some_tags()
+    cloud.fault("CreateSecurityGroup", unseen_s=1.5)
+    cloud.fault("CreateSecurityGroup", drop=True)
+    group_id = open_access(account, tags, CALLER, vpc=vpc, claim="this-launch")
+    assert rules(account, group_id) == exactly(CALLER)
+
+
+def held(account: Account, tags: RunTags) -> list[str]:
+    found = account.client("ec2").describe_security_groups(
+        Filters=[{"Name": "group-name", "Values": [f"gpuctl-{tags.run}"]}]
+    )
+    return [group["GroupId"] for group in found["SecurityGroups"]]
 
 
 def test_a_group_that_is_not_found_at_once_is_waited_for(account: Account, vpc: str, cloud) -> None:

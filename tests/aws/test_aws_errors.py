@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import NO_SPOT_ROLE, Means, aws_errors, classify, explain, permitted
-from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity, NotAllowed
+from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.profile import Profile
 
 
@@ -188,6 +188,50 @@ def test_a_lost_answer_is_asked_for_again(account: Account, cloud) -> None:
     with aws_errors("look around"):
         account.client("ec2").describe_vpcs()
     assert cloud.calls().count("DescribeVpcs") == 2
+
+
+@pytest.mark.parametrize("body", ["page", "xhtml", "cut", "short", "empty"])
+def test_an_answer_that_is_none_is_asked_for_again(account: Account, cloud, body: str) -> None:
+    """Two of them cost two more calls; where they do not end, it is one line and no traceback."""
+    cloud.fault("DescribeVpcs", body=body, times=2)
+    with aws_errors("look around"):
+        assert account.client("ec2").describe_vpcs()["Vpcs"]
+    cloud.clear()
+    cloud.fault("DescribeVpcs", body=body, times=-1)
+    with pytest.raises(NoAnswer, match="could not look around") as error, aws_errors("look around"):
+        account.client("ec2").describe_vpcs()
+    assert "\n" not in str(error.value)
+    assert 3 <= cloud.calls().count("DescribeVpcs") <= 9
+
+
+@pytest.mark.parametrize("service", ["ssm", "sts"])
+def test_other_services_pages_are_no_answers_either(account: Account, cloud, service: str) -> None:
+    """JSON and XML alike."""
+    operation = {"ssm": "GetParameter", "sts": "GetCallerIdentity"}[service]
+    cloud.fault(operation, body="xhtml", times=-1)
+    with pytest.raises(NoAnswer, match="proxy"), aws_errors("ask"):
+        client = account.client(service)  # type: ignore[call-overload]
+        client.get_parameter(Name="x") if service == "ssm" else client.get_caller_identity()
+
+
+def test_a_proxys_502_is_told_as_what_it_is(account: Account, cloud) -> None:
+    """Neither an AWS error without a name nor a traceback."""
+    cloud.fault("DescribeVpcs", body="page", status=502, times=-1)
+    with pytest.raises(NoAnswer, match="proxy"), aws_errors("look around"):
+        account.client("ec2").describe_vpcs()
+
+
+def test_a_disk_key_that_may_not_be_used_is_told() -> None:
+    """EC2 calls it an internal error of the client's, and trying again would not help."""
+    error = explain("Client.InternalError", "Client.InternalError: Client error on launch", doing="run i-1")
+    assert isinstance(error, NotAllowed) and "KMS" in str(error) and "again" not in str(error)
+
+
+def test_a_free_plan_that_has_no_gpus_is_told() -> None:
+    """AWS's own words do not say what to do."""
+    said = "The specified instance type is not eligible for Free Tier. For a list of Free Tier instance types, …"
+    error = explain("InvalidParameterCombination", said, doing="create the fleet")
+    assert isinstance(error, NotAllowed) and "Free plan" in str(error) and "upgrade" in str(error)
 
 
 def test_a_dry_run_says_whether_a_call_is_permitted(account: Account, cloud) -> None:

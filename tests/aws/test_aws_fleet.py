@@ -65,6 +65,28 @@ def test_a_lost_answer_makes_no_second_host(planned, account: Account, cloud) ->
     assert [one.instance_id for one in find_instances(account, run=launch.plan.run)] == list(answer.instance_ids)
 
 
+def test_a_template_that_ec2_does_not_know_yet_is_tried_again(planned, account: Account, cloud) -> None:
+    """Each pool says so; the same token would have that answer again, so the next has another, and makes one host."""
+    launch = planned()
+    cloud.fault("CreateLaunchTemplate", unseen_s=1)
+    create_template(account, launch.template)
+    tries: list[int] = []
+    answer = create_fleet(account, launch.fleet, on_try=tries.append)
+    assert len(answer.instance_ids) == 1 and tries == list(range(len(tries))) and len(tries) > 1
+    again = create_fleet(account, launch.fleet, tries=tries[-1])
+    assert again.instance_ids == answer.instance_ids
+    assert len(find_instances(account, run=launch.plan.run)) == 1
+
+
+def test_a_template_that_stays_unknown_is_told(planned, account: Account, cloud) -> None:
+    """The wait has an end."""
+    launch = planned()
+    cloud.fault("CreateLaunchTemplate", unseen_s=30)
+    create_template(account, launch.template)
+    with pytest.raises(CloudError, match="EC2 does not know what was made"):
+        create_fleet(account, launch.fleet, settle_s=0)
+
+
 def test_two_that_launch_the_same_run_at_once_make_one_host(planned, account: Account) -> None:
     """The token is the run's, not the process's."""
     launch = planned()

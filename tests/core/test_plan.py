@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import run_name_ok
 from gpuctl.core.offers import InstanceType, Market, Offer
-from gpuctl.core.plan import Plan, Upload, cost_usd, lease_ends, new_run_name, shortlist
+from gpuctl.core.plan import Plan, Upload, check_then, cost_usd, lease_ends, new_run_name, shortlist
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -54,6 +54,22 @@ def test_a_stored_plan_is_the_same_plan() -> None:
     """What run.json keeps gives back the very plan, money and times included."""
     before = plan()
     assert Plan.from_json(json.loads(json.dumps(before.to_json()))) == before
+
+
+def test_a_plan_that_was_stored_before_there_was_a_then_reads_as_without_one() -> None:
+    """Its host ends half an hour after its outputs are home, and drops none."""
+    stored = plan().to_json()
+    del stored["then_s"], stored["discard"]
+    read = Plan.from_json(stored)
+    assert (read.then_s, read.discard, read.idle_s) == (None, False, 1800)
+
+
+def test_a_then_that_is_longer_than_the_lease_is_refused() -> None:
+    """The lease's end would always come first."""
+    check_then(3599, timedelta(hours=1))
+    check_then(None, timedelta(hours=1))
+    with pytest.raises(UsageError, match="longer than the whole lease"):
+        check_then(3600, timedelta(hours=1))
 
 
 def test_a_lease_is_a_day_unless_said() -> None:

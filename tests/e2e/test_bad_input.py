@@ -74,6 +74,17 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' will not do"),
     ((*LAUNCH, "--pull", "a-file", *COMMAND), 2, "is a file"),
     ((*LAUNCH, "-d", "--down", *COMMAND), 2, "choose one"),
+    (("launch", "char_rnn", "--preset", "smoke"), 2, "after two dashes: gpuctl launch char_rnn -- --preset smoke"),
+    (("launch", "--lr", "3", "./project", "-d", *COMMAND), 2, "gpuctl launch ./project -d -- python train.py --lr 3"),
+    (("launch", "char_rnn", "--budgte", "3"), 2, "No such option '--budgte'"),
+    (("launch", "char_rnn", "--", "--preset", "smok"), 2, "char_rnn has no preset 'smok'; did you mean smoke?"),
+    (("launch", "char_rnn", "--", "--hiden=3"), 2, "char_rnn has no option --hiden; did you mean --hidden?"),
+    (("local", "char_rnn", "--", "--preset=smok"), 2, "char_rnn has no preset 'smok'; did you mean smoke?"),
+    (("jobs", "char_rn"), 6, "did you mean char_rnn?"),
+    ((*LAUNCH, "--then", "up", *COMMAND), 2, "'up' is not down, nor down:MINUTES"),
+    ((*LAUNCH, "--then", "down:soon", *COMMAND), 2, "'soon' is not a number"),
+    ((*LAUNCH, "--then", "down", "--down", *COMMAND), 2, "--then down needs no laptop"),
+    ((*LAUNCH, "--discard", *COMMAND), 2, "add --then down"),
     (("pull", "x", "a-file"), 2, "is a file"),
     (("down",), 2, "either runs by name or --all"),
     (("down", "x", "--all"), 2, "either runs by name or --all"),
@@ -290,6 +301,26 @@ def test_a_reader_that_goes_away_and_a_full_disk(cloud: Gpuctl, words: tuple[str
     assert (done.returncode, done.stderr) == (1, b"gpuctl: cannot write: No space left on device\n")
     done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", GPUCTL, *words], timeout=60, check=False, **options)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("job.toml", 'requires-python = ">=3.99"\n'), ("pyproject.toml", '[project]\nrequires-python = ">=3.99"\n')],
+)
+def test_a_python_that_the_image_does_not_have_is_told_before_anything_is_made(
+    cloud: Gpuctl, file: str, text: str
+) -> None:
+    """Whether job.toml says what is needed or the project's own pyproject.toml: one line, nothing in the account."""
+    folder = cloud.folder / "newer"
+    folder.mkdir(exist_ok=True)
+    for name in ("job.toml", "pyproject.toml"):
+        (folder / name).write_text(text if name == file else "")
+    told = the_error(cloud("launch", "./newer", "-y", "--", "python", "train.py", code=2))
+    assert "job newer needs Python >=3.99, and that of Deep Learning Base" in told and "`requires-python`" in told
+    assert "needs Python >=3.99" in the_error(cloud("local", "./newer", "--", "python", "train.py", code=2))
+    assert in_account(cloud.ec2()) == {}
+    (folder / "job.toml").write_text('requires-python = ">=3.9"\n')
+    assert cloud.json("launch", "./newer", "--dry-run", "--", "python", "x.py")["requires_python"] == ">=3.9"
 
 
 def test_json_answers_have_the_documented_keys(cloud: Gpuctl) -> None:

@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+
+from jobs.common.numpy_run import NumpyRun
 
 ROOT = Path(__file__).parents[2]
 Train = Callable[..., str]
 
 
 def command(job: str, outputs: Path, *options: str) -> list[str]:
-    """One thread, so that a test's figures do not depend on how many cores there are."""
-    return [sys.executable, "-m", f"jobs.{job}.train", "--outputs", str(outputs), "--threads", "1", *options]
+    """One thread, so that a test's figures do not depend on how many cores there are (NumPy's: see `surroundings`)."""
+    threads = [] if job == "from_scratch" else ["--threads", "1"]
+    return [sys.executable, "-m", f"jobs.{job}.train", "--outputs", str(outputs), *threads, *options]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +43,7 @@ def train() -> Train:
 
     def run(job: str, outputs: Path, *options: str) -> str:
         done = subprocess.run(
-            command(job, outputs, *options), cwd=ROOT, capture_output=True, text=True, env=surroundings(), timeout=200
+            command(job, outputs, *options), cwd=ROOT, capture_output=True, text=True, env=surroundings(), timeout=500
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
@@ -64,7 +68,7 @@ def train_killed() -> Callable[..., int]:
                 if losses is not None and seen >= losses:
                     os.kill(process.pid, signal.SIGKILL)
                     break
-            killed += process.wait(timeout=200) == -signal.SIGKILL
+            killed += process.wait(timeout=500) == -signal.SIGKILL
             process.stdout.close()
         return killed
 
@@ -91,6 +95,8 @@ def equal(one: Any, other: Any) -> bool:
     """The same to the last bit, whatever a checkpoint nests; but for the clock."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one if k != "elapsed_s")
     if isinstance(one, (list, tuple)):
@@ -101,5 +107,11 @@ def equal(one: Any, other: Any) -> bool:
 def assert_same_run(one: Path, other: Path) -> None:
     """Every loss and every final weight of two runs is the same, bit for bit."""
     assert losses(one) == losses(other)
-    name = "checkpoint.pt"
-    assert equal(torch.load(one / name, weights_only=True), torch.load(other / name, weights_only=True))
+    assert equal(checkpoint_of(one), checkpoint_of(other))
+
+
+def checkpoint_of(outputs: Path) -> Any:
+    """What a run kept last, torch's or NumPy's."""
+    if (outputs / "checkpoint.npz").exists():
+        return NumpyRun(outputs=outputs).read_state(outputs / "checkpoint.npz")
+    return torch.load(outputs / "checkpoint.pt", weights_only=True)

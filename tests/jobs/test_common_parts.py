@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.common.args import option, parse
 from jobs.common.data import Batches, split_in_order, split_shuffled, split_sizes
-from jobs.common.device import pick_device
+from jobs.common.device import bfloat16_is_faster, bfloat16_works, pick_device
 from jobs.common.plots import loss_curve
 from jobs.common.run import Run
 
@@ -144,3 +145,23 @@ def test_the_curve_is_drawn_from_the_metrics(tmp_path: Path) -> None:
     lines = {str(line.get_label()): list(line.get_xdata()) for line in figure.axes[0].get_lines()}
     assert lines == {"train": [0.1, 0.2], "val": [0.1, 0.2]}
     assert run.figure("loss.png", figure).read_bytes().startswith(b"\x89PNG")
+
+
+def test_bfloat16_is_tried_and_not_asked_for() -> None:
+    """What takes longer in bfloat16 is not computed so, what takes less is, and what cannot be done is no error."""
+    cpu, times = torch.device("cpu"), {"float32": 0.0, "bfloat16": 0.0}
+
+    def compute() -> None:
+        time.sleep(times["bfloat16" if torch.is_autocast_enabled("cpu") else "float32"])
+
+    def refused() -> None:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive descriptor")
+
+    times["bfloat16"] = 0.3
+    assert not bfloat16_is_faster(cpu, compute)
+    times.update(float32=0.3, bfloat16=0.0)
+    assert bfloat16_is_faster(cpu, compute)
+    assert bfloat16_works(cpu, compute)
+    assert not bfloat16_is_faster(cpu, refused)
+    assert not bfloat16_works(cpu, refused)

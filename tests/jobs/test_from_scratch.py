@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits, make_moons
+from sklearn.linear_model import LogisticRegression
 
+from jobs.common.numpy_run import NumpyRun
 from jobs.from_scratch import perceptron
-from jobs.from_scratch.moons import DECAY, MoonNetwork, moons
+from jobs.from_scratch.data import Batches, digits, moons, split_shuffled
+from jobs.from_scratch.moons import DECAY, MoonNetwork, StraightLine
 from jobs.from_scratch.network import SigmoidNetwork
 from jobs.from_scratch.train import sizes
-from tests.jobs.conftest import assert_same_run, losses, random_steps
+from tests.jobs.conftest import assert_same_run, equal, losses, random_steps
 
 
 def test_the_lawn_is_not_mown_in_the_rain() -> None:
@@ -93,6 +97,64 @@ def test_the_published_losses_of_the_moons_come_out_again() -> None:
     assert printed[19_000] in ("0.071316", "0.070758")
 
 
+def test_moons_and_digits_are_scikit_learns() -> None:
+    """Number for number, so that the notebook's and anybody's figures can be laid beside ours."""
+    x, y = moons(201, seed=7)
+    their_x, their_y = make_moons(201, noise=0.2, random_state=7)
+    assert np.array_equal(x, their_x) and np.array_equal(y, their_y)
+    images, names = digits()
+    their_images, their_names = load_digits(return_X_y=True)
+    assert np.array_equal(images, their_images / 16) and np.array_equal(names, their_names)
+
+
+def test_the_straight_line_is_the_likeliest_one() -> None:
+    """It is what scikit-learn's logistic regression finds."""
+    x, y = moons(200, seed=0)
+    line, theirs = StraightLine(x, y), LogisticRegression(tol=1e-8).fit(x, y)
+    np.testing.assert_allclose(line.w, [*theirs.coef_[0], *theirs.intercept_], atol=1e-5)
+    assert np.array_equal(line.answers(x), theirs.predict(x))
+    assert line.accuracy(x, y) == theirs.score(x, y)
+
+
+def test_a_split_loses_nothing() -> None:
+    """Seven, one and two tenths, the same for every run, and every example in one of them."""
+    parts = split_shuffled(1797, seed=0)
+    assert [len(part) for part in parts] == [1257, 180, 360]
+    assert sorted(np.concatenate(parts)) == list(range(1797))
+    assert all(np.array_equal(*pair) for pair in zip(parts, split_shuffled(1797, seed=0), strict=True))
+
+
+def test_an_epoch_shows_no_example_twice() -> None:
+    """Within an epoch all indices differ; the next has another order, another seed too; put back, it comes again."""
+    batches = Batches(12, 5, seed=5)
+    one, kept, two = batches.next_epoch(), batches.state_dict(), batches.next_epoch()
+    assert [len(batch) for batch in one] == [5, 5] and len(set(np.concatenate(one))) == 10
+    assert batches.epoch == 2.0
+    assert not np.array_equal(one, two) and not np.array_equal(one, Batches(12, 5, seed=6).next_epoch())
+    batches.load_state_dict(kept)
+    assert np.array_equal(two, batches.next_epoch())
+    with pytest.raises(SystemExit, match="a batch of 13 cannot be drawn from 12"):
+        Batches(12, 13, seed=0)
+
+
+def test_a_checkpoint_holds_no_code(tmp_path: Path) -> None:
+    """Arrays and plain values come back as they were; a file that is anything else is refused in one line."""
+    run = NumpyRun(outputs=tmp_path)
+    state = {"W": [np.eye(2), np.zeros(3)], "best": {"cost": float("inf"), "moons": {"3": np.arange(4)}}, "none": None}
+    path = run.save("checkpoint.npz", run.capture(**state))
+    found = run.read_state(path)
+    assert found.pop("elapsed_s") >= 0 and found.pop("chance") == {}
+    assert equal(found, state)
+    np.savez(tmp_path / "objects.npz", state=np.array({"a": print}, dtype=object))
+    (tmp_path / "text.npz").write_text("To be")
+    (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:200])
+    for name in ("objects.npz", "text.npz", "cut.npz"):
+        with pytest.raises(SystemExit, match=rf"{name} is no checkpoint that can be read safely"):
+            run.read_state(tmp_path / name)
+    with pytest.raises(SystemExit, match=r"the checkpoint .* cannot be read: No such file"):
+        run.read_state(tmp_path / "nowhere.npz")
+
+
 def test_sizes_of_networks_are_numbers() -> None:
     """As many as are given; what is no number of units is refused in one line."""
     assert sizes("1, 3,20") == [1, 3, 20]
@@ -109,7 +171,7 @@ def test_the_smoke_preset_learns(train: Callable[..., str], tmp_path: Path) -> N
     report = dict(line.rsplit(maxsplit=1) for line in printed.splitlines()[-2:])
     by_ink, by_neurons = (float(share) for share in report.values())
     assert by_neurons > 0.95 > 0.5 > by_ink
-    assert {path.name for path in tmp_path.iterdir()} >= {"moons.png", "curve.png", "report.txt", "checkpoint.pt"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"moons.png", "curve.png", "report.txt", "checkpoint.npz"}
 
 
 SHORT = ("--preset", "smoke", "--units", "1", "--passes", "11", "--epochs", "25")

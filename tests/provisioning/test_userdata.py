@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -37,7 +38,8 @@ def test_it_fits_into_what_ec2_takes() -> None:
 def test_the_deadline_is_the_first_thing() -> None:
     """Nothing that a boot does comes before its end is set, and it is set on every boot."""
     first, *_ = config(datetime(2026, 11, 25, 2, 0, tzinfo=timezone.utc))["bootcmd"]
-    assert first[-2:] == [str(int(datetime(2026, 11, 25, 2, 0, tzinfo=timezone.utc).timestamp())), RUN]
+    end = str(int(datetime(2026, 11, 25, 2, 0, tzinfo=timezone.utc).timestamp()))
+    assert first[-3:] == [end, RUN, "ubuntu"]
 
 
 def test_keys_are_put_where_cloud_init_looks() -> None:
@@ -54,11 +56,14 @@ class Boot:
 
     def __init__(self, folder: Path) -> None:
         self.asked = folder / "asked"
+        self.run_folder = folder / "home/gpuctl/run"
+        self.run_folder.mkdir(parents=True)
         for command in ("systemctl", "poweroff", "shutdown"):
             path = folder / command
             path.write_text(f'#!/bin/sh\necho "{command} $*" >>"{self.asked}"\n')
             path.chmod(0o755)
         self.environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "GPUCTL_TEST_BOOT": str(folder)}
+        self.environment["HOME"] = str(folder / "home")
         self.mark = f"GPUCTL_TEST_BOOT={folder}".encode()
 
     def run(self, deadline: datetime) -> None:
@@ -107,3 +112,51 @@ def test_a_boot_after_the_deadline_ends_at_once(boot: Boot) -> None:
     """A host that is started again when its time is over does not stay."""
     boot.run(datetime.now(timezone.utc) - timedelta(minutes=1))
     wait_for(boot.powered_off, 5)
+
+
+IN_AN_HOUR = timedelta(hours=1)
+
+
+def in_an_hour() -> datetime:
+    return datetime.now(timezone.utc) + IN_AN_HOUR
+
+
+def test_it_powers_off_sooner_where_the_payload_says_so(boot: Boot) -> None:
+    """The file is looked at again and again: it may come later, and it may be put off."""
+    boot.run(in_an_hour())
+    at = boot.run_folder / "power-off-at"
+    at.write_text(f"{int(time.time()) + 3600}\n")
+    time.sleep(6)
+    assert not boot.powered_off()
+    at.write_text(f"{int(time.time()) - 1}\n")
+    wait_for(boot.powered_off)
+
+
+def test_nothing_in_that_file_holds_up_a_host(boot: Boot) -> None:
+    """A pipe, a folder, text, an endless file: the deadline comes all the same, and nothing comes before it."""
+    made = [boot.run_folder / name for name in ("power-off-at", "power-off-if-alone", "lock")]
+    os.mkfifo(made[0])
+    os.mkdir(made[1])
+    os.mkfifo(made[2])
+    deadline = datetime.now(timezone.utc) + timedelta(seconds=8)
+    boot.run(deadline)
+    time.sleep(6)
+    os.rmdir(made[1])
+    made[1].symlink_to("/dev/zero")
+    made[0].unlink()
+    made[0].write_text("soon; $(touch x) `touch y`\n")
+    wait_for(boot.powered_off)
+    assert time.time() >= int(deadline.timestamp())
+
+
+def test_a_host_whose_supervisor_is_gone_powers_off_where_that_was_asked_for(boot: Boot) -> None:
+    """`power-off-if-alone` counts from the end of whoever held the lock, however that ended."""
+    lock = boot.run_folder / "lock"
+    lock.touch()
+    (boot.run_folder / "power-off-if-alone").write_text("5\n")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        boot.run(in_an_hour())
+        time.sleep(11)
+        assert not boot.powered_off()
+    wait_for(boot.powered_off)

@@ -49,7 +49,7 @@ class Machine:
         _, self.caller_public = pair()
         self.deadline = datetime.now(timezone.utc) + timedelta(seconds=lives_s)
         keys = BootKeys(host_private=host_private, host_public=self.host_public, caller_public=self.caller_public)
-        self.text = user_data(run=RUN, deadline=self.deadline, keys=keys)
+        self.text = user_data(run=RUN, deadline=self.deadline, keys=keys, login_user="debian")
         self._path = folder / "user-data"
 
     def boot(self, script: str, seconds: float) -> str:
@@ -68,7 +68,7 @@ class Machine:
 
 def test_it_ends_at_its_deadline_also_after_a_reboot(tmp_path: Path) -> None:
     """On both boots the host key is the pinned one, the caller's key is in, upgrades are off; it ends in time."""
-    machine = Machine(tmp_path, 40)
+    machine = Machine(tmp_path, 100)
     script = (
         "cat /etc/ssh/ssh_host_ed25519_key.pub; echo; ls /etc/ssh/*_key; cat /home/*/.ssh/authorized_keys\n"
         "systemctl is-enabled unattended-upgrades.service apt-daily.timer apt-daily-upgrade.timer\n"
@@ -76,7 +76,7 @@ def test_it_ends_at_its_deadline_also_after_a_reboot(tmp_path: Path) -> None:
         "test -e /rebooted || { touch /rebooted; systemctl reboot; }"
     )
     began = time.time()
-    said = machine.boot(script, 90)
+    said = machine.boot(script, 150)
     ended = began + machine.lived_s(said)
     armed = f"gpuctl-deadline {int(machine.deadline.timestamp())} {RUN}"
     assert said.count("cloud-init: status: done") == 2
@@ -144,3 +144,53 @@ def test_the_payload_takes_a_run_to_its_end(host_pyz: Path, tmp_path: Path) -> N
     assert told["state"]["deadline_armed"] is True
     assert told["receipt"]["final"] is True
     assert machine.lived_s(said) < 60
+
+
+AS_THE_USER = (
+    "echo {payload} | base64 -d >/tmp/host.pyz; chmod 755 /tmp/host.pyz\n"
+    'call() {{ echo "$2" | su - "$(ls /home)" -c "python3 /tmp/host.pyz $1"; }}\n'
+)
+
+
+def request(machine: Machine, command: list[str], **more: object) -> str:
+    """A `provision` request, quoted for a shell."""
+    asked = {"schema": 1, "run": RUN, "deadline": machine.deadline.timestamp(), "requirements": [], "command": command}
+    return shlex.quote(json.dumps({**asked, "gpu": False, "files": False, "idle_s": 1, **more}))
+
+
+def test_a_host_that_was_restarted_still_ends_once_its_outputs_are_home(host_pyz: Path, tmp_path: Path) -> None:
+    """A crash and restart: no supervisor runs, the run is told as interrupted by it, and a receipt lets the host go."""
+    machine = Machine(tmp_path, 240)
+    script = AS_THE_USER.format(payload=base64.b64encode(host_pyz.read_bytes()).decode()) + (
+        "if test ! -e /rebooted; then touch /rebooted\n"
+        f"call provision {request(machine, ['sleep', '600'], idle_s=8)}\n"
+        """call start '{"schema": 1}'; sync; systemctl reboot --force --force\n"""
+        """else call state '{"schema": 1}'; call manifest '{"schema": 1}'\n"""
+        """call receipt '{"schema": 1, "files": 1, "bytes": 8, "at": 1}'; date +at:%s; fi"""
+    )
+    began = time.time()
+    said = machine.boot(script, 240)
+    ended = began + machine.lived_s(said)
+    state = next(e for e in map(json.loads, re.findall(r"^\{.*\}$", said, re.MULTILINE)) if e["event"] == "state")
+    assert (state["state"], state["exit_code"]) == ("failed", None), said
+    assert state["why"] == "its host was restarted meanwhile"
+    home = int(re.findall(r"^at:(\d+)", said, re.MULTILINE)[-1])
+    assert 5 <= ended - home <= 60, said
+    assert ended < machine.deadline.timestamp() - 20
+
+
+def test_a_host_that_may_drop_its_outputs_ends_in_time_though_it_was_restarted(host_pyz: Path, tmp_path: Path) -> None:
+    """With `discard`, restarted by a crash or in order while it trained: it ends as long after as was promised."""
+    for restart in ("sync; systemctl reboot --force --force", "systemctl reboot"):
+        machine = Machine(tmp_path, 240)
+        script = AS_THE_USER.format(payload=base64.b64encode(host_pyz.read_bytes()).decode()) + (
+            "date +at:%s; if test ! -e /rebooted; then touch /rebooted\n"
+            f"call provision {request(machine, ['sleep', '600'], idle_s=20, discard=True)}\n"
+            f"""call start '{{"schema": 1}}'; {restart}; fi"""
+        )
+        began = time.time()
+        said = machine.boot(script, 240)
+        ended = began + machine.lived_s(said)
+        first, second = map(int, re.findall(r"^at:(\d+)", said, re.MULTILINE))
+        assert first + 20 <= ended <= second + 60, said
+        assert ended < machine.deadline.timestamp() - 20

@@ -411,7 +411,7 @@ def test_a_stream_that_is_none_is_an_error_in_bounded_time_and_memory(
     began = time.monotonic()
     with pytest.raises(HostError, match="run-1"):
         _pull(server, tmp_path)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert _resident() - before < 64 * 1024 * 1024
     assert set(_tree(tmp_path)) <= {"a"}
     assert not (tmp_path / ASIDE).exists()

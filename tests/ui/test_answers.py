@@ -174,6 +174,28 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "sooner: 30 min after training has ended and all outputs are home"),
+        (
+            {"then_s": 900, "discard": True},
+            "the host ends 15 min after training has ended; outputs not pulled by then are lost",
+        ),
+        (
+            {"then_s": 90, "discard": False},
+            "1.5 min after training has ended and all outputs are home; outputs are kept until pulled, at the latest",
+        ),
+    ],
+    ids=["as always", "then down, dropping", "then down, keeping"],
+)
+def test_a_plan_says_what_ends_the_host_when(
+    asked: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the minute, and what becomes of outputs that nobody has brought home."""
+    assert said in " ".join(" ".join(shown(render_plan({**PLAN, **asked}, now=NOW), capsys)).split())
+
+
 def test_points(capsys: pytest.CaptureFixture[str]) -> None:
     """Every point on a line, with what is not known as a dash and NaN as nan."""
     points = [Point(1, 0.25, "train", 2.5), Point(None, None, "val", None, "nan", NOW + timedelta(seconds=1))]

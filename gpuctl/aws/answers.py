@@ -1,0 +1,66 @@
+"""Answers that are none: a proxy's page, a sign-in form, nothing, half an answer.
+
+botocore raises ResponseParserError for what is no XML, and does not try again; a page that happens to be well-formed
+XML it reads as an answer in which nothing is there, which would say of a host that it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+
+ATTEMPTS = 3
+PAUSE_S = 0.3
+
+_ROOT = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?(\w+)")
+
+
+class NotAnAnswer(Exception):
+    """What came back is not what AWS answers to the operation."""
+
+
+def expect_answers(session: Session) -> None:
+    """Have every client of the session look whether an answer is one, and ask again a few times where it is not.
+
+    That is right for each operation that gpuctl calls: what creates carries a token or a name of its own, and what is
+    set or removed twice is set or removed.
+    """
+    session.events.register("before-parse", _require_answer)
+    session.events.register("creating-client-class", _add_patience)
+
+
+def _require_answer(operation_model: Any, response_dict: Any, **_: Any) -> None:
+    if response_dict["status_code"] >= 300:
+        return
+    body, protocol = response_dict["body"], operation_model.service_model.metadata.get("protocol")
+    if protocol in ("ec2", "query"):
+        root = _ROOT.match(body)
+        if root is None or root[1].decode() != f"{operation_model.name}Response":
+            raise NotAnAnswer(f"no answer to {operation_model.name}")
+    elif protocol == "json":
+        try:
+            answered = isinstance(json.loads(body), dict)
+        except ValueError:
+            answered = False
+        if not answered:
+            raise NotAnAnswer(f"no answer to {operation_model.name}")
+
+
+def _add_patience(base_classes: list[type], **_: Any) -> None:
+    from botocore.parsers import ResponseParserError
+
+    class Patient(*base_classes):  # type: ignore[misc]  # botocore's own way to extend a client (boto3's extensibility guide)
+        def _make_api_call(self, *words: Any) -> Any:
+            for _attempt in range(ATTEMPTS - 1):
+                try:
+                    return super()._make_api_call(*words)
+                except (ResponseParserError, NotAnAnswer):
+                    time.sleep(PAUSE_S)
+            return super()._make_api_call(*words)
+
+    base_classes[:] = [Patient]

@@ -1,0 +1,224 @@
+"""Removing what there is, until AWS has been seen to say that it is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpuctl.aws.account import Account
+from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.aws.inventory import AWAY_S, CONFIRM_S, Resource
+from gpuctl.aws.parallel import NotYet, until
+from gpuctl.core.errors import CloudError, GpuctlError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+Sleep = Callable[[float], None]
+Clock = Callable[[], float]
+_BATCH = 100
+_IDS: Mapping[str, tuple[str, str, str]] = {
+    "launch-template": ("describe_launch_templates", "LaunchTemplateIds", "LaunchTemplates"),
+    "volume": ("describe_volumes", "VolumeIds", "Volumes"),
+    "network-interface": ("describe_network_interfaces", "NetworkInterfaceIds", "NetworkInterfaces"),
+    "security-group": ("describe_security_groups", "GroupIds", "SecurityGroups"),
+}
+
+
+def remove(
+    account: Account,
+    resources: Iterable[Resource],
+    *,
+    deadline: float,
+    sleep: Sleep = time.sleep,
+    clock: Clock = time.monotonic,
+    on_removed: Callable[[Resource], None] = lambda resource: None,
+) -> None:
+    """Remove what is given, and wait until it is gone: instances first, security groups last. Gone already is gone.
+
+    Not found is gone only where it was there before, or has stayed away for AWAY_S; else it is removed again and again
+    until it is found. `deadline` is a time.monotonic(). One that cannot be removed does not keep the others, but is
+    not waited for by what depends on it: at the end the first error is raised.
+    """
+    todo = list(resources)
+    failed: list[GpuctlError] = []
+    instances = [one for one in todo if one.kind == "instance"]
+    try:
+        _Ending(account, instances, clock=clock, on_removed=on_removed).carry_out(deadline=deadline, sleep=sleep)
+    except GpuctlError as error:
+        failed.append(error)
+        deadline = clock()
+    for kind in _IDS:
+        for one in todo:
+            if one.kind != kind:
+                continue
+            try:
+                _remove_one(account, one, deadline=deadline, sleep=sleep, clock=clock)
+            except GpuctlError as error:
+                failed.append(error)
+            else:
+                on_removed(one)
+    if failed:
+        raise failed[0]
+
+
+class _Away:
+    """How long something has not been found: whether that means that it is gone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    def found(self) -> None:
+        self._since = None
+
+    def missing(self, *, for_s: float) -> bool:
+        """It was not found now. True where that has been so for so long."""
+        if self._since is None:
+            self._since = self._clock()
+        return self._clock() - self._since >= for_s
+
+
+class _Ending:
+    """Instances on their way out: EC2 is asked to terminate each until it has said yes, and then what became of it."""
+
+    def __init__(
+        self, account: Account, instances: Sequence[Resource], *, clock: Clock, on_removed: Callable[[Resource], None]
+    ) -> None:
+        self._account = account
+        self._left = {one.id: one for one in instances}
+        self._seen = {one.id for one in instances if one.seen}
+        self._accepted: set[str] = set()
+        self._away = {one.id: _Away(clock) for one in instances}
+        self._on_removed = on_removed
+        self._refused: list[GpuctlError] = []
+
+    def carry_out(self, *, deadline: float, sleep: Sleep) -> None:
+        """To the end of all. Raises the first refusal, or CloudError at the deadline."""
+        try:
+            with aws_errors("end the instances"):
+                until(self._look, deadline=deadline, sleep=sleep)
+        except NotYet as error:
+            raise CloudError(
+                f"not terminated in time: {', '.join(self._left)}", "run the same command again"
+            ) from error
+        if self._refused:
+            raise self._refused[0]
+
+    def _look(self) -> None:
+        refusals = self._ask([id_ for id_ in self._left if id_ not in self._accepted])
+        states = _states(self._account, list(self._left))
+        for id_ in list(self._left):
+            if self._gone(id_, states.get(id_)):
+                self._on_removed(self._left.pop(id_))
+            elif id_ in refusals and id_ in states:
+                del self._left[id_]
+                self._refused.append(_told(refusals[id_], f"terminate {id_}"))
+        if self._left:
+            raise NotYet
+
+    def _ask(self, ids: Sequence[str]) -> dict[str, ClientError]:
+        """Have them terminated. Those that may not be; what is not found is asked for again at the next look."""
+        refused = {}
+        for start in range(0, len(ids), _BATCH):
+            for id_, error in _terminate(self._account, ids[start : start + _BATCH]).items():
+                if error is None:
+                    self._accepted.add(id_)
+                elif classify(code_of(error)) is not Means.GONE:
+                    refused[id_] = error
+        return refused
+
+    def _gone(self, id_: str, state: str | None) -> bool:
+        if state is not None:
+            self._seen.add(id_)
+            self._away[id_].found()
+            return state == "terminated"
+        if id_ in self._seen:
+            return self._away[id_].missing(for_s=0 if id_ in self._accepted else CONFIRM_S)
+        return self._away[id_].missing(for_s=AWAY_S)
+
+
+def _terminate(account: Account, ids: Sequence[str]) -> dict[str, ClientError | None]:
+    """What EC2 says to each; one by one where it refuses all for one of them. Raises NotYet where it is too busy."""
+    ec2 = account.client("ec2")
+    try:
+        ec2.terminate_instances(InstanceIds=list(ids))
+    except ec2.exceptions.ClientError as error:
+        if classify(code_of(error)) is Means.WAIT:
+            raise NotYet from error
+        if len(ids) == 1:
+            return {ids[0]: error}
+        return {id_: answer for one in ids for id_, answer in _terminate(account, [one]).items()}
+    return dict.fromkeys(ids)
+
+
+def _states(account: Account, ids: Sequence[str]) -> dict[str, str]:
+    """The states of those that EC2 knows. By filter, which takes unknown ids."""
+    states: dict[str, str] = {}
+    pages = account.client("ec2").get_paginator("describe_instances")
+    for start in range(0, len(ids), _BATCH):
+        filters: Any = [{"Name": "instance-id", "Values": list(ids[start : start + _BATCH])}]
+        for page in pages.paginate(Filters=filters):
+            states |= {
+                raw["InstanceId"]: raw["State"]["Name"] for one in page["Reservations"] for raw in one["Instances"]
+            }
+    return states
+
+
+def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Sleep, clock: Clock) -> None:
+    ec2 = account.client("ec2")
+    deletions: Mapping[str, Callable[[], object]] = {
+        "launch-template": lambda: ec2.delete_launch_template(LaunchTemplateId=one.id),
+        "volume": lambda: ec2.delete_volume(VolumeId=one.id),
+        "network-interface": lambda: ec2.delete_network_interface(NetworkInterfaceId=one.id),
+        "security-group": lambda: ec2.delete_security_group(GroupId=one.id),
+    }
+    away = _Away(clock)
+
+    def attempt() -> None:
+        try:
+            deletions[one.kind]()
+        except ec2.exceptions.ClientError as error:
+            code = code_of(error)
+            means = classify(code)
+            # A network interface that is still attached is refused with this code (DeleteNetworkInterface).
+            attached = one.kind == "network-interface" and code == "InvalidParameterValue"
+            if means is Means.WAIT or attached:
+                raise NotYet(str(error)) from error
+            # A permission that hangs on a tag is refused for what EC2 does not know yet.
+            if means is not Means.GONE and (means is not Means.NOT_ALLOWED or one.seen):
+                raise
+            if _known(account, one):
+                if means is Means.NOT_ALLOWED:
+                    raise
+                away.found()
+                raise NotYet(str(error)) from error
+            if not one.seen and not away.missing(for_s=AWAY_S):
+                raise NotYet(str(error)) from error
+
+    try:
+        with aws_errors(f"remove the {one.kind} {one.id}"):
+            until(attempt, deadline=deadline, sleep=sleep)
+    except NotYet as error:
+        raise CloudError(f"the {one.kind} {one.id} is still in use: {error}", "run the same command again") from error
+
+
+def _known(account: Account, one: Resource) -> bool:
+    """Whether EC2 finds it by its id."""
+    ec2: Any = account.client("ec2")
+    operation, parameter, items = _IDS[one.kind]
+    try:
+        return bool(getattr(ec2, operation)(**{parameter: [one.id]})[items])
+    except ec2.exceptions.ClientError as error:
+        if classify(code_of(error)) is Means.GONE:
+            return False
+        raise
+
+
+def _told(error: ClientError, doing: str) -> GpuctlError:
+    try:
+        with aws_errors(doing):
+            raise error
+    except GpuctlError as told:
+        return told

@@ -1,0 +1,82 @@
+"""A run that nobody watches: its host ends when that was promised, through restarts and killed laptops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_tool import Gpuctl, in_account, wait_for
+
+pytestmark = pytest.mark.xdist_group("without_a_laptop")
+
+KEPT_AT_NO_COST = {"groups", "templates"}
+
+
+def instances(tool: Gpuctl) -> list[str]:
+    """Those that cost something."""
+    return in_account(tool.ec2()).get("instances", [])
+
+
+def home_of(tool: Gpuctl, instance: str) -> Path:
+    """The disk of an embedded host."""
+    return tool.home / "state/cloud/hosts" / instance / "home"
+
+
+def test_a_host_that_may_drop_its_outputs_ends_without_a_laptop(shared: Gpuctl, project: Path) -> None:
+    """`-d --then down --discard`: nobody comes, and a moment after training the host is gone; `down` finds the rest."""
+    words = ("--name", "night", "-d", "--then", "down:0.05", "--discard", "--", "python", "train.py", "10")
+    answer = shared("launch", str(project), *words)
+    assert "outputs not pulled by then are lost" in " ".join(answer.err.split())
+    assert "or 0.05 min after training has ended; its security group and launch template stay" in answer.out
+    wait_for(lambda: not instances(shared), what="the end of the host")
+    assert set(in_account(shared.ec2())) == KEPT_AT_NO_COST
+    assert shared.json("down", "night", "--discard")["left"] == []
+    assert in_account(shared.ec2()) == {}
+
+
+def test_outputs_are_kept_through_a_restart_and_then_the_host_ends(shared: Gpuctl, project: Path) -> None:
+    """`-d --then down`: restarted while it trains, the host keeps what there is until it is pulled, and then goes."""
+    words = ("--name", "kept", "-d", "--then", "down:0.1", "--", "python", "train.py", "100000")
+    shared("launch", str(project), *words)
+    (instance,) = instances(shared)
+    outputs = home_of(shared, instance) / "gpuctl/work/outputs"
+    wait_for((outputs / "checkpoint.pt").exists, what="a checkpoint")
+    shared.ec2().reboot_instances(InstanceIds=[instance])
+    tailed = wait_for(
+        lambda: (answer := shared("tail", "kept", code=None)).code == 3 and answer, what="the word of the restart"
+    )
+    assert "the training of kept failed: its host was restarted meanwhile" in tailed.err
+    assert instances(shared) == [instance]
+    brought: Any = shared.json("pull", "kept", str(shared.folder / "home"))
+    assert "outputs/checkpoint.pt" in brought["files"]
+    wait_for(lambda: not instances(shared), what="the end of the host")
+    assert shared.json("down", "kept")["left"] == []
+
+
+def test_a_launch_that_was_killed_at_its_start_goes_on_whatever_has_come_of_it(shared: Gpuctl, project: Path) -> None:
+    """Nothing started: it starts. It trains: it goes on to train, once. Only the host knows, and it is asked."""
+    words = ("launch", str(project), "--name", "cut", "-d", "--", "python", "train.py", "100000")
+    process = shared.start(*words)
+    progress = shared.home / "state/runs/cut/progress.json"
+    wait_for(lambda: instances(shared), what="the host")
+    (instance,) = instances(shared)
+    root = home_of(shared, instance) / "gpuctl"
+    wait_for((root / "provisioned.json").exists, what="the end of provision")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    started = (root / "run/state.json").exists()
+    for expected in (started, True):
+        # As a kill leaves it between that word and the host's answer.
+        progress.write_text(json.dumps({**json.loads(progress.read_text()), "started": True, "start_answered": False}))
+        before = json.loads((root / "run/state.json").read_text())["started"] if expected else None
+        assert "cut is training" in shared(*words).out
+        after = json.loads((root / "run/state.json").read_text())["started"]
+        assert before in (None, after)
+    assert instances(shared) == [instance]
+    assert "in use" in shared(*words, code=2).err
+    shared("down", "cut", "--discard", "-y")
+    assert in_account(shared.ec2()) == {}
