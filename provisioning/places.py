@@ -166,7 +166,10 @@ def disk_full(error: BaseException) -> bool:
 
 def disk_is_full(places: Places) -> bool:
     """True where this user can write next to nothing more below `~/gpuctl`."""
-    disk = os.statvfs(places.root)
+    try:
+        disk = os.statvfs(places.root)
+    except OSError:  # the command has removed it
+        return False
     return disk.f_bavail * disk.f_frsize < _NEXT_TO_NOTHING or (disk.f_files > 0 and disk.f_favail == 0)
 
 

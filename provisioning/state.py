@@ -133,9 +133,9 @@ def size_of(path: os.PathLike[str]) -> int:
 
 
 def state_verb(places: Places, channel: Channel) -> int:
-    """Answer the state, GPUs included."""
-    channel.read_request()
-    channel.emit("state", **describe(places, gpus=look_at_gpus()))
+    """Answer the state, GPUs included unless the request says `"gpus": false`: `nvidia-smi` takes seconds."""
+    request = channel.read_request()
+    channel.emit("state", **describe(places, gpus=look_at_gpus() if request.fields.get("gpus", True) else None))
     return 0
 
 

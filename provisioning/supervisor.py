@@ -90,7 +90,7 @@ def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any]
         note_traceback(places)
         run.note(why)
     if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(places)):
-        why = why or f"the host's disk ran full ({_disk_gib(places):.1f} GiB)"
+        why = why or f"the host's disk ran full{_disk_size(places)}"
         run.note(why)
     with suppress(OSError):  # before the end is told, so that whoever hears of it hears of this
         after_training(places, spec, state=state, took_s=time.time() - run.began)
@@ -109,9 +109,12 @@ def _died_of_a_full_disk(places: Places) -> bool:
     return b"No space left on device" in last or b"Disk quota exceeded" in last or disk_is_full(places)
 
 
-def _disk_gib(places: Places) -> float:
-    disk = os.statvfs(places.root)
-    return disk.f_blocks * disk.f_frsize / 2**30
+def _disk_size(places: Places) -> str:
+    try:
+        disk = os.statvfs(places.root)
+    except OSError:  # the command has removed it
+        return ""
+    return f" ({disk.f_blocks * disk.f_frsize / 2**30:.1f} GiB)"
 
 
 class _Signals:

@@ -1,4 +1,4 @@
-"""`gpuctl ls`: the runs in the account, from tags alone."""
+"""`gpuctl ls`: the runs in the account, from tags; how each stands, its host tells where it can be asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from gpuctl.cli.options import cloud_options, json_option, now, print_json, prof
 @cloud_options
 @json_option
 def command(as_json: bool, cloud: str | None, region: str | None) -> None:
-    """Every run with a host in the account, on any laptop."""
+    """Every run with a host in the account, on any laptop.
+
+    A laptop without the key to a run knows of its host alone (`host up`); of a host that does not answer (`lost`), what
+    it said last.
+    """
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import runs_table
     from gpuctl.workflows.runs import list_runs

@@ -11,7 +11,10 @@ from gpuctl.core.tags import RunTags
 
 @dataclass(frozen=True)
 class Instance:
-    """One EC2 instance, as DescribeInstances has it. `market` is `spot` or `on-demand`; `state` is EC2's own word."""
+    """One EC2 instance, as DescribeInstances has it. `market` is `spot` or `on-demand`; `state` is EC2's own word.
+
+    `state_reason` is EC2's code for why it came to that state, where it gives one.
+    """
 
     instance_id: str
     instance_type: str
@@ -23,6 +26,7 @@ class Instance:
     private_ip: str | None
     tags: RunTags
     price_usd_per_hour: Decimal | None = None
+    state_reason: str = ""
 
     @property
     def gone(self) -> bool:

@@ -19,6 +19,8 @@ from gpuctl.core.job import run_name_ok
 from gpuctl.core.plan import Plan
 
 SCHEMA = 1
+_LOOKED_AT_S = 1.0
+"""Longer than whoever only looks whether a run is being launched holds its lock."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class Progress:
     destination: str | None = None
     home: bool = False
     down: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run's host said of its training when it was last asked, `seen.json`: `at` as `core.tags.iso` has it."""
+
+    state: str
+    at: str
 
 
 class RunFolder:
@@ -137,6 +147,15 @@ class RunFolder:
         self.write_file("progress.json", json.dumps(asdict(progress)))
         return progress
 
+    def seen(self) -> Seen | None:
+        """What the host said last."""
+        data = self._json("seen.json")
+        return Seen(str(data["state"]), str(data["at"])) if {"state", "at"} <= data.keys() else None
+
+    def note_seen(self, seen: Seen) -> None:
+        """Write down what the host says now. Apart from `progress`: whoever only looks changes nothing of that."""
+        self.write_file("seen.json", json.dumps(asdict(seen)))
+
     def pulled(self) -> dict[str, Any]:
         """What `pull` has brought home, by name."""
         return self._json("pulled.json")
@@ -162,10 +181,22 @@ class RunFolder:
         lock = FileLock(self.path.parent / f".{self.name}.lock")
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            with lock.acquire(timeout=0):
+            with lock.acquire(timeout=_LOOKED_AT_S):
                 yield
         except Timeout:
             raise UsageError(f"another gpuctl is launching {self.name} now", "give this one another --name") from None
+
+    def being_launched(self) -> bool:
+        """True while a launch of this run is at work on this laptop."""
+        if not self.exists():
+            return False
+        try:
+            with FileLock(self.path.parent / f".{self.name}.lock").acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
 
     def forget_keys(self) -> None:
         """Remove what reaches hosts that are gone; what was seen of the run stays."""

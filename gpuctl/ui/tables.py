@@ -24,6 +24,8 @@ STATE_STYLES = {
     "interrupted": "bold magenta",
     "lost": "bold red",
     "down": "dim",
+    "host up": "green",
+    "host stopped": "yellow",
 }
 SPLIT_STYLES = {"train": "cyan", "val": "yellow", "test": "magenta"}
 
@@ -38,7 +40,7 @@ def runs_table(rows: Sequence[Mapping[str, Any]], *, now: datetime | None = None
         hosts = [f"{h['instance_type']} {h['market']} {h['zone']}" for h in row["hosts"] if h["state"] != "terminated"]
         table.add_row(
             _text(row["run"], "bold"),
-            _state(row["state"]),
+            _state(row["state"]).append_text(_seen(row, now)),
             _text(", ".join(_counted(hosts)) or "-"),
             _text(price(row["price_usd_per_hour"])),
             _text(money(row["cost_usd"])),
@@ -108,7 +110,7 @@ def status_view(row: Mapping[str, Any], *, now: datetime | None = None) -> Rende
     now = now or datetime.now(timezone.utc)
     ends = moment(row["lease_ends"])
     lines = facts()
-    state = _state(row["state"])
+    state = _state(row["state"]).append_text(_seen(row, now))
     if row.get("exit_code") is not None:
         state.append(f", exit code {row['exit_code']}", "default")
     lines.add_row("run", _text(row["run"], "bold"))
@@ -164,6 +166,15 @@ def _text(value: object, style: str = "") -> Text:
 
 def _state(state: str) -> Text:
     return _text(state, STATE_STYLES.get(state, ""))
+
+
+def _seen(row: Mapping[str, Any], now: datetime) -> Text:
+    """Of a host that does not answer: what it said last, and when."""
+    at = moment(row.get("seen"))
+    if row["state"] != "lost" or at is None:
+        return _text("")
+    when = f"{at.astimezone():%H:%M}" if abs((now - at).total_seconds()) < 12 * 3600 else clock(at)
+    return _text(f", last seen {when} {row['seen_state']}")
 
 
 def _gpu(name: str, count: int) -> str:

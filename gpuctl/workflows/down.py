@@ -20,9 +20,10 @@ from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
+from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
-from gpuctl.workflows.hosts import OpenRun, open_host, open_run
+from gpuctl.workflows.hosts import OpenRun, open_run
 from gpuctl.workflows.pull import AS_THE_JOB_SAYS, Brought, destination_of, not_home, pull_from
 from gpuctl.workflows.removal import known_resources, may_have_made, remove_run
 from gpuctl.workflows.reporter import Reporter
@@ -148,7 +149,8 @@ def _forget(folder: RunFolder) -> None:
 
 
 def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
-    living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in ("pending", "running")]
+    holding = ("pending", "running", "stopping", "stopped")
+    living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in holding]
     if not living:
         return None
     if not run.folder.has_key():
@@ -163,7 +165,7 @@ def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish)
 
 def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
     try:
-        with open_host(run) as host:
+        with open_host_started(run) as host:
             state = host.call("state", {})
             if state.get("state") == "running":
                 reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
@@ -194,6 +196,8 @@ def _keep_log(run: OpenRun, host: Host) -> None:
 
 def _waiting_costs(run: OpenRun, living: list[Instance], now: datetime) -> str:
     """What refusing costs, in words."""
+    if living[0].state in ("stopping", "stopped"):
+        return "its disk costs, until it is removed"
     priced = prices(run.account, living)
     an_hour = sum((i.price_usd_per_hour or Decimal(0) for i in priced), Decimal(0))
     hours = max(0.0, (living[0].tags.lease_ends - now).total_seconds() / 3600)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 from gpuctl.core.errors import HostGone, HostUnreachable
 from gpuctl.core.losses import LossReader, Marked
 from gpuctl.core.metrics import Point, parse_metrics_line
+from gpuctl.core.tags import iso
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
-from gpuctl.state.runs import RunFolder
+from gpuctl.state.runs import RunFolder, Seen
 from gpuctl.workflows.hosts import OpenRun, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
@@ -261,7 +263,8 @@ class Follower:
 
 
 def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:
-    """Remember how the training ended, so that `ls` can tell without asking the host. True where it has ended."""
+    """Remember what the host says of the training; how it ended `ls` can tell then without asking. True at its end."""
+    folder.note_seen(Seen(str(state.get("state")), iso(datetime.now(timezone.utc))))
     ended = state.get("state") in ENDED
     if ended:
         code = state.get("exit_code")

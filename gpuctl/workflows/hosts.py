@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from gpuctl.aws.access import admits, caller_cidr, set_caller
 from gpuctl.aws.account import Account
@@ -135,8 +136,8 @@ def open_host(run: OpenRun) -> Host:
     """
     stored = _stored_reach(run)
     if stored is None:
-        return _connected(run, _current_reach(run, living_instance(run)))
-    host = _host_at(run, stored)
+        return _connected(run, current_reach(run, living_instance(run)))
+    host = host_at(run, stored)
     try:
         host.connect()
     except (HostUnreachable, HostKeyMismatch) as error:
@@ -148,8 +149,8 @@ def open_host(run: OpenRun) -> Host:
 def _found_by_ec2(run: OpenRun, stored: Reach, error: HostError) -> Host:
     """The host that did not answer where it was, where EC2 or its rules tell why. Raises `error` otherwise."""
     try:
-        reach = _current_reach(run, living_instance(run))
-        admitted = _admit_caller(run)
+        reach = current_reach(run, living_instance(run))
+        admitted = admit_caller(run)
     except CloudGone:
         raise
     except AWS_IS_SILENT as silent:
@@ -162,14 +163,13 @@ def _found_by_ec2(run: OpenRun, stored: Reach, error: HostError) -> Host:
 
 
 def _connected(run: OpenRun, reach: Reach) -> Host:
-    if reach != _stored_reach(run):
-        write_reach(run.folder, [reach], _pinned_key(run.folder))
-    host = _host_at(run, reach)
+    keep_reach(run, reach)
+    host = host_at(run, reach)
     host.wait_until_reachable(time.monotonic() + _ADMITTED_WITHIN_S)
     return host
 
 
-def _current_reach(run: OpenRun, instance: Instance) -> Reach:
+def current_reach(run: OpenRun, instance: Instance) -> Reach:
     """Where the instance is now. Raises HostUnreachable where it has no address."""
     return reach_of(run.profile, instance, alias=run.name, user=run.folder.read().plan.login_user)
 
@@ -189,24 +189,47 @@ def _stored_reach(run: OpenRun) -> Reach | None:
     return reaches[0] if reaches else None
 
 
-def _host_at(run: OpenRun, reach: Reach) -> Host:
+def host_at(run: OpenRun, reach: Reach) -> Host:
     return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
+
+
+def ask_state(run: OpenRun, *, timeout_s: float) -> Mapping[str, Any]:
+    """What the run's host says of its training now, asked where it was last and of nobody else.
+
+    A host that answers and has no payload that does has no training: `none`. Raises HostError kinds.
+    """
+    stored = _stored_reach(run)
+    if stored is None:
+        raise HostUnreachable(f"the host of {run.name} was never reached")
+    with host_at(run, stored) as host:
+        host.connect(timeout_s=timeout_s)
+        try:
+            return host.call("state", {"gpus": False}, timeout_s=timeout_s)
+        except HostUnreachable:
+            raise
+        except HostError:
+            return {"state": "none"}
 
 
 def refresh_reach(run: OpenRun) -> None:
     """Have the run's ssh_config name where its host is now, as far as AWS tells. Raises HostError kinds."""
     stored = _stored_reach(run)
     try:
-        reach = _current_reach(run, living_instance(run))
+        reach = current_reach(run, living_instance(run))
     except AWS_IS_SILENT:
         if stored is None:
             raise
         return
-    if reach != stored:
+    keep_reach(run, reach)
+
+
+def keep_reach(run: OpenRun, reach: Reach) -> None:
+    """Have the run's known_hosts and ssh_config name where its host is; its pinned key stays."""
+    if reach != _stored_reach(run):
         write_reach(run.folder, [reach], _pinned_key(run.folder))
 
 
-def _admit_caller(run: OpenRun) -> bool:
+def admit_caller(run: OpenRun) -> bool:
     """Let this laptop's address in where it is not; False where it was, and so is not why the host does not answer."""
     cidr = caller_cidr(run.profile)
     groups = [r.id for r in find_resources(run.account, run=run.name) if r.kind == "security-group"]

@@ -24,12 +24,12 @@ from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload
-from gpuctl.remote.reach import reach_of
 from gpuctl.remote.upload import workspace_tar
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, RunRecord, run_folder
+from gpuctl.workflows.boot import wait_for_boot
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import write_reach
+from gpuctl.workflows.hosts import OpenRun
 from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
@@ -38,7 +38,6 @@ from gpuctl.workflows.removal import known_resources, remove_run
 from gpuctl.workflows.reporter import Reporter
 
 CAPACITY_TIMEOUT_S = 300
-BOOT_TIMEOUT_S = 600
 REMOVE_TIMEOUT_S = 600
 
 _PIP_CHATTER = ("WARNING: Location", "Looking in", "Collecting", "Processing", "Requirement already", "Using cached")
@@ -252,10 +251,8 @@ def _provisioned(
 ) -> Iterator[Host]:
     """From a running instance to a host that has all that the training command needs."""
     reporter.phase("boot", f"{instance.instance_type} {instance.instance_id} in {instance.zone}")
-    reach = reach_of(profile, instance, alias=plan.run, user=plan.login_user)
-    write_reach(folder, [reach], (folder.path / "host_key.pub").read_text())
-    with Host(reach, identity_file=folder.identity, known_hosts_file=folder.known_hosts) as host:
-        host.wait_until_reachable(time.monotonic() + BOOT_TIMEOUT_S)
+    run = OpenRun(plan.run, profile, planned.account, folder, tell=reporter.note)
+    with wait_for_boot(run, instance) as host:
         host.put_payload(build_payload(shipped("provisioning")))
         if not _runs_already(host, folder):
             _provision(host, plan, planned.environment, reporter)

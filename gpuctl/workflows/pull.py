@@ -15,8 +15,9 @@ from gpuctl.remote.destination import read_mark
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import PullResult, pull_outputs
 from gpuctl.state.runs import RunFolder
+from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import OpenRun, open_host
+from gpuctl.workflows.hosts import OpenRun
 from gpuctl.workflows.reporter import Reporter
 
 LEAVES_SOMETHING_AFTER_S = 600
@@ -92,8 +93,11 @@ def free_place(wanted: Path, run: str, folder: RunFolder | None = None) -> Path:
 
 
 def pull(run: OpenRun, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter) -> Brought:
-    """Bring home what is not home. Raises HostError kinds; what did come home then is whole."""
-    with open_host(run) as host:
+    """Bring home what is not home; a host that is switched off is started for it.
+
+    Raises HostError kinds; what did come home then is whole.
+    """
+    with open_host_started(run) as host:
         return pull_from(run, host, destination_of(run, destination), wish=wish, reporter=reporter)
 
 

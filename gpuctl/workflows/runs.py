@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
-from gpuctl.core.errors import GpuctlError, HostError
+from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
 from gpuctl.core.hosts import Instance
 from gpuctl.core.metrics import Point, Split, last_by_split
 from gpuctl.core.plan import cost_usd
@@ -18,14 +24,32 @@ from gpuctl.core.profile import Profile
 from gpuctl.core.tags import iso
 from gpuctl.state.places import Places
 from gpuctl.state.runs import Progress, RunFolder, run_folder
-from gpuctl.workflows.follow import ENDED, Follower
-from gpuctl.workflows.hosts import OpenRun, instances_of, nobody
+from gpuctl.workflows.follow import ENDED, Follower, note_state
+from gpuctl.workflows.hosts import OpenRun, ask_state, instances_of, nobody
+
+T = TypeVar("T")
+
+ASK_TIMEOUT_S = 3.0
+ASKED_WITHIN_S = 5.0
+"""However slow a host is in each step of a connection, `ls` waits no longer for all of them together."""
+
+_OFF = ("stopping", "stopped")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run beside EC2's word: by this laptop, and by its host where that was asked and answered."""
+
+    progress: Progress | None = None
+    launching: bool = False
+    asked: bool = False
+    answer: Mapping[str, Any] | None = None
 
 
 def list_runs(
     profile: Profile, *, places: Places, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
 ) -> list[dict[str, Any]]:
-    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, no connection to a host.
+    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, then all hosts at once.
 
     `tell` hears of a run whose folder here is damaged; its row has what the account knows.
     """
@@ -34,52 +58,125 @@ def list_runs(
     by_run: dict[str, list[Instance]] = {}
     for instance in instances:
         by_run.setdefault(instance.tags.run, []).append(instance)
-    folders = {name: run_folder(places.runs, name) for name in sorted(by_run)}
-    for folder in folders.values():
+    runs = {name: OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(by_run)}
+    for run in runs.values():
+        _tell_damaged(run.folder, tell)
+    known = _ask_hosts({name: (run, by_run[name]) for name, run in runs.items()})
+    return [summary(run, by_run[name], known[name], now=now) for name, run in runs.items()]
+
+
+def _tell_damaged(folder: RunFolder, tell: Callable[[str], None]) -> None:
+    try:
         if folder.exists():
-            try:
-                folder.read()
-            except GpuctlError as error:
-                tell(str(error))
-    return [
-        summary(name, by_run[name], folder, profile=profile, region=account.region, now=now)
-        for name, folder in folders.items()
+            folder.read()
+    except GpuctlError as error:
+        tell(str(error))
+
+
+def _ask_hosts(runs: Mapping[str, tuple[OpenRun, list[Instance]]]) -> dict[str, Known]:
+    """What each run's host says, where this laptop has the key and does not know the end already."""
+    known = {name: _known_here(run) for name, (run, _) in runs.items()}
+    asked = [
+        name
+        for name, (run, hosts) in runs.items()
+        if run.folder.has_key() and any(h.state == "running" for h in hosts) and not _ended(known[name])
     ]
+    answers = _gathered({name: partial(_ask, runs[name][0]) for name in asked}, within_s=ASKED_WITHIN_S)
+    for name in asked:
+        known[name] = replace(known[name], asked=True, answer=answers.get(name))
+    return known
 
 
-def summary(
-    name: str, hosts: list[Instance], folder: RunFolder, *, profile: Profile, region: str, now: datetime
-) -> dict[str, Any]:
+def _ask(run: OpenRun) -> Mapping[str, Any] | None:
+    try:
+        state = ask_state(run, timeout_s=ASK_TIMEOUT_S)
+    except GpuctlError:
+        return None
+    with suppress(OSError):
+        note_state(run.folder, state)
+    return state
+
+
+def _gathered(calls: Mapping[str, Callable[[], T | None]], *, within_s: float) -> dict[str, T]:
+    """What the calls answer in that time, each in a thread of its own: one that hangs keeps nobody waiting longer."""
+    answers: SimpleQueue[tuple[str, T | None]] = SimpleQueue()
+    for name, call in calls.items():
+        work = partial(_put_answer, answers, name, call)
+        threading.Thread(target=work, name=f"gpuctl ls {name}", daemon=True).start()
+    end, found = time.monotonic() + within_s, {}
+    with suppress(Empty):
+        for _ in calls:
+            name, answer = answers.get(timeout=max(0.0, end - time.monotonic()))
+            if answer is not None:
+                found[name] = answer
+    return found
+
+
+def _put_answer(answers: SimpleQueue[tuple[str, T | None]], name: str, call: Callable[[], T | None]) -> None:
+    answers.put((name, call()))
+
+
+def _known_here(run: OpenRun) -> Known:
+    progress = run.folder.progress() if run.folder.exists() else None
+    return Known(progress, launching=run.folder.being_launched())
+
+
+def _ended(known: Known) -> bool:
+    return known.progress is not None and known.progress.ended is not None
+
+
+def summary(run: OpenRun, hosts: list[Instance], known: Known, *, now: datetime) -> dict[str, Any]:
     """One run as `ls --json` has it."""
-    progress = folder.progress() if folder.exists() else None
-    known = [h for h in hosts if h.price_usd_per_hour is not None and not h.gone]
-    price = sum((h.price_usd_per_hour or Decimal(0) for h in known), Decimal(0)) if known else None
-    cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in known), Decimal(0))
-    plan = folder.read().plan if folder.exists() and not hosts else None
+    costing = [h for h in hosts if h.price_usd_per_hour is not None and h.state not in (*_OFF, "terminated")]
+    price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0)) if costing else None
+    cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in costing), Decimal(0))
     ends = hosts[0].tags.lease_ends if hosts else None
+    seen = run.folder.seen()
     return {
-        "run": name,
-        "job": hosts[0].tags.job if hosts else (plan.job if plan else None),
-        "cloud": profile.name,
-        "region": region,
-        "state": state_of(hosts, progress),
+        "run": run.name,
+        "job": hosts[0].tags.job if hosts else _job_of(run.folder),
+        "cloud": run.profile.name,
+        "region": run.account.region,
+        "state": state_of({h.state for h in hosts}, known),
         "hosts": [host_row(h) for h in hosts],
         "price_usd_per_hour": None if price is None else float(price),
-        "cost_usd": float(cost) if known else None,
+        "cost_usd": float(cost) if costing else None,
         "lease_ends": None if ends is None else iso(ends),
+        "seen": seen.at if seen else None,
+        "seen_state": seen.state if seen else None,
     }
 
 
-def state_of(hosts: Iterable[Instance], progress: Progress | None) -> str:
-    """A run's state by what EC2 tells of its hosts and what this laptop has seen; the host itself may know better."""
-    states = {h.state for h in hosts}
-    if states & {"pending", "running"}:
-        if progress is not None and progress.ended:
-            return progress.ended
-        return "starting" if "running" not in states or (progress is not None and not progress.started) else "running"
+def _job_of(folder: RunFolder) -> str | None:
+    return folder.read().plan.job if folder.exists() else None
+
+
+def state_of(instances: Set[str], known: Known) -> str:
+    """A run's state, given its instances' states: the host's own word first, and never more than is known.
+
+    Beside a run's own states: `host up`, where nothing was started on it or nobody here can ask; `host stopped`.
+    """
+    if instances & {"running"}:
+        return _state_of_a_host_that_is_up(known)
+    if instances & {"pending"}:
+        return "starting"
+    if instances & set(_OFF):
+        return "host stopped"
+    progress = known.progress
     if progress is None or progress.down or not progress.started:
         return "down"
     return progress.ended or "interrupted"
+
+
+def _state_of_a_host_that_is_up(known: Known) -> str:
+    said = str(known.answer.get("state")) if known.answer is not None else None
+    if said in (*ENDED, "running"):
+        return said
+    if known.launching:
+        return "starting"
+    if said is None and known.progress is not None and known.progress.ended:
+        return known.progress.ended
+    return "lost" if known.asked and said is None else "host up"
 
 
 def host_row(instance: Instance) -> dict[str, Any]:
@@ -96,17 +193,15 @@ def host_row(instance: Instance) -> dict[str, Any]:
 def status(run: OpenRun, *, now: datetime) -> dict[str, Any]:
     """One run whole, as `status --json` has it. Where this laptop has no key to it, losses and exit code are null."""
     hosts = prices(run.account, instances_of(run))
-    row = summary(run.name, hosts, run.folder, profile=run.profile, region=run.account.region, now=now)
     resources = find_resources(run.account, run=run.name)
     points: list[Point] = []
-    problem = None
+    known, problem = _known_here(run), None
     if run.folder.exists():
-        points, problem = _ask_host(run, row, living=any(h.state == "running" for h in hosts))
-    progress = run.folder.progress()
+        known, points, problem = _ask_host(run, known, living=any(h.state == "running" for h in hosts))
     last = last_by_split(points)
     return {
-        **row,
-        "exit_code": progress.exit_code,
+        **summary(run, hosts, known, now=now),
+        "exit_code": run.folder.progress().exit_code,
         "losses": _losses(last) if run.folder.exists() else None,
         "resources": [{"kind": r.kind, "id": r.id} for r in resources],
         "ssh_config": str(run.folder.ssh_config) if run.folder.ssh_config.exists() else None,
@@ -114,22 +209,23 @@ def status(run: OpenRun, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _ask_host(run: OpenRun, row: dict[str, Any], *, living: bool) -> tuple[list[Point], str | None]:
-    """The points so far, and what kept the host from telling more; the row's state becomes the host's own word."""
+def _ask_host(run: OpenRun, known: Known, *, living: bool) -> tuple[Known, list[Point], str | None]:
+    """What the host says, the points so far, and what kept it from telling more."""
     follower = Follower(run)
     follower.history()
     if not living or not run.folder.has_key():
         keyless = not run.folder.has_key() and not run.folder.progress().down
-        return follower.losses.points, "this laptop has no key to it" if keyless else None
+        return known, follower.losses.points, "this laptop has no key to it" if keyless else None
+    known, problem = replace(known, asked=True), None
     try:
         for update in follower.updates(until_end=False):
-            if update.ended is not None and run.folder.progress().started:
-                said = str(update.ended.get("state"))
-                row["state"] = said if said in (*ENDED, "running") else "starting"
-    except HostError as error:
-        row["state"] = "lost" if row["state"] == "running" else row["state"]
-        return follower.losses.points, error.message
-    return follower.losses.points, None
+            if update.ended is not None:
+                known = replace(known, answer=update.ended)
+    except (HostUnreachable, HostKeyMismatch) as error:
+        problem = error.message
+    except HostError as error:  # it answers, and has nothing that tells of a training
+        known, problem = replace(known, answer={"state": "none"}), error.message
+    return known, follower.losses.points, problem
 
 
 def _losses(last: Mapping[Split, Point]) -> dict[str, Any]:

@@ -68,10 +68,12 @@ def test_the_policy_is_what_the_code_calls() -> None:
 
 
 def test_only_what_is_tagged_can_be_removed() -> None:
-    """Whatever deletes, terminates or changes rules is allowed for things with a run's tag alone."""
+    """Whatever deletes, terminates, starts or changes rules is allowed for things with a run's tag alone."""
     for statement in policy()["Statement"]:
         actions = {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
-        harmful = {a for a in actions if a.split(":")[1].startswith(("Delete", "Terminate", "Authorize", "Revoke"))}
+        harmful = {
+            a for a in actions if a.split(":")[1].startswith(("Delete", "Terminate", "Start", "Authorize", "Revoke"))
+        }
         if harmful:
             assert statement["Condition"] == {"Null": {"aws:ResourceTag/gpuctl:run": "false"}}
             assert harmful == actions

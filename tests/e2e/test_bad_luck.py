@@ -272,6 +272,20 @@ def test_a_lost_answer_and_a_busy_api_make_one_host(shared: Gpuctl, toy: Callabl
     assert shared.json("status", "once")["state"] == "running"
 
 
+@pytest.mark.parametrize("slower", [1, pytest.param(5, marks=pytest.mark.prove)])
+def test_a_cloud_that_does_not_know_yet_what_it_made(shared: Gpuctl, toy: Callable[..., Answer], slower: int) -> None:
+    """The group, the template, the instance: each unknown for seconds after it was made; one host trains."""
+    shared("cloud", "start")
+    for operation, unseen_s in (("CreateSecurityGroup", 1), ("CreateLaunchTemplate", 1), ("CreateFleet", 2)):
+        shared.fault(operation=operation, unseen_s=unseen_s * slower, times=-1)
+    toy("unseen")
+    shared.no_faults()
+    assert {kind: len(ids) for kind, ids in in_account(shared.ec2()).items()} == dict.fromkeys(
+        ("instances", "groups", "templates", "volumes"), 1
+    )
+    assert shared.json("status", "unseen")["state"] == "running"
+
+
 def test_a_launch_that_was_cut_off_in_the_fleet_call_goes_on(
     shared: Gpuctl, toy: Callable[..., Answer], project: Path
 ) -> None:

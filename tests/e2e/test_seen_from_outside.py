@@ -53,8 +53,9 @@ def test_a_second_laptop_needs_the_account_alone(gpuctl: Gpuctl, launched: Calla
     exports = [line.removeprefix("export ").split("=", 1) for line in gpuctl("cloud", "env").out.splitlines()]
     other = {**dict(exports), "GPUCTL_HOME": str(tmp_path / "other"), "GPUCTL_CLOUD": "aws"}
     (row,) = json.loads(gpuctl("ls", "--json", **other).out)["runs"]
-    assert (row["run"], row["state"]) == (run, "running")
+    assert (row["run"], row["state"], row["seen"]) == (run, "host up", None)
     status = json.loads(gpuctl("status", run, "--json", **other).out)
+    assert status["state"] == "host up" and "host up" in gpuctl("ls", **other).out
     assert status["losses"] is None and status["exit_code"] is None
     refused = gpuctl("down", run, "-y", code=1, **other)
     assert "no key" in refused.err and "--discard" in refused.err and "an hour" in refused.err

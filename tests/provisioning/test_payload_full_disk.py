@@ -19,8 +19,10 @@ from provisioning.places import Places, reserve, write_json
 MIB = 1 << 20
 
 FILLS = """
-import time
+import os, time
 print("up", flush=True)
+while not os.path.getsize("../run/log"):
+    time.sleep(0.05)
 with open("outputs/all", "wb", buffering=0) as file:
     try:
         while True:

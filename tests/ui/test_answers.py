@@ -82,6 +82,24 @@ def test_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert second.split() == ["old", "down", "-", "-", "-", "-"]
 
 
+def test_a_run_that_does_not_answer_tells_what_it_said_last(capsys: pytest.CaptureFixture[str]) -> None:
+    """The hour of today, else the day too; a run that answers needs none, and of one never heard of there is none."""
+    for seen, state, expected in (
+        ("2026-11-25T02:00:00Z", "lost", f"lost, last seen {local('2026-11-25T02:00:00Z'):%H:%M} running"),
+        ("2026-11-20T02:00:00Z", "lost", f"{local('2026-11-20T02:00:00Z').day} Nov "),
+        ("2026-11-25T02:00:00Z", "running", "running  "),
+        (None, "lost", "lost  "),
+        (None, "host up", "host up  "),
+    ):
+        row = {**ROW, "state": state, "seen": seen, "seen_state": seen and "running"}
+        assert expected in shown(runs_table([row], now=NOW), capsys)[1]
+
+
+def local(text: str) -> datetime:
+    """A time in this machine's own zone."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+
+
 def test_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Empty answers are words, not an empty screen."""
     assert shown(runs_table([]), capsys) == ["no runs"]
