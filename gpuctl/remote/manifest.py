@@ -115,7 +115,7 @@ def ask_manifest(host: Host, wish: Wish, *, tells_case: bool) -> Manifest:
     if not tells_case:
         for path, other in collisions([*manifest.files, *manifest.links]).items():
             if path in manifest.files:
-                manifest.refuse(path, f"this disk takes it for {printable(other)}", "home")
+                manifest.refuse(path, f"this disk takes it for {printable(other)}", "name")
             else:
                 del manifest.links[path]
     return manifest

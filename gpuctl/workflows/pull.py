@@ -169,7 +169,9 @@ def _remedy(run: str, destination: Path, left: Left) -> str | None:
         return f"bring it: gpuctl pull {run} --max-size none"
     if left.kind == "unnamed":
         return f"bring it: gpuctl pull {run} --everything"
-    if left.kind in ("home", "name"):
+    if left.kind in ("name", "reserved"):
+        return f"rename it below gpuctl/work, then pull: gpuctl ssh {run}"
+    if left.kind == "home":
         return f"bring it into a folder of its own: gpuctl pull {run} {destination / run}"
     if left.kind in ("unreadable", "deep"):
         return f"look at it: gpuctl ssh {run}"

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from e2e_tool import Gpuctl, the_error
 
+from gpuctl.core.outputs import Left
 from gpuctl.core.text import safe
+from gpuctl.remote.pull import PullResult
+from gpuctl.workflows.pull import Brought, not_home
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.pt")
 DEEP = "/".join(["d"] * 80)
@@ -95,3 +98,13 @@ def test_each_way_to_write_ends_at_home_or_is_named(gpuctl: Gpuctl, project: Pat
     assert (home / "out/m.pt").read_text() == "written" and pulled["complete"] is False
     assert "sparse.bin" in the_error(gpuctl("down", "ways", "-y", code=1))
     assert gpuctl.json("down", "ways", "--discard")["left"] == []
+
+
+def test_what_to_type_brings_it_home(tmp_path: Path) -> None:
+    """Another folder helps where something stands in a file's place; never where its name may be written nowhere."""
+    steps = {"home": f"gpuctl pull mine {tmp_path / 'mine'}", "name": "rename it", "reserved": "rename it"}
+    for kind, step in steps.items():
+        left = (Left(".ssh/id", "why", kind, files=1),)
+        result = PullResult((), 0, (), left, (), (), 0, {}, state="succeeded", over=True)
+        error = not_home("mine", Brought(tmp_path, result))
+        assert error is not None and step in str(error.next_step), kind

@@ -48,6 +48,23 @@ os.chmod("same.bin", 0o600)
     assert set(manifest(host).files) == {"gpuctl/log", "weights.bin"}
 
 
+def test_a_link_in_the_place_of_code_is_told(host: Host, tmp_path: Path) -> None:
+    """A file that came along and is a link now: what it leads to in the workspace, and where it leads outside."""
+    script = f"""
+import os
+open("new.pt", "w").write("new")
+os.remove("best.pt"), os.symlink("new.pt", "best.pt")
+open({str(tmp_path / "away.csv")!r}, "w").write("new")
+os.remove("data.csv"), os.symlink({str(tmp_path / "away.csv")!r}, "data.csv")
+"""
+    host.provision(["python", "t.py"], {"t.py": script.encode(), "best.pt": b"old", "data.csv": b"old"})
+    host.start()
+    host.wait_until_over()
+    found = manifest(host)
+    assert set(found.files) == {"gpuctl/log", "new.pt"} and found.links == {"best.pt": "new.pt"}
+    assert f"data.csv -> {tmp_path / 'away.csv'}" in found.left()
+
+
 def test_size_is_a_question_and_never_drops_a_checkpoint(host: Host) -> None:
     """What is larger than asked for is told with its number, alone or as a folder; checkpoints and `outputs/` come."""
     script = """
