@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gpuctl.cli.options import now, open_run_of
-from gpuctl.core.endings import ending, failure
+from gpuctl.core.endings import ending, failure, power_off_at
 from gpuctl.core.errors import HostError, HostUnreachable, NotHome, TrainingFailed
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
-
-_FAR = 10_000_000_000
-"""Seconds since the epoch: what a host tells beyond it is no time."""
-
-
-def clock_of(at: float) -> str:
-    """A moment that a host tells, on this machine's clock."""
-    return f"{datetime.fromtimestamp(at, timezone.utc).astimezone():%H:%M}"
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -108,8 +99,8 @@ def after_the_end(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
-        at = state.get("power_off_at")
-        by_itself = f" until {clock_of(at)}" if isinstance(at, (int, float)) and 0 < at < _FAR else ""
+        at = power_off_at(state)
+        by_itself = f" until {at.astimezone():%H:%M}" if at is not None else ""
         click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
     if left is not None:

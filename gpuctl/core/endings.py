@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from gpuctl.core.text import safe
 
 _LONGEST = 400
+_FAR = 10_000_000_000
+"""Seconds since the epoch: what a host tells beyond it is no time."""
 
 
 def ending(state: Mapping[str, Any]) -> str:
@@ -23,6 +26,19 @@ def failure(run: str, state: Mapping[str, Any]) -> str:
     if code is None:
         return f"the training of {run} failed{f': {why}' if why else ''}"
     return f"the training command of {run} failed with exit code {code}{f': {why}' if why else ''}"
+
+
+def reason(state: Mapping[str, Any]) -> str | None:
+    """What the host tells of why the training ended as it did, on one line; None where it tells nothing."""
+    return _why(state) or None
+
+
+def power_off_at(state: Mapping[str, Any]) -> datetime | None:
+    """When the host will power itself off, as it tells itself; None where only its lease ends it."""
+    at = state.get("power_off_at")
+    if not isinstance(at, (int, float)) or isinstance(at, bool) or not 0 < at < _FAR:
+        return None
+    return datetime.fromtimestamp(at, timezone.utc)
 
 
 def _known(state: Mapping[str, Any]) -> str:

@@ -64,10 +64,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run's host said of its training when it was last asked, `seen.json`: `at` as `core.tags.iso` has it."""
+    """What a run's host said of its training when it was last asked, `seen.json`: times as `core.tags.iso` has them.
+
+    `why` is the reason for its state, `power_off_at` when the host ends itself, each where it told one.
+    """
 
     state: str
     at: str
+    why: str | None = None
+    power_off_at: str | None = None
 
 
 class RunFolder:
@@ -150,7 +155,10 @@ class RunFolder:
     def seen(self) -> Seen | None:
         """What the host said last."""
         data = self._json("seen.json")
-        return Seen(str(data["state"]), str(data["at"])) if {"state", "at"} <= data.keys() else None
+        if not {"state", "at"} <= data.keys():
+            return None
+        why, off = (str(data[name]) if data.get(name) else None for name in ("why", "power_off_at"))
+        return Seen(str(data["state"]), str(data["at"]), why, off)
 
     def note_seen(self, seen: Seen) -> None:
         """Write down what the host says now. Apart from `progress`: whoever only looks changes nothing of that."""

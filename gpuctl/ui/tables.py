@@ -32,10 +32,13 @@ SPLIT_STYLES = {"train": "cyan", "val": "yellow", "test": "magenta"}
 
 def runs_table(rows: Sequence[Mapping[str, Any]], *, now: datetime | None = None) -> RenderableType:
     """`ls`: one line a run."""
+    from rich.console import Group
+
     if not rows:
         return _text("no runs", "dim")
     now = now or datetime.now(timezone.utc)
-    table = _table("run", "state", "host", "price", "so far", "lease ends")
+    table = _table("run", "state", "host", "price", "so far", "host ends")
+    reasons: list[RenderableType] = []
     for row in rows:
         hosts = [f"{h['instance_type']} {h['market']} {h['zone']}" for h in row["hosts"] if h["state"] != "terminated"]
         table.add_row(
@@ -44,9 +47,17 @@ def runs_table(rows: Sequence[Mapping[str, Any]], *, now: datetime | None = None
             _text(", ".join(_counted(hosts)) or "-"),
             _text(price(row["price_usd_per_hour"])),
             _text(money(row["cost_usd"])),
-            _text(left(moment(row["lease_ends"]), now) if hosts else "-"),
+            _text(left(_host_ends(row), now) if hosts else "-"),
         )
-    return table
+        if row.get("why"):
+            reasons.append(_text(f"{row['run']} {row['state']}: {row['why']}", STATE_STYLES.get(row["state"], "")))
+    return Group(table, *reasons)
+
+
+def _host_ends(row: Mapping[str, Any]) -> datetime | None:
+    """The end of its lease, or sooner where the host has told so."""
+    ends = [at for at in (moment(row["lease_ends"]), moment(row.get("power_off_at"))) if at is not None]
+    return min(ends, default=None)
 
 
 def jobs_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -108,11 +119,13 @@ def offers_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 def status_view(row: Mapping[str, Any], *, now: datetime | None = None) -> RenderableType:
     """`status`: one run whole."""
     now = now or datetime.now(timezone.utc)
-    ends = moment(row["lease_ends"])
+    ends, off = moment(row["lease_ends"]), moment(row.get("power_off_at"))
     lines = facts()
     state = _state(row["state"]).append_text(_seen(row, now))
     if row.get("exit_code") is not None:
         state.append(f", exit code {row['exit_code']}", "default")
+    if row.get("why"):
+        state.append(f": {safe(row['why'])}", "default")
     lines.add_row("run", _text(row["run"], "bold"))
     lines.add_row("state", state)
     if row.get("problem"):
@@ -123,6 +136,8 @@ def status_view(row: Mapping[str, Any], *, now: datetime | None = None) -> Rende
         lines.add_row("host", _text(where))
     lines.add_row("cost", _text(f"{money(row['cost_usd'])} so far, {price(row['price_usd_per_hour'])}"))
     lines.add_row("lease", _text("-" if ends is None else f"ends {left(ends, now)}, {clock(ends)}"))
+    if off is not None:
+        lines.add_row("host ends", _text(f"itself {left(off, now)}, {clock(off)}"))
     lines.add_row("losses", _losses(row.get("losses")))
     lines.add_row("in AWS", _text(_resources(row.get("resources") or ())))
     lines.add_row(

@@ -13,6 +13,7 @@ from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
+from gpuctl.core.endings import power_off_at, reason
 from gpuctl.core.errors import HostGone, HostUnreachable
 from gpuctl.core.losses import LossReader, Marked
 from gpuctl.core.metrics import Point, parse_metrics_line
@@ -264,7 +265,9 @@ class Follower:
 
 def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:
     """Remember what the host says of the training; how it ended `ls` can tell then without asking. True at its end."""
-    folder.note_seen(Seen(str(state.get("state")), iso(datetime.now(timezone.utc))))
+    off = power_off_at(state)
+    now = iso(datetime.now(timezone.utc))
+    folder.note_seen(Seen(str(state.get("state")), now, reason(state), iso(off) if off is not None else None))
     ended = state.get("state") in ENDED
     if ended:
         code = state.get("exit_code")

@@ -74,12 +74,10 @@ def _tell_damaged(folder: RunFolder, tell: Callable[[str], None]) -> None:
 
 
 def _ask_hosts(runs: Mapping[str, tuple[OpenRun, list[Instance]]]) -> dict[str, Known]:
-    """What each run's host says, where this laptop has the key and does not know the end already."""
+    """What each run's host says, where this laptop has the key: of a run that has ended, when its host ends itself."""
     known = {name: _known_here(run) for name, (run, _) in runs.items()}
     asked = [
-        name
-        for name, (run, hosts) in runs.items()
-        if run.folder.has_key() and any(h.state == "running" for h in hosts) and not _ended(known[name])
+        name for name, (run, hosts) in runs.items() if run.folder.has_key() and any(h.state == "running" for h in hosts)
     ]
     answers = _gathered({name: partial(_ask, runs[name][0]) for name in asked}, within_s=ASKED_WITHIN_S)
     for name in asked:
@@ -121,29 +119,27 @@ def _known_here(run: OpenRun) -> Known:
     return Known(progress, launching=run.folder.being_launched())
 
 
-def _ended(known: Known) -> bool:
-    return known.progress is not None and known.progress.ended is not None
-
-
 def summary(run: OpenRun, hosts: list[Instance], known: Known, *, now: datetime) -> dict[str, Any]:
     """One run as `ls --json` has it."""
     costing = [h for h in hosts if h.price_usd_per_hour is not None and h.state not in (*_OFF, "terminated")]
     price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0)) if costing else None
     cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in costing), Decimal(0))
     ends = hosts[0].tags.lease_ends if hosts else None
-    seen = run.folder.seen()
+    seen, state = run.folder.seen(), state_of({h.state for h in hosts}, known)
     return {
         "run": run.name,
         "job": hosts[0].tags.job if hosts else _job_of(run.folder),
         "cloud": run.profile.name,
         "region": run.account.region,
-        "state": state_of({h.state for h in hosts}, known),
+        "state": state,
         "hosts": [host_row(h) for h in hosts],
         "price_usd_per_hour": None if price is None else float(price),
         "cost_usd": float(cost) if costing else None,
         "lease_ends": None if ends is None else iso(ends),
         "seen": seen.at if seen else None,
         "seen_state": seen.state if seen else None,
+        "why": seen.why if seen and state in (seen.state, "lost") else None,
+        "power_off_at": seen.power_off_at if seen and any(h.state == "running" for h in hosts) else None,
     }
 
 
@@ -174,7 +170,7 @@ def _state_of_a_host_that_is_up(known: Known) -> str:
         return said
     if known.launching:
         return "starting"
-    if said is None and known.progress is not None and known.progress.ended:
+    if said in (None, "none") and known.progress is not None and known.progress.ended:
         return known.progress.ended
     return "lost" if known.asked and said is None else "host up"
 

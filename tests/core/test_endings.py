@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.core.endings import ending, failure
+from gpuctl.core.endings import ending, failure, power_off_at, reason
 
 KILLED = "its supervisor was killed (out of memory?)"
 
@@ -39,3 +40,11 @@ def test_nothing_that_a_host_says_gives_no_line(state: dict[str, Any]) -> None:
     """Whatever comes, there are words for it, and `None` is not one of them for an exit code."""
     assert "exit code None" not in ending(state) + failure("r", state)
     assert "\n" not in ending(state)
+
+
+@pytest.mark.parametrize("said", [None, "soon", True, -1, 0, 10**12, 10**400, 1e300, [1]])
+def test_what_is_no_time_is_no_end_of_a_host(said: Any) -> None:
+    """A host may tell anything of when it powers itself off, and of why; only what is one is taken."""
+    assert power_off_at({"power_off_at": said}) is None
+    assert power_off_at({"power_off_at": 1_700_000_000.5}) == datetime.fromtimestamp(1_700_000_000.5, timezone.utc)
+    assert (reason({"why": ""}), reason({"why": 3}), reason({}), reason({"why": "\x1b[2Ja"})) == (None, None, None, "a")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,18 @@ def disk(shared: Gpuctl, row: dict[str, Any]) -> Path:
     return shared.home / "state/cloud/hosts" / row["hosts"][0]["instance_id"] / "home"
 
 
+def end_of_host(row: dict[str, Any]) -> float:
+    return datetime.fromisoformat(row["power_off_at"].replace("Z", "+00:00")).timestamp()
+
+
 def test_a_run_that_ended_is_not_running(shared: Gpuctl, three: Callable[[str], dict[str, Any]]) -> None:
     """Nobody has followed it: `ls` asks its host, and knows from then on; without its key one knows of the host."""
     wait_for(lambda: three("ends")["state"] == "running", what="an answer")
     (disk(shared, three("ends")) / "gpuctl/work/outputs/end").touch()
     wait_for(lambda: three("ends")["state"] == "succeeded", what="the end")
+    assert (three("ends")["why"], three("ends")["power_off_at"]) == (None, None)
+    shared("pull", "ends", str(shared.folder / "ends"))
+    assert time.time() < end_of_host(three("ends")) <= time.time() + 1801, "half an hour after the pull"
     assert json.loads((shared.home / "state/runs/ends/progress.json").read_text())["exit_code"] == 0
     exports = [line.removeprefix("export ").split("=", 1) for line in shared("cloud", "env").out.splitlines()]
     other = {**dict(exports), "GPUCTL_HOME": str(shared.folder / "other"), "GPUCTL_CLOUD": "aws"}

@@ -50,6 +50,10 @@ def test_outputs_are_kept_through_a_restart_and_then_the_host_ends(shared: Gpuct
         lambda: (answer := shared("tail", "kept", code=None)).code == 3 and answer, what="the word of the restart"
     )
     assert "the training of kept failed: its host was restarted meanwhile" in tailed.err
+    (row,) = shared.json("ls")["runs"]
+    assert (row["state"], row["why"]) == ("failed", "its host was restarted meanwhile")
+    assert f"kept failed: {row['why']}" in shared("ls").out
+    assert f"failed: {row['why']}" in shared("status", "kept").out
     assert instances(shared) == [instance]
     brought: Any = shared.json("pull", "kept", str(shared.folder / "home"))
     assert "outputs/checkpoint.pt" in brought["files"]

@@ -75,7 +75,7 @@ def test_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """One line a run: state, host, price, cost so far and how long the lease goes on."""
     gone = {**ROW, "run": "old", "state": "down", "hosts": [], "price_usd_per_hour": None, "cost_usd": None}
     head, first, second = shown(runs_table([ROW, gone], now=NOW), capsys)
-    assert head.split() == ["run", "state", "host", "price", "so", "far", "lease", "ends"]
+    assert head.split() == ["run", "state", "host", "price", "so", "far", "host", "ends"]
     assert first.split("  ")[0] == "char-rnn-k3f9"
     for part in ("running", "g5.xlarge spot us-east-1a", "$0.413/h", "$0.03", "in 20 h 00 min"):
         assert part in first
@@ -93,6 +93,17 @@ def test_a_run_that_does_not_answer_tells_what_it_said_last(capsys: pytest.Captu
     ):
         row = {**ROW, "state": state, "seen": seen, "seen_state": seen and "running"}
         assert expected in shown(runs_table([row], now=NOW), capsys)[1]
+
+
+def test_what_a_host_says_of_its_state_and_of_its_end_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Why a run is as it is, below the table; its host's end, where that is sooner than the lease's; both in status."""
+    why = "its host was restarted meanwhile"
+    row = {**ROW, "state": "failed", "why": why, "power_off_at": "2026-11-25T02:44:00Z"}
+    _, first, second = shown(runs_table([row], now=NOW), capsys)
+    assert "in 14 min 00 s" in first and second == f"char-rnn-k3f9 failed: {why}"
+    whole = " ".join(" ".join(shown(status_view(row, now=NOW), capsys)).split())
+    assert f"failed: {why} job" in whole
+    assert f"host ends itself in 14 min 00 s, {local(row['power_off_at']):%a} " in whole
 
 
 def local(text: str) -> datetime:
