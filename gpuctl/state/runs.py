@@ -62,6 +62,20 @@ class Progress:
     down: bool = False
 
 
+_SEEN: Mapping[str, tuple[type, ...]] = {
+    "asked_at": (int, float),
+    "made": (list,),
+    "fleet_tries": (int,),
+    "instance_ids": (list,),
+    "started": (bool,),
+    "start_answered": (bool, type(None)),
+    "exit_code": (int, type(None)),
+    "home": (bool,),
+    "down": (bool,),
+}
+"""What a field of a stored Progress may be; any other is a text or null."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a run's host said of its training when it was last asked, `seen.json`: times as `core.tags.iso` has them.
@@ -136,19 +150,29 @@ class RunFolder:
         self.write_file("run.json", json.dumps(record.to_json(), indent=1))
 
     def progress(self) -> Progress:
-        """What has been seen of the run so far."""
+        """What has been seen of the run so far; nothing where that is damaged: what is up of it, the account tells."""
+        return self._progress() or Progress()
+
+    def may_have_started(self) -> bool:
+        """False only where this laptop knows that training never started; what it has seen may be lost."""
+        seen = self._progress()
+        return seen is None or seen.started
+
+    def _progress(self) -> Progress | None:
         data = self._json("progress.json")
         known = {k: v for k, v in data.items() if k in Progress.__dataclass_fields__}
+        if not known or not all(isinstance(value, _SEEN.get(name, (str, type(None)))) for name, value in known.items()):
+            return None
         try:
             known["instance_ids"] = tuple(known.get("instance_ids", ()))
             known["made"] = tuple((str(kind), str(id_)) for kind, id_ in known.get("made", ()))
-        except (TypeError, ValueError):  # damaged: what is up of the run, the account tells
-            return Progress()
+        except (TypeError, ValueError):
+            return None
         return Progress(**known)
 
     def note(self, **changes: Any) -> Progress:
-        """Write down what has been seen now."""
-        progress = replace(self.progress(), **changes)
+        """Write down what has been seen now. Where what was seen before is lost, training may have started."""
+        progress = replace(self._progress() or Progress(started=self.exists()), **changes)
         self.write_file("progress.json", json.dumps(asdict(progress)))
         return progress
 

@@ -141,7 +141,7 @@ def _forget(folder: RunFolder) -> None:
     """What a laptop keeps of a run that is gone: what was seen of its training, no keys; of a half-made one nothing."""
     if not folder.exists():
         return
-    if not folder.progress().started and _readable(folder) is not None:
+    if not folder.may_have_started() and _readable(folder) is not None:
         folder.remove()
         return
     folder.note(down=True)
@@ -158,7 +158,7 @@ def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish)
             f"this laptop has no key to run {run.name}, so its outputs cannot be brought home",
             f"use the laptop that launched it, or lose them with --discard; {_waiting_costs(run, living, now)}",
         )
-    if not run.folder.progress().started:
+    if not run.folder.may_have_started():
         return None
     return _save(run, living, now, reporter, wish)
 

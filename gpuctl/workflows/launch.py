@@ -121,8 +121,8 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
     for file, text in (("host_key", host.private), ("host_key.pub", host.public), ("known_hosts", "")):
         folder.write_file(file, text)
     record = RunRecord(planned.plan, attempt=1)
-    folder.write(record)
     folder.note(claim=claim)
+    folder.write(record)
     return record
 
 

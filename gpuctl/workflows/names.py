@@ -12,7 +12,7 @@ from gpuctl.state.runs import RunFolder
 def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, region: str) -> None:
     """Raises NameInUse where the name is a living run's; what this laptop left half-made under it may go on."""
     seen = folder.progress()
-    half_made = folder.exists() and folder.has_key() and (not seen.started or seen.start_answered is False)
+    half_made = folder.exists() and folder.has_key() and (not folder.may_have_started() or seen.start_answered is False)
     if in_use and not half_made:
         raise NameInUse(
             f"the name {folder.name} is in use: {len(in_use)} things in {region} are tagged with it",

@@ -54,10 +54,13 @@ def test_a_command_that_fails_says_so(gpuctl: Gpuctl, project: Path) -> None:
 
 
 def test_training_goes_on_without_any_connection(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
-    """After `launch -d` has returned no connection is left, and the steps go on; `stop` then lets the command save."""
+    """After `launch -d` has returned no connection is left, and the steps go on; `stop` then lets the command save.
+    `down` brings that home, though what this laptop knows of the run is damaged."""
     run = launched()
     first = gpuctl.json("status", run)["losses"]["train"]["step"]
     wait_for(lambda: gpuctl.json("status", run)["losses"]["train"]["step"] > first, what="another step")
     assert gpuctl.json("stop", run)["state"] == "stopped"
     assert "saved at step" in gpuctl("tail", run, "--no-follow").out
+    (gpuctl.home / "state/runs" / run / "progress.json").write_text("")
     gpuctl("down", run, "-y")
+    assert (gpuctl.folder / run / "outputs/checkpoint.pt").exists()
