@@ -63,8 +63,9 @@ def command(
 def tell(brought: Brought) -> None:
     """What came home, and by name what did not, on standard error."""
     result = brought.result
-    moved = f"{len(result.files)} files, {amount(result.bytes_moved)}"
-    lines = [f"home in {brought.destination}: {moved} ({result.unchanged} were there already)"]
+    files = "1 file" if len(result.files) == 1 else f"{len(result.files)} files"
+    moved = f"{files}, {amount(result.bytes_moved)}"
+    lines = [f"home in {brought.destination}: {moved} ({result.unchanged} there already)"]
     if result.only_log:
         lines.append("only the log came home: the command wrote no other file")
     lines += [f"not home: {described(one)}" for one in result.left]

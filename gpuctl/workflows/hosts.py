@@ -100,8 +100,11 @@ def living_instance(run: OpenRun) -> Instance:
     if progress.down:
         home = f"what came home is in {progress.destination}" if progress.destination else "nothing came home"
         raise HostGone(f"run {run.name} was taken down", home)
+    why = "it was reclaimed, or its lease ended"
+    if progress.home:
+        why = f"it has ended, and all that it wrote is home in {progress.destination}"
     raise HostGone(
-        f"run {run.name} has no host any more: it was reclaimed, or its lease ended",
+        f"run {run.name} has no host any more: {why}",
         f"`gpuctl down {run.name}` removes what is left",
     )
 
@@ -180,7 +183,7 @@ def _stored_reach(run: OpenRun) -> Reach | None:
         living_instance(run)
         raise HostError(
             f"this laptop has no key to run {run.name}",
-            "it was launched from another: use that one, or `gpuctl down --discard`",
+            f"use the laptop that launched it, or lose its outputs: gpuctl down {run.name} --discard",
         )
     try:
         reaches = parse_ssh_config(run.folder.ssh_config.read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tool import Gpuctl, in_account, wait_for
+from e2e_tool import Gpuctl, in_account, the_error, wait_for
 
 pytestmark = pytest.mark.xdist_group("without_a_laptop")
 
@@ -58,6 +58,7 @@ def test_outputs_are_kept_through_a_restart_and_then_the_host_ends(shared: Gpuct
     brought: Any = shared.json("pull", "kept", str(shared.folder / "home"))
     assert "outputs/checkpoint.pt" in brought["files"]
     wait_for(lambda: not instances(shared), what="the end of the host")
+    assert "all that it wrote is home in" in the_error(shared("pull", "kept", code=1))
     assert shared.json("down", "kept")["left"] == []
 
 
