@@ -144,9 +144,9 @@ class Code:
         except OSError:
             self._written_ns = 0
 
-    def has(self, path: str) -> bool:
-        """True where the laptop brought something of that name."""
-        return path in self._known
+    def has_link(self, path: str, status: os.stat_result) -> bool:
+        """True where that link is one that the laptop brought, as it came."""
+        return self._known.get(path) == [status.st_size, status.st_mtime_ns]
 
     def unchanged(self, file: OutputFile) -> bool:
         """True where that file is what the laptop brought. Its time may have been set back: then its content tells."""
@@ -251,7 +251,7 @@ class Listing:
         if stat.S_ISREG(status.st_mode):
             yield from self._file(above, name, output_file(path, status), status)
         elif stat.S_ISLNK(status.st_mode):
-            if not self._code.has(path):
+            if not self._code.has_link(path, status):
                 yield self._link(above, path, name)
         else:
             yield Left(path, "special", "not a regular file: it holds nothing")
@@ -302,9 +302,11 @@ class Listing:
             status = os.lstat(real)
         except OSError:
             return Left(path, "link", f"a link, to {target!r}, which is not there")
-        if stat.S_ISREG(status.st_mode) and not _REMADE.isdisjoint(PurePosixPath(to).parts):
-            return Left(path, "link", f"a link, to {target!r}, which does not come", files=1, bytes=status.st_size)
-        if to == "." or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        regular = stat.S_ISREG(status.st_mode)
+        if (regular or stat.S_ISDIR(status.st_mode)) and not _REMADE.isdisjoint(PurePosixPath(to).parts):
+            files, size = (1, status.st_size) if regular else (None, 0)
+            return Left(path, "link", f"a link, to {target!r}, which does not come", files=files, bytes=size)
+        if to == "." or not (regular or stat.S_ISDIR(status.st_mode)):
             return Left(path, "link", f"a link, to {target!r}")
         return Link(path, to)
 
