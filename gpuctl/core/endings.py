@@ -10,6 +10,12 @@ from gpuctl.core.text import safe
 _LONGEST = 400
 
 
+def begun(state: Mapping[str, Any]) -> str:
+    """What a run does just after its start: it may have ended by then."""
+    said = state.get("state")
+    return "is training" if said == "running" else f"has {safe(str(said))[:_LONGEST]} already"
+
+
 def ending(state: Mapping[str, Any]) -> str:
     """The state with what is known of it: `succeeded (exit code 0)`, `failed (its host was restarted meanwhile)`."""
     known = _known(state)
