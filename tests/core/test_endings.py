@@ -38,4 +38,10 @@ ANYTHING = st.none() | st.text() | st.integers() | st.lists(st.none())
 def test_nothing_that_a_host_says_gives_no_line(state: dict[str, Any]) -> None:
     """Whatever comes, there are words for it, and `None` is not one of them for an exit code."""
     assert "exit code None" not in ending(state) + failure("r", state)
-    assert (ending(state) + begun(state) + failure("r", state)).isprintable()
+    assert "\n" not in ending(state) + begun(state)
+
+
+def test_no_escape_code_reaches_a_terminal() -> None:
+    """What a host calls its state is shown as characters."""
+    state = {"state": "failed\x1b]0;title\x07\x9b2J", "why": "\x1b[2J"}
+    assert not {"\x1b", "\x07", "\x9b"} & set(begun(state) + ending(state) + failure("r", state))
