@@ -145,7 +145,7 @@ class Code:
             self._written_ns = 0
 
     def has_link(self, path: str, status: os.stat_result) -> bool:
-        """True where the laptop brought that very link. The command may have put one in a file's place."""
+        """True where that link is one that the laptop brought, as it came."""
         return self._known.get(path) == [status.st_size, status.st_mtime_ns]
 
     def unchanged(self, file: OutputFile) -> bool:
@@ -302,9 +302,11 @@ class Listing:
             status = os.lstat(real)
         except OSError:
             return Left(path, "link", f"a link, to {target!r}, which is not there")
-        if stat.S_ISREG(status.st_mode) and not _REMADE.isdisjoint(PurePosixPath(to).parts):
-            return Left(path, "link", f"a link, to {target!r}, which does not come", files=1, bytes=status.st_size)
-        if to == "." or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        regular = stat.S_ISREG(status.st_mode)
+        if (regular or stat.S_ISDIR(status.st_mode)) and not _REMADE.isdisjoint(PurePosixPath(to).parts):
+            files, size = (1, status.st_size) if regular else (None, 0)
+            return Left(path, "link", f"a link, to {target!r}, which does not come", files=files, bytes=size)
+        if to == "." or not (regular or stat.S_ISDIR(status.st_mode)):
             return Left(path, "link", f"a link, to {target!r}")
         return Link(path, to)
 

@@ -20,6 +20,7 @@ from gpuctl.cli.options import (
     profile_of,
     yes_option,
 )
+from gpuctl.core.endings import begun
 from gpuctl.core.errors import Interrupted, UsageError
 from gpuctl.core.outputs import Wish
 
@@ -197,8 +198,9 @@ def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) ->
 
     run, state = launched.plan.run, launched.state
     ends = launched.plan.lease_ends.astimezone()
-    is_now = "is training" if state.get("state") == "running" else f"has {state.get('state')} already"
-    lines = [f"{run} {is_now}; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"]
+    lines = [
+        f"{run} {begun(state)}; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"
+    ]
     lines += _then_line(launched.plan)
     lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
     if state.get("state") == "failed":

@@ -13,6 +13,12 @@ _FAR = 10_000_000_000
 """Seconds since the epoch: what a host tells beyond it is no time."""
 
 
+def begun(state: Mapping[str, Any]) -> str:
+    """What a run does just after its start: it may have ended by then."""
+    said = state.get("state")
+    return "is training" if said == "running" else f"has {safe(str(said))[:_LONGEST]} already"
+
+
 def ending(state: Mapping[str, Any]) -> str:
     """The state with what is known of it: `succeeded (exit code 0)`, `failed (its host was restarted meanwhile)`."""
     known = _known(state)

@@ -93,9 +93,9 @@ def follow(
             kind = event["event"]
             if kind == "alive":
                 yield Alive()
-            elif kind == "differs" and event.get("file") in reached:
-                reached[str(event["file"])] = 0
-                yield Differs(str(event["file"]))
+            elif kind == "differs" and (file := str(event.get("file"))) in reached:
+                reached[file] = 0
+                yield Differs(file)
             elif kind == "log" or kind == "metrics":
                 offset, data = _new(host, event, reached[str(kind)])
                 reached[str(kind)] = offset + len(data)

@@ -90,6 +90,18 @@ class Manifest:
             self.left[path] = found
 
 
+def _refuse_repositories(manifest: Manifest, *, tells_case: bool) -> None:
+    """Without its `HEAD` a folder is no bare repository, whose `config` git obeys in it and below (`git status`)."""
+    for path in [*manifest.files, *manifest.links]:
+        name = path.rpartition("/")[2]
+        if name == "HEAD" or (not tells_case and name.casefold() == "head"):
+            manifest.links.pop(path, None)
+            if path in manifest.files:
+                manifest.refuse(path, "git would obey the folder that it is in", "name")
+            else:
+                manifest.left[path] = Left(path, "git would obey the folder that it is in", "name", files=0)
+
+
 def _missing(event: Event) -> Left | None:
     path = event.get("path")
     return Left(path, "matches no file", "missing") if isinstance(path, str) else None
@@ -112,6 +124,7 @@ def ask_manifest(host: Host, wish: Wish, *, tells_case: bool) -> Manifest:
         raise HostError(f"{host.name} did not list its outputs to the end", "try again")
     state = last.get("state")
     manifest.state = str(state.get("state")) if isinstance(state, dict) else ""
+    _refuse_repositories(manifest, tells_case=tells_case)
     if not tells_case:
         for path, other in collisions([*manifest.files, *manifest.links]).items():
             if path in manifest.files:

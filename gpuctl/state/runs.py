@@ -192,6 +192,11 @@ class RunFolder:
         """What `pull` has brought home, by name."""
         return self._json("pulled.json")
 
+    def pulled_lock(self) -> FileLock:
+        """Held by whoever reads it to change it: two pulls of a run, into two folders, may go on at once."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return FileLock(self.path / ".pulled.lock")
+
     def write_pulled(self, pulled: Mapping[str, Any]) -> None:
         """Remember what is home."""
         self.write_file("pulled.json", json.dumps(pulled))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,19 +58,41 @@ class _Memory:
     """`pulled.json`: what tells the run from others of its name, and by folder what its pulls brought there."""
 
     id: str
-    homes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    homes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: RunFolder) -> _Memory:
-        stored = folder.pulled()
-        homes = stored.get("homes")
-        if not isinstance(homes, dict):  # an earlier version's, of one folder
-            files = stored.get("files", {})
-            homes = {stored["destination"]: {"files": files}} if "destination" in stored else {}
-        return cls(str(stored.get("id") or secrets.token_hex(8)), homes)
+    @contextmanager
+    def kept(cls, folder: RunFolder) -> Iterator[_Memory]:
+        """As it is now, and written when the block ends; another pull of the run may remember something meanwhile."""
+        with folder.pulled_lock():
+            stored = folder.pulled()
+            homes = stored.get("homes")
+            if not isinstance(homes, dict):  # an earlier version's, of one folder
+                homes = {str(stored["destination"]): {"files": stored.get("files")}} if "destination" in stored else {}
+            memory = cls(str(stored.get("id") or secrets.token_hex(8)), homes)
+            yield memory
+            folder.write_pulled({"id": memory.id, "homes": memory.homes})
 
-    def write(self, folder: RunFolder) -> None:
-        folder.write_pulled({"id": self.id, "homes": self.homes})
+    def claimed(self, home: str) -> set[str]:
+        """The names that this run's pulls have brought there, or begun to; what is damaged is not known."""
+        names = self._home(home).get("claimed")
+        return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+    def files(self, home: str) -> dict[str, Pulled]:
+        """What is known of each file that lies there."""
+        try:
+            return {name: Pulled(**values) for name, values in self._home(home).get("files", {}).items()}
+        except (AttributeError, TypeError):
+            return {}
+
+    def note(self, home: str, claimed: Collection[str], files: Mapping[str, Pulled]) -> None:
+        """Add names, and what is known of files now."""
+        names = sorted(self.claimed(home).union(claimed))
+        self.homes[home] = {"files": {name: asdict(pulled) for name, pulled in files.items()}, "claimed": names}
+
+    def _home(self, home: str) -> Mapping[str, Any]:
+        found = self.homes.get(home)
+        return found if isinstance(found, dict) else {}
 
 
 def destination_of(run: OpenRun, chosen: Path | None) -> Path:
@@ -108,37 +131,38 @@ def pull_from(
     reporter.phase("pull", f"into {destination}")
     state = host.call("state", {})
     note_state(run.folder, state)
-    memory = _Memory.read(run.folder)
-    home = memory.homes.get(str(destination), {})
+    home = str(destination)
+    with _Memory.kept(run.folder) as memory:
+        known, claimed = memory.files(home), memory.claimed(home)
 
-    def remember(claimed: Collection[str], files: Mapping[str, Any] = home.get("files", {})) -> None:
-        memory.homes[str(destination)] = {"files": files, "claimed": sorted(claimed)}
-        memory.write(run.folder)
-        run.folder.note(destination=str(destination))
-
-    claimed = set(home.get("claimed", ()))
-
-    def claim(names: Collection[str]) -> None:
-        claimed.update(names)
-        remember(claimed)
+    def remember(names: Collection[str], files: Mapping[str, Pulled] = known) -> None:
+        with _Memory.kept(run.folder) as memory:
+            memory.note(home, names, files)
+        run.folder.note(destination=home)
 
     result = pull_outputs(
         host,
         destination,
-        {name: Pulled(**values) for name, values in home.get("files", {}).items()},
+        known,
         mark=RunMark(run.name, memory.id),
         claimed=frozenset(claimed),
         wish=wish,
-        on_claim=claim,
+        on_claim=remember,
     )
-    remember(claimed, {name: asdict(pulled) for name, pulled in result.known.items()})
-    run.folder.note(home=result.complete and result.over)
-    return Brought(destination, result, _ran_s(state))
+    remember((), result.known)
+    brought = Brought(destination, result, _ran_s(state))
+    run.folder.note(home=result.over and not_home(run.name, brought) is None)
+    return brought
 
 
 def _ran_s(state: Mapping[str, Any]) -> float | None:
     started, ended = state.get("started"), state.get("ended")
-    return ended - started if isinstance(started, (int, float)) and isinstance(ended, (int, float)) else None
+    if not isinstance(started, (int, float)) or not isinstance(ended, (int, float)):
+        return None
+    try:
+        return float(ended) - float(started)
+    except OverflowError:  # a whole number that no clock shows
+        return None
 
 
 def not_home(run: str, brought: Brought) -> NotHome | None:

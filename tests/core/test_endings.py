@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.core.endings import ending, failure, power_off_at, reason
+from gpuctl.core.endings import begun, ending, failure, power_off_at, reason
 
 KILLED = "its supervisor was killed (out of memory?)"
 
@@ -39,7 +39,7 @@ ANYTHING = st.none() | st.text() | st.integers() | st.lists(st.none())
 def test_nothing_that_a_host_says_gives_no_line(state: dict[str, Any]) -> None:
     """Whatever comes, there are words for it, and `None` is not one of them for an exit code."""
     assert "exit code None" not in ending(state) + failure("r", state)
-    assert "\n" not in ending(state)
+    assert "\n" not in ending(state) + begun(state)
 
 
 @pytest.mark.parametrize("said", [None, "soon", True, -1, 0, 10**12, 10**400, 1e300, [1]])
@@ -48,3 +48,9 @@ def test_what_is_no_time_is_no_end_of_a_host(said: Any) -> None:
     assert power_off_at({"power_off_at": said}) is None
     assert power_off_at({"power_off_at": 1_700_000_000.5}) == datetime.fromtimestamp(1_700_000_000.5, timezone.utc)
     assert (reason({"why": ""}), reason({"why": 3}), reason({}), reason({"why": "\x1b[2Ja"})) == (None, None, None, "a")
+
+
+def test_no_escape_code_reaches_a_terminal() -> None:
+    """What a host calls its state is shown as characters."""
+    state = {"state": "failed\x1b]0;title\x07\x9b2J", "why": "\x1b[2J"}
+    assert not {"\x1b", "\x07", "\x9b"} & set(begun(state) + ending(state) + failure("r", state))

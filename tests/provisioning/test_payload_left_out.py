@@ -148,6 +148,27 @@ os.symlink("/etc/passwd", "passwd")
     assert {path for path, one in found.skipped.items() if one["files"] == 0} == {"last.pt", "up", "root", "passwd"}
 
 
+def test_a_link_that_the_command_made_is_told(host: Host, tmp_path: Path) -> None:
+    """In the place of a file that came along, to where its content lies now; and to a folder that does not come."""
+    outside = tmp_path / "scratch"
+    script = f"""
+import os
+os.makedirs({str(outside)!r})
+open({str(outside / "m.pt")!r}, "w").write("new")
+os.remove("m.pt"); os.symlink({str(outside / "m.pt")!r}, "m.pt")
+os.makedirs(".cache/best")
+open(".cache/best/m.pt", "w").write("best")
+os.symlink(".cache/best", "best")
+"""
+    host.provision(["python", "t.py"], {"t.py": script.encode(), "m.pt": b"old"})
+    host.start()
+    host.wait_until_over()
+    found = manifest(host)
+    assert set(found.files) == {"gpuctl/log"} and found.links == {}
+    assert found.skipped["best"]["files"] is None
+    assert found.skipped[f"m.pt -> {outside}/m.pt"]["files"] == 1
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_cannot_be_looked_into_is_told(host: Host) -> None:
     """A file or folder without permission is not passed over."""

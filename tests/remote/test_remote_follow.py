@@ -106,6 +106,7 @@ def test_a_copy_that_differs_is_told_before_the_file_from_its_start(server: Serv
         'emit("log", offset=0, data="?")',
         'emit("log", data="")',
         'emit("metrics", offset="0", data=5)',
+        'emit("differs", file=["log"])',
         "pass",
     ],
 )

@@ -618,6 +618,17 @@ def test_what_no_pull_of_the_run_brought_is_never_replaced(server: Server, tmp_p
         assert pull_outputs(host, tmp_path, {}, mark=RunMark("toy", "1"), claimed=["new.pt"]).files == ("new.pt",)
 
 
+def test_no_repository_comes_home(server: Server, tmp_path: Path) -> None:
+    """A bare repository, whose settings name commands that git runs, is none at home, wherever it lies."""
+    files = {"repo/config": b"[core]", "repo/objects/x": b"", "repo/refs/x": b"", "repo/HEAD": b"ref: refs/heads/x\n"}
+    load = f"FILES = {files!r}\n"
+    link = 'emit("link", path="HEAD", to="repo/refs/x")\n'
+    _program(server, manifest=load + link + PLAIN["manifest"], send=load + PLAIN["send"])
+    result = _pull(server, tmp_path)
+    assert _left(result) == {"repo/HEAD": "name"} and [name for name, _ in result.skipped] == ["HEAD"]
+    assert _tree(tmp_path).keys() == files.keys() - {"repo/HEAD"}
+
+
 def test_a_folder_of_another_run_is_refused_with_the_words_to_type(server: Server, tmp_path: Path) -> None:
     """DEST says whose outputs it holds: a run of the same name that is another is refused, and nothing is moved."""
     _plain(server, {"model.pt": b"first"})

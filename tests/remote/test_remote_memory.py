@@ -1,0 +1,82 @@
+"""What a laptop remembers of a run's pulls: no other pull, no damage and nothing that a host says spoils it."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from remote_servers import Server
+
+from gpuctl.state.runs import RunFolder
+from gpuctl.workflows.hosts import OpenRun
+from gpuctl.workflows.pull import Brought, not_home, pull_from
+from gpuctl.workflows.reporter import Silent
+
+
+def _program(server: Server, files: list[str], state: dict[str, Any], *, wait_s: float = 0) -> None:
+    server.program(f"""
+        state = json.loads({json.dumps(state)!r})
+        if verb == "state":
+            emit("state", **state)
+        if verb == "receipt":
+            emit("receipt")
+        if verb == "manifest":
+            time.sleep({wait_s})
+            for path in {files!r}: listed(path, b"good")
+            emit("manifest", files=1, bytes=4, state=state)
+        if verb == "send":
+            with stream() as tar:
+                for path in request["paths"]:
+                    packed(tar, path, b"good")
+                    sent(path, b"good")
+    """)
+
+
+def _pull(server: Server, folder: RunFolder, home: Path) -> Brought:
+    run = OpenRun("toy", cast(Any, None), cast(Any, None), folder)
+    with server.host() as host:
+        return pull_from(run, host, home, reporter=Silent())
+
+
+def test_two_pulls_of_a_run_at_once_remember_both(server: Server, tmp_path: Path) -> None:
+    """Into two folders, and the run's first two: each of them is the run's afterwards, with what lies in it."""
+    folder, homes = RunFolder(tmp_path / "toy"), [tmp_path / "one", tmp_path / "two"]
+    _program(server, ["a"], {"state": "running"}, wait_s=1)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda home: _pull(server, folder, home), homes))
+    stored = folder.pulled()["homes"]
+    assert {home: values["claimed"] for home, values in stored.items()} == {str(home): ["a"] for home in homes}
+    for home in homes:
+        assert _pull(server, folder, home).result.unchanged == 1
+
+
+@pytest.mark.parametrize("damaged", [[1], {"files": {"a": 5}, "claimed": 3}, {"files": [], "claimed": [["a"]]}])
+def test_a_damaged_memory_ends_no_pull(server: Server, tmp_path: Path, damaged: object) -> None:
+    """What is not known any more is found at home, and what else the file says stays."""
+    folder, home = RunFolder(tmp_path / "toy"), tmp_path / "home"
+    _program(server, ["a"], {"state": "running"})
+    _pull(server, folder, home)
+    folder.write_pulled({**folder.pulled(), "homes": {str(home): damaged, "other": {"claimed": ["b"]}}})
+    assert _pull(server, folder, home).result.unchanged == 1
+    assert folder.pulled()["homes"]["other"] == {"claimed": ["b"]}
+
+
+def test_a_run_that_should_have_left_something_is_not_home(server: Server, tmp_path: Path) -> None:
+    """Only the log of hours came: a host that answers no more is no reason for `down` to take that for all. A time
+    that no clock shows is none."""
+    folder = RunFolder(tmp_path / "toy")
+    _program(server, ["gpuctl/log"], {"state": "succeeded", "started": 1.0, "ended": 9e3})
+    brought = _pull(server, folder, tmp_path / "home")
+    assert "only the log" in str(not_home("toy", brought)) and not folder.progress().home
+    _program(server, ["gpuctl/log"], {"state": "succeeded", "started": 1.0, "ended": 10**400})
+    assert _pull(server, folder, tmp_path / "home").ran_s is None and folder.progress().home
+
+
+def test_what_no_folder_may_hold_is_not_sent_to_another(server: Server, tmp_path: Path) -> None:
+    """The words to type would not help: the name is refused wherever it is pulled to."""
+    _program(server, [".docker/config.json"], {"state": "succeeded"})
+    left = not_home("toy", _pull(server, RunFolder(tmp_path / "toy"), tmp_path / "home"))
+    assert left is not None and "gpuctl ssh toy" in str(left) and "gpuctl pull" not in str(left)
