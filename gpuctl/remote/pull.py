@@ -87,6 +87,7 @@ def pull_outputs(
     claimed: Collection[str] = (),
     wish: Wish = _AS_THE_JOB_SAYS,
     on_claim: Callable[[Collection[str]], None] | None = None,
+    is_home: Callable[[PullResult], bool] = lambda result: result.complete,
     on_progress: Callable[[Progress], None] | None = None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -96,8 +97,9 @@ def pull_outputs(
 
     Only what earlier pulls of the run brought there (`claimed`) is ever replaced; `on_claim` hears what is about to be
     brought besides. Files that are being written are looked at again for 10 s, a connection that breaks is made again,
-    if it can be in `back_within_s`. Where nothing is left behind the host gets a receipt. Raises HostError and its kind
-    where the host fails, GpuctlError where DEST cannot be written; what is home by then is whole.
+    if it can be in `back_within_s`. Where `is_home` says that nothing is left behind the host gets a receipt, and may
+    end itself. Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is
+    home by then is whole.
     """
     with Destination(dest, mark) as home:
         pull = _Pull(host, home, dict(known), wish=wish, claimed=claimed, on_claim=on_claim, on_progress=on_progress)
@@ -108,7 +110,7 @@ def pull_outputs(
             pause(_PAUSE_S)
             over_cuts(pull.round)
     result = pull.result()
-    if not result.complete:
+    if not is_home(result):
         return result
     manifest = pull.manifest
     receipt = {"files": len(manifest.files), "bytes": manifest.bytes, "at": time.time(), "over": manifest.over}

@@ -140,6 +140,9 @@ def pull_from(
             memory.note(home, names, files)
         run.folder.note(destination=home)
 
+    def brought(result: PullResult) -> Brought:
+        return Brought(destination, result, _ran_s(state))
+
     result = pull_outputs(
         host,
         destination,
@@ -148,11 +151,11 @@ def pull_from(
         claimed=frozenset(claimed),
         wish=wish,
         on_claim=remember,
+        is_home=lambda result: not_home(run.name, brought(result)) is None,
     )
     remember((), result.known)
-    brought = Brought(destination, result, _ran_s(state))
-    run.folder.note(home=result.over and not_home(run.name, brought) is None)
-    return brought
+    run.folder.note(home=result.over and not_home(run.name, brought(result)) is None)
+    return brought(result)
 
 
 def _ran_s(state: Mapping[str, Any]) -> float | None:

@@ -89,6 +89,18 @@ def _plain(server: Server, files: dict[str, bytes]) -> None:
     _program(server, manifest=load + PLAIN["manifest"], send=load + PLAIN["send"])
 
 
+def test_a_host_gets_no_receipt_for_a_pull_that_its_caller_does_not_take_for_all(
+    server: Server, tmp_path: Path
+) -> None:
+    """What came is home; without a receipt the host does not end itself before somebody has looked for the rest."""
+    _plain(server, {"gpuctl/log": b"epoch 1\n"})
+    with server.host() as host:
+        result = pull_outputs(host, tmp_path, {}, is_home=lambda result: False)
+    assert result.complete
+    assert _receipt(server) is None
+    assert _tree(tmp_path) == {"gpuctl/log": b"epoch 1\n"}
+
+
 def test_a_pull_brings_home_what_there_is_and_then_only_what_changed(server: Server, tmp_path: Path) -> None:
     """The first pull moves everything and leaves a receipt; the next moves what changed or is missing at home."""
     dest = tmp_path / "not" / "there yet"
