@@ -59,6 +59,13 @@ def loud(shared: Gpuctl) -> Iterator[Copies]:
     shared("down", "loud", "-y", "--discard")
 
 
+@pytest.fixture
+def whole(loud: Copies, shared: Gpuctl) -> Copies:
+    """The same, once the host's files grow no more."""
+    wait_for(lambda: shared.json("status", "loud")["state"] == "succeeded", within_s=120)
+    return loud
+
+
 def test_readers_that_die_or_leave_make_no_hole(loud: Copies, shared: Gpuctl, tmp_path: Path) -> None:
     """One is killed in the middle, one reads a screen and goes, one reads on to the end: nothing is lost or doubled."""
 
@@ -101,36 +108,36 @@ def _longer(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("of_log, of_metrics", [(_holes, _longer), (_longer, _holes)])
 def test_a_damaged_copy_is_noticed_and_fetched_again(
-    loud: Copies, shared: Gpuctl, of_log: Callable[[bytes], bytes], of_metrics: Callable[[bytes], bytes]
+    whole: Copies, shared: Gpuctl, of_log: Callable[[bytes], bytes], of_metrics: Callable[[bytes], bytes]
 ) -> None:
     """The next command that asks the host puts both files right, and what it answers is the host's."""
     for name, damaged in (("log", of_log), ("metrics.jsonl", of_metrics)):
-        (loud.here / name).write_bytes(damaged((loud.there / name).read_bytes()))
+        (whole.here / name).write_bytes(damaged((whole.there / name).read_bytes()))
     points = [json.loads(line) for line in shared("metrics", "loud", "--json").out.splitlines()]
     assert [point["step"] for point in points] == list(range(1, 601))
-    assert loud.same() == SAME
+    assert whole.same() == SAME
 
 
-def test_the_last_lines_of_a_damaged_copy_are_the_hosts(loud: Copies, shared: Gpuctl) -> None:
+def test_the_last_lines_of_a_damaged_copy_are_the_hosts(whole: Copies, shared: Gpuctl) -> None:
     """`tail --no-follow` shows what the host has, and says that the copy was not it."""
-    (loud.here / "log").write_bytes(bytes(len(loud.read("log"))))
+    (whole.here / "log").write_bytes(bytes(len(whole.read("log"))))
     answer = shared("tail", "loud", "-n", "20", "--no-follow")
     assert answer.out.startswith("step 600 line 0 ") and len(answer.out.splitlines()) == 20
     assert "fetched again" in answer.err
-    assert loud.same() == SAME
+    assert whole.same() == SAME
 
 
-def test_a_full_disk_ends_nothing_and_leaves_no_hole(loud: Copies, shared: Gpuctl) -> None:
+def test_a_full_disk_ends_nothing_and_leaves_no_hole(whole: Copies, shared: Gpuctl) -> None:
     """Where no more can be written, one line says so and the log goes on; later the rest is fetched."""
     for name in SAME:
-        (loud.here / name).unlink()
+        (whole.here / name).unlink()
     words = f"ulimit -f 200; exec '{GPUCTL}' tail loud -n 100000"
     done = subprocess.run(
         ["sh", "-c", words], env=shared.environment, capture_output=True, timeout=120, stdin=subprocess.DEVNULL
     )
-    assert done.returncode == 0 and done.stdout == (loud.there / "log").read_bytes()
+    assert done.returncode == 0 and done.stdout == (whole.there / "log").read_bytes()
     assert done.stderr.count(b"cannot be kept here (File too large); the host has them") == 1
-    assert 0 < len(loud.read("log")) <= 400 * 1024
-    assert (loud.there / "log").read_bytes().startswith(loud.read("log"))
+    assert 0 < len(whole.read("log")) <= 400 * 1024
+    assert (whole.there / "log").read_bytes().startswith(whole.read("log"))
     shared("tail", "loud", "--no-follow")
-    assert loud.same() == SAME
+    assert whole.same() == SAME
