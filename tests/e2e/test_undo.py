@@ -104,7 +104,9 @@ class Slow:
 
 @pytest.fixture(scope="module")
 def cloud(shared: Gpuctl) -> Slow:
-    """The module's cloud, whose hosts never answer."""
+    """The module's cloud, whose hosts never answer. Ctrl-C reaches its launches, where a shell's `&` ignores it too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     state, project = shared.home / "state/cloud", shared.folder / "project"
     for folder in (state, project):
         folder.mkdir(parents=True)
