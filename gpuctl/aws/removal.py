@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Sleep = Callable[[float], None]
 Clock = Callable[[], float]
 _BATCH = 100
+IN_USE_S = 5.0
+"""How long one resource that is in use is asked for: what uses it may be an instance that was not found before."""
 _IDS: Mapping[str, tuple[str, str, str]] = {
     "launch-template": ("describe_launch_templates", "LaunchTemplateIds", "LaunchTemplates"),
     "volume": ("describe_volumes", "VolumeIds", "Volumes"),
@@ -39,7 +41,7 @@ def remove(
 
     Not found is gone only where it was there before, or has stayed away for AWAY_S; else it is removed again and again
     until it is found. `deadline` is a time.monotonic(). One that cannot be removed does not keep the others, but is
-    not waited for by what depends on it: at the end the first error is raised.
+    not waited for by what depends on it: at the end the first error is raised; StillInUse where there is no other.
     """
     todo = list(resources)
     failed: list[GpuctlError] = []
@@ -60,7 +62,11 @@ def remove(
             else:
                 on_removed(one)
     if failed:
-        raise failed[0]
+        raise next((error for error in failed if not isinstance(error, StillInUse)), failed[0])
+
+
+class StillInUse(CloudError):
+    """Something uses it yet, which the caller may have to find first."""
 
 
 class _Away:
@@ -174,7 +180,7 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
         "network-interface": lambda: ec2.delete_network_interface(NetworkInterfaceId=one.id),
         "security-group": lambda: ec2.delete_security_group(GroupId=one.id),
     }
-    away = _Away(clock)
+    away, in_use = _Away(clock), _Away(clock)
 
     def attempt() -> None:
         try:
@@ -185,6 +191,8 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
             # A network interface that is still attached is refused with this code (DeleteNetworkInterface).
             attached = one.kind == "network-interface" and code == "InvalidParameterValue"
             if means is Means.WAIT or attached:
+                if in_use.missing(for_s=IN_USE_S):
+                    raise _still_in_use(one, error) from error
                 raise NotYet(str(error)) from error
             # A permission that hangs on a tag is refused for what EC2 does not know yet.
             if means is not Means.GONE and (means is not Means.NOT_ALLOWED or one.seen):
@@ -201,7 +209,11 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
         with aws_errors(f"remove the {one.kind} {one.id}"):
             until(attempt, deadline=deadline, sleep=sleep)
     except NotYet as error:
-        raise CloudError(f"the {one.kind} {one.id} is still in use: {error}", "run the same command again") from error
+        raise _still_in_use(one, error) from error
+
+
+def _still_in_use(one: Resource, why: Exception) -> StillInUse:
+    return StillInUse(f"the {one.kind} {one.id} is still in use: {why}", "run the same command again")
 
 
 def _known(account: Account, one: Resource) -> bool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import AWAY_S, Resource, survey
-from gpuctl.aws.removal import remove
+from gpuctl.aws.removal import StillInUse, remove
 from gpuctl.core.errors import CloudError, GpuctlError, NotAllowed
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.reporter import Reporter
@@ -64,8 +64,11 @@ def remove_run(
         found, failed = survey(account, run=run)
         still = not found or any(one in gone for one in found)
         todo = [*found, *(one for one in _made(folder) if one not in found and one not in gone)]
+        in_use = None
         try:
             remove(account, todo, deadline=deadline, on_removed=removed)
+        except StillInUse as error:
+            in_use = error
         except GpuctlError as error:
             failed.insert(0, error)
         if not failed and not todo and not expecting.more(gone):
@@ -75,7 +78,7 @@ def remove_run(
         elif still:
             time.sleep(_LOOK_EVERY_S)
         if time.monotonic() >= deadline:
-            raise CloudError(f"not removed in time: {', '.join(f'{one.kind} {one.id}' for one in todo)}")
+            raise in_use or CloudError(f"not removed in time: {', '.join(f'{one.kind} {one.id}' for one in todo)}")
 
 
 def _forget(folder: RunFolder, one: Resource) -> None:

@@ -14,7 +14,7 @@ from aws_world import LEASE_ENDS
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import AWAY_S, Resource, find_instances, find_resources, survey
 from gpuctl.aws.parallel import NotYet, together, until
-from gpuctl.aws.removal import remove
+from gpuctl.aws.removal import IN_USE_S, StillInUse, remove
 from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NotAllowed
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import RunTags
@@ -239,6 +239,17 @@ def test_a_group_that_is_still_in_use_is_tried_again(planned, account: Account, 
     remove(account, everything(account, launch.plan.run), deadline=soon(60), sleep=lambda s: time.sleep(s / 10))
     assert everything(account, launch.plan.run) == []
     assert cloud.calls().count("DeleteSecurityGroup") == 3
+
+
+def test_a_group_that_stays_in_use_is_given_back_to_the_caller(planned, account: Account, cloud, soon) -> None:
+    """An instance that nobody finds yet may be what uses it: long before the deadline, whoever asked looks again."""
+    launch = planned()
+    launch.start()
+    cloud.fault("DeleteSecurityGroup", code="DependencyViolation", times=-1)
+    clock = Clock()
+    with pytest.raises(StillInUse, match=r"security-group sg-.* is still in use"):
+        remove(account, everything(account, launch.plan.run), deadline=soon(600), sleep=clock.sleep, clock=clock)
+    assert IN_USE_S <= clock.now < 4 * IN_USE_S
 
 
 def test_what_cannot_be_removed_does_not_keep_the_rest(planned, account: Account, cloud, soon) -> None:
