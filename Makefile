@@ -9,7 +9,7 @@ demo: .venv/demo
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m tests.demo
 
 test: .venv/dev
-	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup -m "not prove" $(ARGS)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder -m "not prove" $(ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpuctl.cli.options import now, open_run_of
 from gpuctl.core.endings import ending, failure, power_off_at
-from gpuctl.core.errors import HostError, HostUnreachable, NotHome, TrainingFailed
+from gpuctl.core.errors import HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
 from gpuctl.state.runs import run_folder
+
+if TYPE_CHECKING:
+    from gpuctl.core.plan import Plan
+    from gpuctl.workflows.hosts import OpenRun
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -99,13 +103,20 @@ def after_the_end(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
-        at = power_off_at(state)
-        by_itself = f" until {at.astimezone():%H:%M}" if at is not None else ""
+        by_itself = _until(state, opened.folder.read().plan, home=pull_to is not None and left is None)
         click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
     if left is not None:
         raise left
     return 0
+
+
+def _until(state: Mapping[str, Any], plan: Plan, *, home: bool) -> str:
+    """When the host ends by itself: as it said at the end of the training, or by what `--then down` promised."""
+    at = power_off_at(state)
+    if at is not None:
+        return f" until {at.astimezone():%H:%M}"
+    return f" for {plan.then_s / 60:g} min" if plan.then_s is not None and home else ""
 
 
 def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
@@ -114,23 +125,33 @@ def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
         raise TrainingFailed(failure(run, state))
 
 
+def only_what_is_here(run: OpenRun, error: HostError) -> None:
+    """Say why no more is shown than this machine has, unless that is all. Raises HostKeyMismatch."""
+    if isinstance(error, HostKeyMismatch):
+        raise error
+    if run.folder.progress().ended is None:
+        click.echo(safe(f"{error.message}; shown is what came before"), err=True)
+
+
 def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to_stderr: bool = False) -> None:
     """The log's last lines as it is now; of a run whose host is gone, what came home of it."""
     from gpuctl.ui.console import err, out
     from gpuctl.ui.log import LogPrinter
     from gpuctl.workflows.follow import Follower
 
-    follower = Follower(open_run_of(run, cloud, region))
+    opened = open_run_of(run, cloud, region)
+    follower = Follower(opened)
     found, read_again = follower.history(), False
     try:
         for update in follower.updates(until_end=False):
             if update.again and not read_again:
                 found, read_again = [], True
             found.extend(update.lines)
-    except HostError:
+    except HostError as error:
         found.extend(follower.losses.finish())
         if not found:
             raise
+        only_what_is_here(opened, error)
     printer = LogPrinter(err() if to_stderr else out())
     printer.show(*found[max(0, len(found) - lines) :])
     printer.finish()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gpuctl.cli.job_command import JobCommand
 from gpuctl.cli.options import (
@@ -126,6 +127,8 @@ def command(
             "--pull and --down come after the training, and -d or --json returns before it",
             "choose one, or have the host end itself with --then down",
         )
+    if _said("max_size") and not (pull_to or down_after):
+        raise UsageError("--max-size says what --pull brings home at the end, and nothing does", "add --pull or --down")
     _check_then(asked["then_s"], discard=asked["discard"], down_after=down_after)
     request = read_request(_request(job, words, asked))
     profile, here = profile_of(cloud)
@@ -152,6 +155,10 @@ def command(
     except KeyboardInterrupt:
         return detached(planned.plan.run)
     return _follow(launched.plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
+
+
+def _said(parameter: str) -> bool:
+    return click.get_current_context().get_parameter_source(parameter) is not ParameterSource.DEFAULT
 
 
 def _check_then(then_s: int | None, *, discard: bool, down_after: bool) -> None:

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from gpuctl.cli.following import only_what_is_here
 from gpuctl.cli.options import cloud_options, json_option, open_run_of, run_argument
 from gpuctl.core.errors import HostError
 
@@ -21,14 +22,16 @@ def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> N
     from gpuctl.ui.metrics import points_table
     from gpuctl.workflows.follow import Follower
 
-    follower = Follower(open_run_of(run, cloud, region))
+    opened = open_run_of(run, cloud, region)
+    follower = Follower(opened)
     follower.history()
     try:
         for _ in follower.updates(until_end=False):
             pass
-    except HostError:
+    except HostError as error:
         if not follower.losses.points:
             raise
+        only_what_is_here(opened, error)
     points = follower.losses.points
     if not as_json:
         show(points_table(points))

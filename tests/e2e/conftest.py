@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e_tool import TRAIN, Gpuctl, assert_nothing_runs
+from e2e_tool import TRAIN, Gpuctl, assert_nothing_runs, in_account
 
 _KEPT = ("PATH", "TMPDIR")
 
@@ -23,24 +23,73 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def running(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
+    """The embedded cloud of one test process, started once: tests leave its account empty."""
+    folder = tmp_path_factory.mktemp("cloud")
+    (folder / "home").mkdir()
+    with tool_in(folder, environments, _environment(folder / "home")) as tool:
+        tool("cloud", "start")
+        yield tool
+
+
 @pytest.fixture
-def gpuctl(own_world: Path, environments: Path, tmp_path: Path) -> Iterator[Gpuctl]:
-    """gpuctl in a fresh home with an embedded cloud of its own; afterwards nothing of it runs."""
+def gpuctl(own_world: Path, running: Gpuctl, tmp_path: Path) -> Iterator[Gpuctl]:
+    """gpuctl in a fresh home, and an embedded cloud that runs already; afterwards nothing of either is left."""
+    with home_in(tmp_path, running, os.environ) as tool:
+        yield tool
+
+
+@pytest.fixture(scope="module")
+def shared(running: Gpuctl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
+    """The same for all tests of a module, which leave it as they found it."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "home").mkdir()
+    with home_in(folder, running, _environment(folder / "home")) as tool:
+        yield tool
+
+
+@pytest.fixture
+def own_cloud(own_world: Path, environments: Path, tmp_path: Path) -> Iterator[Gpuctl]:
+    """gpuctl in a fresh home, and no cloud yet: for a test that starts one in a way of its own, or kills it."""
     with tool_in(tmp_path, environments, os.environ) as tool:
         yield tool
 
 
 @pytest.fixture(scope="module")
-def shared(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
-    """The same for all tests of a module, which leave it as they found it: one cloud, started once."""
-    folder = tmp_path_factory.mktemp("shared")
-    environment = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PIP_")}
+def shared_own_cloud(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
+    """The same for all tests of a module."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "home").mkdir()
+    with tool_in(folder, environments, _environment(folder / "home")) as tool:
+        yield tool
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PIP_")}
     pip_settings = Path.home() / ".config/pip/pip.conf"
     if pip_settings.is_file():
-        environment.setdefault("PIP_CONFIG_FILE", str(pip_settings))
-    (folder / "home").mkdir()
-    with tool_in(folder, environments, {**environment, "HOME": str(folder / "home"), "LANG": "C.UTF-8"}) as tool:
+        kept.setdefault("PIP_CONFIG_FILE", str(pip_settings))
+    return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
+
+
+@contextmanager
+def home_in(folder: Path, running: Gpuctl, environment: Mapping[str, str]) -> Iterator[Gpuctl]:
+    """gpuctl with its home in this folder and a cloud that runs elsewhere; what a test leaves in it goes."""
+    home = folder / "g"
+    (home / "state").mkdir(parents=True)
+    (home / "state/cloud").symlink_to(running.home / "state/cloud")
+    tool = Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"})
+    tool.forget_calls()
+    try:
         yield tool
+    finally:
+        tool.no_faults()
+        if in_account(running.ec2()):
+            tool("down", "--all", "-y", "--discard")
+        assert in_account(running.ec2()) == {}
+        assert_nothing_runs(home)
+        shutil.rmtree(home / "state/runs", ignore_errors=True)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 GPUCTL = str(Path(sys.executable).parent / "gpuctl")
 
+_CLIENTS: dict[str, Any] = {}
+
 TRAIN = """
 import os, signal, sys, time
 
@@ -120,6 +122,10 @@ class Gpuctl:
         """Have it behave again."""
         self._cloud("DELETE", "faults")
 
+    def forget_calls(self) -> None:
+        """Have it count calls from here."""
+        self._cloud("DELETE", "calls")
+
     def befall(self, instance_id: str, word: str) -> None:
         """Have AWS `retire` or `reboot` an embedded host; have it `freeze`, go deaf (`deafen`), `fill` up or `heal`."""
         self._cloud("POST", f"hosts/{instance_id}/{word}")
@@ -131,17 +137,20 @@ class Gpuctl:
 
     def ec2(self) -> Any:
         """A client that gpuctl knows nothing of, made from the exports of `gpuctl cloud env`."""
-        import boto3
+        endpoint = self.endpoint()
+        if endpoint not in _CLIENTS:
+            import boto3
 
-        lines = self("cloud", "env").out.splitlines()
-        exports = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-        return boto3.client(
-            "ec2",
-            endpoint_url=exports["AWS_ENDPOINT_URL"],
-            region_name=exports["AWS_REGION"],
-            aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
-        )
+            lines = self("cloud", "env").out.splitlines()
+            exports = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+            _CLIENTS[endpoint] = boto3.client(
+                "ec2",
+                endpoint_url=exports["AWS_ENDPOINT_URL"],
+                region_name=exports["AWS_REGION"],
+                aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
+            )
+        return _CLIENTS[endpoint]
 
 
 @dataclass(frozen=True)

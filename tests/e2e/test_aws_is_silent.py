@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from e2e_tool import Answer, Gpuctl, in_account, the_error, wait_for
 
-pytestmark = pytest.mark.xdist_group("aws_is_silent")
-
 ASKED = (
     "DescribeInstances",
     "DescribeSpotPriceHistory",

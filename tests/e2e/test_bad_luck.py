@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from e2e_tool import Answer, Gpuctl, Inside, in_account, the_error, wait_for
 
-pytestmark = pytest.mark.xdist_group("bad_luck")
-
 TRAINING = ("python", "train.py", "100000")
 
 NAMES = [
@@ -323,20 +321,20 @@ def test_requirements_that_cannot_be_installed_undo_the_launch(shared: Gpuctl, p
     assert in_account(shared.ec2()) == {} and not (shared.home / "state/runs/pip").exists()
 
 
-def test_a_cloud_that_dies_is_told_by_every_command(gpuctl: Gpuctl, project: Path) -> None:
+def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: Path) -> None:
     """Who follows is told that it does not answer; whatever starts the next one says what was lost with it."""
-    gpuctl("launch", str(project), "--name", "lost", "-d", "--", *TRAINING)
-    (instance,) = in_account(gpuctl.ec2())["instances"]
-    following = gpuctl.start("tail", "lost")
+    own_cloud("launch", str(project), "--name", "lost", "-d", "--", *TRAINING)
+    (instance,) = in_account(own_cloud.ec2())["instances"]
+    following = own_cloud.start("tail", "lost")
     assert following.stdout is not None and following.stdout.readline()
-    os.kill(gpuctl.json("cloud", "status")["pid"], signal.SIGKILL)
+    os.kill(own_cloud.json("cloud", "status")["pid"], signal.SIGKILL)
     _, said = following.communicate(timeout=60)
     assert following.returncode == 1
     told = the_error(Answer(1, "", said.decode()))
     assert "nothing answers at http://127.0.0.1:" in told and "`gpuctl cloud start`" in told
-    status = gpuctl("status", "lost")
+    status = own_cloud("status", "lost")
     assert f"the embedded cloud had died; lost with it: {instance} (run lost)" in status.err
     assert re.search(r"^state +interrupted$", status.out, re.MULTILINE)
-    assert "run lost has no host any more" in the_error(gpuctl("tail", "lost", "-n", "1", code=1))
-    assert gpuctl.json("down", "lost") == {"removed": [], "left": []}
-    assert re.search(r"^state +down$", gpuctl("status", "lost").out, re.MULTILINE)
+    assert "run lost has no host any more" in the_error(own_cloud("tail", "lost", "-n", "1", code=1))
+    assert own_cloud.json("down", "lost") == {"removed": [], "left": []}
+    assert re.search(r"^state +down$", own_cloud("status", "lost").out, re.MULTILINE)

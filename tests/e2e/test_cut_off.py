@@ -7,10 +7,9 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from e2e_tool import Gpuctl, processes_of
+from e2e_tool import TRAIN, Gpuctl, in_account, processes_of
 
 
 def launch_and(gpuctl: Gpuctl, project: Path, number: signal.Signals, after_s: float, name: str) -> tuple[int, str]:
@@ -22,28 +21,15 @@ def launch_and(gpuctl: Gpuctl, project: Path, number: signal.Signals, after_s: f
     return process.returncode, (out + err).decode()
 
 
-def left_in_account(gpuctl: Gpuctl) -> dict[str, list[str]]:
-    """Everything in the account that costs or belongs to a run."""
-    ec2: Any = gpuctl.ec2()
-    instances = [
-        i["InstanceId"]
-        for r in ec2.describe_instances()["Reservations"]
-        for i in r["Instances"]
-        if i["State"]["Name"] != "terminated"
-    ]
-    groups = [g["GroupName"] for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"] != "default"]
-    templates = [t["LaunchTemplateName"] for t in ec2.describe_launch_templates()["LaunchTemplates"]]
-    volumes = [v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]]
-    found = {"instances": instances, "groups": groups, "templates": templates, "volumes": volumes}
-    return {kind: ids for kind, ids in found.items() if ids}
-
-
-def duration(gpuctl: Gpuctl, project: Path) -> float:
+@pytest.fixture(scope="module")
+def took(shared: Gpuctl) -> float:
     """How long a launch takes here, so that moments can be spread over it."""
+    (shared.folder / "project").mkdir()
+    (shared.folder / "project/train.py").write_text(TRAIN)
     began = time.monotonic()
-    gpuctl("launch", str(project), "--name", "warm", "-d", "-y", "--", "python", "train.py", "100000")
+    shared("launch", "./project", "--name", "warm", "-d", "-y", "--", "python", "train.py", "100000")
     took = time.monotonic() - began
-    gpuctl("down", "warm", "-y", "--discard")
+    shared("down", "warm", "-y", "--discard")
     return took
 
 
@@ -53,20 +39,22 @@ def moments(took: float, count: int) -> list[float]:
     return [took * (part + chance.random()) / count for part in range(count)]
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.prove)])
-def test_a_killed_launch_leaves_nothing_that_down_does_not_find(gpuctl: Gpuctl, project: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.prove)])
+def test_a_killed_launch_leaves_nothing_that_down_does_not_find(
+    gpuctl: Gpuctl, project: Path, took: float, count: int
+) -> None:
     """kill -9 at moments spread over a launch, then `down --all -y`: nothing is left, every time."""
-    for number, moment in enumerate(moments(duration(gpuctl, project), count)):
+    for number, moment in enumerate(moments(took, count)):
         launch_and(gpuctl, project, signal.SIGKILL, moment, f"kill-{number}")
         gpuctl("down", "--all", "-y")
-        assert left_in_account(gpuctl) == {}, f"after {moment:.2f} s"
+        assert in_account(gpuctl.ec2()) == {}, f"after {moment:.2f} s"
         assert gpuctl.json("ls") == {"runs": []}
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.prove)])
-def test_an_interrupted_launch_leaves_nothing(gpuctl: Gpuctl, project: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.prove)])
+def test_an_interrupted_launch_leaves_nothing(gpuctl: Gpuctl, project: Path, took: float, count: int) -> None:
     """Ctrl-C at moments spread over a launch: it cleans up by itself, or training had started and goes on."""
-    for number, moment in enumerate(moments(duration(gpuctl, project), count)):
+    for number, moment in enumerate(moments(took, count)):
         name = f"interrupt-{number}"
         code, said = launch_and(gpuctl, project, signal.SIGINT, moment, name)
         if code == 0 or "is training" in said:
@@ -74,20 +62,19 @@ def test_an_interrupted_launch_leaves_nothing(gpuctl: Gpuctl, project: Path, cou
             gpuctl("down", name, "-y", "--discard")
         else:
             assert code in (130, -signal.SIGINT), f"exit code {code} after {moment:.2f} s: {said}"
-        assert left_in_account(gpuctl) == {}, f"after {moment:.2f} s"
+        assert in_account(gpuctl.ec2()) == {}, f"after {moment:.2f} s"
         assert not (gpuctl.home / "state/runs" / name / "run.json").exists() or code == 0 or "is training" in said
 
 
-def test_a_half_made_launch_goes_on(gpuctl: Gpuctl, project: Path) -> None:
+def test_a_half_made_launch_goes_on(gpuctl: Gpuctl, project: Path, took: float) -> None:
     """The same launch after a kill takes up what there is: one instance, the one that was asked for."""
-    took = duration(gpuctl, project)
     launch_and(gpuctl, project, signal.SIGKILL, took * 0.75, "half")
     answer = gpuctl(
         "launch", str(project), "--name", "half", "-d", "-y", "--", "python", "train.py", "100000", code=None
     )
     if answer.code == 2:
         assert "in use" in answer.err
-    assert len(left_in_account(gpuctl)["instances"]) == 1
+    assert len(in_account(gpuctl.ec2())["instances"]) == 1
     gpuctl("down", "half", "-y", "--discard")
 
 
@@ -99,19 +86,19 @@ def test_two_launches_of_one_name_make_one_run(gpuctl: Gpuctl, project: Path) ->
     for process in both:
         process.communicate(timeout=120)
     assert sorted(process.returncode for process in both) == [0, 2]
-    assert len(left_in_account(gpuctl)["instances"]) == 1
+    assert len(in_account(gpuctl.ec2())["instances"]) == 1
     gpuctl("down", "twice", "-y", "--discard")
 
 
-def test_a_dead_cloud_takes_its_hosts_along(gpuctl: Gpuctl, project: Path) -> None:
+def test_a_dead_cloud_takes_its_hosts_along(own_cloud: Gpuctl, project: Path) -> None:
     """Where the embedded cloud is killed, its hosts end within seconds, and the next start says what was lost."""
-    gpuctl("launch", str(project), "--name", "lost", "-d", "-y", "--", "python", "train.py", "100000")
-    (instance,) = left_in_account(gpuctl)["instances"]
-    os.kill(gpuctl.json("cloud", "status")["pid"], signal.SIGKILL)
+    own_cloud("launch", str(project), "--name", "lost", "-d", "-y", "--", "python", "train.py", "100000")
+    (instance,) = in_account(own_cloud.ec2())["instances"]
+    os.kill(own_cloud.json("cloud", "status")["pid"], signal.SIGKILL)
     end = time.monotonic() + 10
-    while left := processes_of(gpuctl.home):
+    while left := processes_of(own_cloud.home):
         assert time.monotonic() < end, left
         time.sleep(0.1)
-    assert instance in gpuctl("cloud", "start").out
-    answer = gpuctl("tail", "lost", code=1)
+    assert instance in own_cloud("cloud", "start").out
+    answer = own_cloud("tail", "lost", code=1)
     assert "no host any more" in answer.err

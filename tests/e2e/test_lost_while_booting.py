@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from e2e_tool import Answer, Gpuctl, in_account, the_error, wait_for
 
-pytestmark = pytest.mark.xdist_group("lost_while_booting")
-
 
 @pytest.fixture
 def booting(shared: Gpuctl, project: Path) -> Callable[[str], tuple[subprocess.Popen[bytes], str]]:

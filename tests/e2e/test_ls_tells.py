@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from e2e_tool import Gpuctl, wait_for
 
-pytestmark = pytest.mark.xdist_group("ls_tells")
-
 TRAIN = """
 import os, pathlib, time
 print("begun", flush=True)

@@ -15,8 +15,6 @@ from typing import IO
 import pytest
 from e2e_tool import GPUCTL, Gpuctl, wait_for
 
-pytestmark = pytest.mark.xdist_group("one_copy")
-
 LOUD = """
 import json, os, time
 with open(os.environ["GPUCTL_METRICS"], "a") as metrics:

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tool import Gpuctl, in_account, wait_for
-
-pytestmark = pytest.mark.xdist_group("overnight")
+from e2e_tool import Answer, Gpuctl, in_account, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +43,16 @@ def says_no_more_than_it_knows(row: dict[str, Any] | None) -> bool:
     return row is not None and [row[name] for name in told] == ["host up", None, None, None, None]
 
 
-def left_alone(shared: Gpuctl, project: Path, run: str, *then: str, steps: int) -> tuple[str, Path]:
-    """A run whose laptop dies while it looks: its host's instance, and the host's disk."""
-    shared("launch", str(project), "--name", run, "-d", "--then", *then, "--", "python", "train.py", str(steps))
+def left_alone(shared: Gpuctl, project: Path, run: str, *then: str, steps: int) -> tuple[str, Path, Answer]:
+    """A run whose laptop dies while it looks: its host's instance, the host's disk, what the launch said."""
+    answer = shared(
+        "launch", str(project), "--name", run, "-d", "--then", *then, "--", "python", "train.py", str(steps)
+    )
     watching = shared.start("tail", run)
     os.killpg(watching.pid, signal.SIGKILL)
     watching.communicate()
     (instance,) = in_account(shared.ec2())["instances"]
-    return instance, shared.home / "state/cloud/hosts" / instance / "home"
+    return instance, shared.home / "state/cloud/hosts" / instance / "home", answer
 
 
 def boots(instance: str) -> set[int]:
@@ -70,7 +70,7 @@ def boots(instance: str) -> set[int]:
 
 def test_outputs_wait_for_a_laptop_through_a_restart(shared: Gpuctl, other: Gpuctl, project: Path) -> None:
     """`--then down`: restarted after its training, the host waits for the morning; pulled, it ends as promised."""
-    instance, home = left_alone(shared, project, "kept", "down:0.1", steps=40)
+    instance, home, _ = left_alone(shared, project, "kept", "down:0.1", steps=40)
     assert says_no_more_than_it_knows(row_of(other, "kept"))
     wait_for((home / "gpuctl/run/exit.json").exists, what="the end of the training")
     made = (home / "gpuctl/work/outputs/checkpoint.pt").read_bytes()
@@ -103,7 +103,9 @@ def test_a_host_that_may_drop_its_outputs_goes_though_it_was_restarted(
     shared: Gpuctl, other: Gpuctl, project: Path
 ) -> None:
     """`--then down --discard`, restarted in mid-training, its laptop lost for good: the host ends, `ls` tells of it."""
-    instance, home = left_alone(shared, project, "night", "down:0.05", "--discard", steps=100_000)
+    instance, home, answer = left_alone(shared, project, "night", "down:0.05", "--discard", steps=100_000)
+    assert "outputs not pulled by then are lost" in " ".join(answer.err.split())
+    assert "or 0.05 min after training has ended; its security group and launch template stay" in answer.out
     wait_for((home / "gpuctl/work/outputs/checkpoint.pt").exists, what="a checkpoint")
     shutil.rmtree(shared.home / "state/runs/night")
     assert says_no_more_than_it_knows(row_of(other, "night"))

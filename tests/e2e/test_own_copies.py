@@ -17,9 +17,10 @@ def inside(shared: Gpuctl) -> Inside:
     return Inside(shared.home, shared.folder, shared.environment)
 
 
-def test_every_copy_would_be_launched_as_it_is(inside: Inside) -> None:
+@pytest.mark.parametrize("jobs", [JOBS[::4], pytest.param(JOBS, marks=pytest.mark.prove)], ids=len)
+def test_every_copy_would_be_launched_as_it_is(inside: Inside, jobs: list[str]) -> None:
     """The plan of a copy is the packaged job's, under its own name: command, what is installed, every module of it."""
-    for job in JOBS:
+    for job in jobs:
         folder = f"my-{job}"
         made = inside.json("jobs", job, "--copy", folder)
         assert (made["job"], made["folder"]) == (job, folder) and "job.toml" in made["files"]

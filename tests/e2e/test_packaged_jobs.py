@@ -50,10 +50,10 @@ def test_a_packaged_job_trains_on_a_host(gpuctl: Gpuctl) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not OTHERS, reason=f"this machine has Python {OWN} alone")
-def test_numpy_is_enough_on_a_host_with_another_python(gpuctl: Gpuctl) -> None:
+def test_numpy_is_enough_on_a_host_with_another_python(own_cloud: Gpuctl) -> None:
     """from_scratch, on a host whose Python is not the laptop's; torch is neither there nor fetched."""
-    gpuctl("cloud", "start", "--python", pythons_here()[OTHERS[0]].path)
-    told = train_and_come_home(gpuctl, "from_scratch")
+    own_cloud("cloud", "start", "--python", pythons_here()[OTHERS[0]].path)
+    told = train_and_come_home(own_cloud, "from_scratch")
     assert "numpy" in told and "torch" not in told, told
 
 
@@ -61,7 +61,7 @@ def test_numpy_is_enough_on_a_host_with_another_python(gpuctl: Gpuctl) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("minor", [OWN, *OTHERS])
 def test_every_packaged_job_trains_on_every_python(
-    gpuctl: Gpuctl,
+    own_cloud: Gpuctl,
     emptied: Path,
     minor: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -69,8 +69,8 @@ def test_every_packaged_job_trains_on_every_python(
 ) -> None:
     """Each with what its own requirements bring and nothing else, as a host of that Python finds it on the index."""
     cache = tmp_path_factory.getbasetemp() / "pip"  # CUDA's libraries are the same for every Python
-    gpuctl("cloud", "start", "--python", pythons_here()[minor].path, PIP_CACHE_DIR=str(cache))
+    own_cloud("cloud", "start", "--python", pythons_here()[minor].path, PIP_CACHE_DIR=str(cache))
     for job in JOBS:
         began = time.monotonic()
-        train_and_come_home(gpuctl, job)
+        train_and_come_home(own_cloud, job)
         record_property(job, f"{time.monotonic() - began:.0f} s")

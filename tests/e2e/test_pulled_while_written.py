@@ -36,7 +36,7 @@ def write_all():
     for file in files:
         file.close()
 
-pause = 3  # long enough for a file to be known as whole, and on a machine too busy for that soon longer
+pause = 2.5  # long enough for a file to be known as whole, and on a machine too busy for that soon longer
 try:
     while True:
         print("writing", flush=True)
@@ -54,7 +54,7 @@ def test_every_file_at_home_is_whole(gpuctl: Gpuctl, project: Path) -> None:
     (project / "write.py").write_text(WRITER)
     gpuctl("launch", str(project), "--name", "toy", "-d", "--", "python", "write.py")
     home, seen = gpuctl.folder / "home/outputs", set()
-    end = time.monotonic() + 15
+    end = time.monotonic() + 6
     while time.monotonic() < end or len(seen) < FILES:
         gpuctl("pull", "toy", "home")
         seen |= whole_files(home)

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from e2e_tool import Gpuctl, in_account, the_error, wait_for
 
-pytestmark = pytest.mark.xdist_group("stopped_host")
-
 TRAIN = """
 import os, pathlib, time
 (pathlib.Path(os.environ["GPUCTL_OUTPUTS"]) / "model.pt").write_bytes(b"model")

@@ -22,7 +22,6 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from e2e_tool import GPUCTL, Answer, Gpuctl, in_account, the_error, wait_for
 
-pytestmark = pytest.mark.xdist_group("undo")
 END_S = 150
 """How long a launch may take to undo itself, before the test says that it hangs."""
 
@@ -93,7 +92,7 @@ class Slow:
 
     def begin_count(self) -> None:
         """Count calls from here."""
-        self.tool._cloud("DELETE", "calls")
+        self.tool.forget_calls()
 
     def assert_nothing(self, what: str) -> None:
         """Neither in the account, nor on the laptop: nor later, when EC2 knows of everything."""
@@ -103,17 +102,18 @@ class Slow:
 
 
 @pytest.fixture(scope="module")
-def cloud(shared: Gpuctl) -> Slow:
+def cloud(shared_own_cloud: Gpuctl) -> Slow:
     """The module's cloud, whose hosts never answer. Ctrl-C reaches its launches, where a shell's `&` ignores it too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    state, project = shared.home / "state/cloud", shared.folder / "project"
+    tool = shared_own_cloud
+    state, project = tool.home / "state/cloud", tool.folder / "project"
     for folder in (state, project):
         folder.mkdir(parents=True)
     (project / "train.py").write_text("print(1)")
     words = ["start", "--state", str(state), "--host-command", json.dumps(HOST)]
     subprocess.run([sys.executable, "-m", "gpuctl.localcloud", *words], check=True, capture_output=True, timeout=60)
-    return Slow(shared, project)
+    return Slow(tool, project)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ prove = pytest.mark.prove
 @pytest.mark.parametrize(
     ("end", "operation"),
     [
-        ("SIGTERM and SIGHUP", "CreateFleet"),
+        pytest.param("SIGTERM and SIGHUP", "CreateFleet", marks=prove),
         ("every signal", "DescribeInstances"),
         pytest.param("three times Ctrl-C", "CreateLaunchTemplate", marks=prove),
         pytest.param("every signal", "CreateSecurityGroup", marks=prove),
@@ -190,6 +190,7 @@ def test_whatever_signals_come_nothing_is_left(slow: Slow, end: str, operation: 
     slow.assert_nothing(end)
 
 
+@prove
 def test_a_reader_that_goes_away_changes_nothing(slow: Slow) -> None:
     """`gpuctl launch … 2>&1 | tee`, and Ctrl-C ends tee too: what cannot be told is undone all the same."""
     slow.unseen(SLOW)

@@ -8,12 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from e2e_tool import Gpuctl, in_account, the_error, wait_for
-
-pytestmark = pytest.mark.xdist_group("without_a_laptop")
-
-KEPT_AT_NO_COST = {"groups", "templates"}
 
 
 def instances(tool: Gpuctl) -> list[str]:
@@ -24,18 +19,6 @@ def instances(tool: Gpuctl) -> list[str]:
 def home_of(tool: Gpuctl, instance: str) -> Path:
     """The disk of an embedded host."""
     return tool.home / "state/cloud/hosts" / instance / "home"
-
-
-def test_a_host_that_may_drop_its_outputs_ends_without_a_laptop(shared: Gpuctl, project: Path) -> None:
-    """`-d --then down --discard`: nobody comes, and a moment after training the host is gone; `down` finds the rest."""
-    words = ("--name", "night", "-d", "--then", "down:0.05", "--discard", "--", "python", "train.py", "10")
-    answer = shared("launch", str(project), *words)
-    assert "outputs not pulled by then are lost" in " ".join(answer.err.split())
-    assert "or 0.05 min after training has ended; its security group and launch template stay" in answer.out
-    wait_for(lambda: not instances(shared), what="the end of the host")
-    assert set(in_account(shared.ec2())) == KEPT_AT_NO_COST
-    assert shared.json("down", "night", "--discard")["left"] == []
-    assert in_account(shared.ec2()) == {}
 
 
 def test_outputs_are_kept_through_a_restart_and_then_the_host_ends(shared: Gpuctl, project: Path) -> None:

@@ -18,8 +18,6 @@ from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.localcloud.host import standins
 from gpuctl.localcloud.host.boot import BootError, CloudConfig, parse, relative
 
-pytestmark = pytest.mark.xdist_group("whole process table")
-
 
 def config_text(**keys: Any) -> str:
     return "#cloud-config\n" + json.dumps(keys)

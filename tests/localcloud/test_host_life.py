@@ -9,14 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
 from host_fixtures import WAIT_S, Host, Hosts, carriers, eventually
 from host_fixtures import hosts as hosts
 
 from gpuctl.localcloud.host import remains
 from gpuctl.localcloud.host.processes import belonging, parse_ps, parse_stat
-
-pytestmark = pytest.mark.xdist_group("whole process table")  # they count what runs on the machine
 
 SLEEP = f"sleep {1_000_000 + os.getpid()}"
 """What hostile children do: told apart from those of any other test run."""

@@ -19,8 +19,6 @@ from host_fixtures import WAIT_S, Host, Hosts, eventually, key_pair
 from host_fixtures import host as host
 from host_fixtures import hosts as hosts
 
-pytestmark = pytest.mark.xdist_group("whole process table")
-
 BIG = 100_000_000
 
 
