@@ -25,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Proof(folder), "gpuctl-proof")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: one more than there are cores, since tests of hosts wait as long as they compute."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(autouse=True)
 def own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """HOME is empty, AWS and gpuctl variables from outside are gone, and the terminal is plain."""

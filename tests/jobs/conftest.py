@@ -76,8 +76,9 @@ def train_killed() -> Callable[..., int]:
 
 
 def surroundings() -> dict[str, str]:
-    """The test's own variables, and one thread for what is not torch."""
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": os.environ["HOME"]}
+    """The test's own variables, one thread for what is not torch, and fonts that are looked for once in all tests."""
+    fonts = str(Path(os.environ["HOME"]).parent / "matplotlib")
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": fonts}
 
 
 def losses(outputs: Path, split: str | None = None) -> dict[tuple[int, str], float]:
