@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.request import ProxyHandler, Request, build_opener
+
+from warm_gpuctl import Warm
 
 GPUCTL = str(Path(sys.executable).parent / "gpuctl")
 
@@ -41,6 +44,12 @@ except KeyboardInterrupt:
 """
 
 
+@cache
+def warm() -> Warm:
+    """The process that this test process's commands are forks of."""
+    return Warm()
+
+
 @dataclass(frozen=True)
 class Gpuctl:
     """The command, in a home of its own."""
@@ -51,16 +60,9 @@ class Gpuctl:
 
     def __call__(self, *words: str, timeout: float = 240, code: int | None = 0, **extra: str) -> Answer:
         """Run a command as a person would. With `code`, that is the exit code it must have."""
-        done = subprocess.run(
-            [GPUCTL, *words],
-            cwd=self.folder,
-            env={**self.environment, **extra},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
-        answer = Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        environment = {**self.environment, **extra}
+        exit_code, out, err = warm().run(words, cwd=self.folder, env=environment, timeout=timeout)
+        answer = Answer(exit_code, out.decode(errors="replace"), err.decode(errors="replace"))
         assert code is None or answer.code == code, f"gpuctl {' '.join(words)}: {answer}"
         return answer
 
