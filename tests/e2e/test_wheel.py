@@ -56,8 +56,9 @@ def test_what_the_wheel_carries_trains(wheel: Path, tmp_path: Path, environments
     gpuctl = (python, "-c", "from gpuctl.cli.main import main; main()")
     assert str(venv) in run(python, "-c", "import gpuctl; print(gpuctl.__file__)").stdout
     try:
-        words = ("--pull", str(tmp_path / "home"), "--down", "--", "--preset", "smoke", "--epochs", "2", "--passes", "11")
-        run(*gpuctl, "launch", "from_scratch", "-y", "--name", "from-wheel", *words, **local)
+        words = ("--pull", str(tmp_path / "home"), "--down", "--", "--preset", "smoke")
+        few = ("--epochs", "2", "--passes", "11")
+        run(*gpuctl, "launch", "from_scratch", "-y", "--name", "from-wheel", *words, *few, **local)
         assert list((tmp_path / "home").rglob("*.npz"))
     finally:
         run(*gpuctl, "cloud", "stop", **local)
