@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from e2e_tool import Answer, Gpuctl, Inside, in_account, the_error, wait_for
+from e2e_tool import Answer, Gpuctl, Inside, in_account, processes_of, the_error, wait_for
 
 TRAINING = ("python", "train.py", "100000")
 
@@ -322,12 +322,14 @@ def test_requirements_that_cannot_be_installed_undo_the_launch(shared: Gpuctl, p
 
 
 def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: Path) -> None:
-    """Who follows is told that it does not answer; whatever starts the next one says what was lost with it."""
+    """Its hosts end within seconds; who follows is told; whatever starts the next one says what was lost with it."""
     own_cloud("launch", str(project), "--name", "lost", "-d", "--", *TRAINING)
     (instance,) = in_account(own_cloud.ec2())["instances"]
     following = own_cloud.start("tail", "lost")
     assert following.stdout is not None and following.stdout.readline()
     os.kill(own_cloud.json("cloud", "status")["pid"], signal.SIGKILL)
+    hosts = str(own_cloud.home / "state/cloud/hosts")
+    wait_for(lambda: not processes_of(Path(hosts)), within_s=10, what="the end of its hosts")
     _, said = following.communicate(timeout=60)
     assert following.returncode == 1
     told = the_error(Answer(1, "", said.decode()))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from e2e_tool import TRAIN, Gpuctl, in_account, processes_of
+from e2e_tool import TRAIN, Gpuctl, in_account
 
 
 def launch_and(gpuctl: Gpuctl, project: Path, number: signal.Signals, after_s: float, name: str) -> tuple[int, str]:
@@ -39,7 +38,7 @@ def moments(took: float, count: int) -> list[float]:
     return [took * (part + chance.random()) / count for part in range(count)]
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.prove)])
 def test_a_killed_launch_leaves_nothing_that_down_does_not_find(
     gpuctl: Gpuctl, project: Path, took: float, count: int
 ) -> None:
@@ -88,17 +87,3 @@ def test_two_launches_of_one_name_make_one_run(gpuctl: Gpuctl, project: Path) ->
     assert sorted(process.returncode for process in both) == [0, 2]
     assert len(in_account(gpuctl.ec2())["instances"]) == 1
     gpuctl("down", "twice", "-y", "--discard")
-
-
-def test_a_dead_cloud_takes_its_hosts_along(own_cloud: Gpuctl, project: Path) -> None:
-    """Where the embedded cloud is killed, its hosts end within seconds, and the next start says what was lost."""
-    own_cloud("launch", str(project), "--name", "lost", "-d", "-y", "--", "python", "train.py", "100000")
-    (instance,) = in_account(own_cloud.ec2())["instances"]
-    os.kill(own_cloud.json("cloud", "status")["pid"], signal.SIGKILL)
-    end = time.monotonic() + 10
-    while left := processes_of(own_cloud.home):
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
-    assert instance in own_cloud("cloud", "start").out
-    answer = own_cloud("tail", "lost", code=1)
-    assert "no host any more" in answer.err

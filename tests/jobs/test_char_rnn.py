@@ -38,6 +38,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.prove
 def test_smoke_learns_from_little_work(train: Train, tmp_path: Path) -> None:
     """On all of the plays: a small network and few characters, a loss that falls, and what one would look at."""
     out = train("char_rnn", tmp_path, "--preset", "smoke")

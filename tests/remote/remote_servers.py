@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -93,7 +94,7 @@ class Server:
     ) -> Host:
         """The host behind this server, or with another reach, pinned key or key of the caller's."""
         reach = reach or self.reach
-        known = self.folder / f"known_hosts-{reach.port}-{abs(hash(public))}"
+        known = self.folder / f"known_hosts-{uuid.uuid4().hex}"
         known.write_text(render_known_hosts([reach], public or self.host_key.public))
         return Host(
             reach,
