@@ -51,6 +51,7 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     (("frobnicate",), 2, "No such command 'frobnicate'"),
     (("launch", "--frob", "x"), 2, "No such option '--frob'"),
     (("cloud", "frob"), 2, "No such command 'frob'"),
+    (("launhc", "char_rnn"), 2, "no command 'launhc' (did you mean launch?)"),
     (("--cloud", "mars", "ls"), 2, "no cloud called 'mars'"),
     (LAUNCH, 2, "no command to run"),
     ((*LAUNCH, "--", ""), 2, "empty word"),
