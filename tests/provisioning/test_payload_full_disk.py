@@ -56,6 +56,7 @@ def small(host: Host) -> Iterator[Host]:
     wrapper.chmod(0o755)
     host.python = str(wrapper)
     yield host
+    inside(host, "tmux kill-server 2>/dev/null; true")  # in there its user is root, whose server is another
 
 
 def inside(host: Host, script: str) -> str:
