@@ -69,18 +69,18 @@ class StillInUse(CloudError):
     """Something uses it yet, which the caller may have to find first."""
 
 
-class _Away:
-    """How long something has not been found: whether that means that it is gone."""
+class _Lasting:
+    """How long something has been so without a break: not found, in use."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since: float | None = None
 
-    def found(self) -> None:
+    def ended(self) -> None:
         self._since = None
 
-    def missing(self, *, for_s: float) -> bool:
-        """It was not found now. True where that has been so for so long."""
+    def lasts(self, *, for_s: float) -> bool:
+        """It is so now. True where it has been for so long."""
         if self._since is None:
             self._since = self._clock()
         return self._clock() - self._since >= for_s
@@ -96,7 +96,7 @@ class _Ending:
         self._left = {one.id: one for one in instances}
         self._seen = {one.id for one in instances if one.seen}
         self._accepted: set[str] = set()
-        self._away = {one.id: _Away(clock) for one in instances}
+        self._away = {one.id: _Lasting(clock) for one in instances}
         self._on_removed = on_removed
         self._refused: list[GpuctlError] = []
 
@@ -138,11 +138,11 @@ class _Ending:
     def _gone(self, id_: str, state: str | None) -> bool:
         if state is not None:
             self._seen.add(id_)
-            self._away[id_].found()
+            self._away[id_].ended()
             return state == "terminated"
         if id_ in self._seen:
-            return self._away[id_].missing(for_s=0 if id_ in self._accepted else CONFIRM_S)
-        return self._away[id_].missing(for_s=AWAY_S)
+            return self._away[id_].lasts(for_s=0 if id_ in self._accepted else CONFIRM_S)
+        return self._away[id_].lasts(for_s=AWAY_S)
 
 
 def _terminate(account: Account, ids: Sequence[str]) -> dict[str, ClientError | None]:
@@ -180,7 +180,7 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
         "network-interface": lambda: ec2.delete_network_interface(NetworkInterfaceId=one.id),
         "security-group": lambda: ec2.delete_security_group(GroupId=one.id),
     }
-    away, in_use = _Away(clock), _Away(clock)
+    away, in_use = _Lasting(clock), _Lasting(clock)
 
     def attempt() -> None:
         try:
@@ -191,7 +191,7 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
             # A network interface that is still attached is refused with this code (DeleteNetworkInterface).
             attached = one.kind == "network-interface" and code == "InvalidParameterValue"
             if means is Means.WAIT or attached:
-                if in_use.missing(for_s=IN_USE_S):
+                if in_use.lasts(for_s=IN_USE_S):
                     raise _still_in_use(one, error) from error
                 raise NotYet(str(error)) from error
             # A permission that hangs on a tag is refused for what EC2 does not know yet.
@@ -200,9 +200,9 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
             if _known(account, one):
                 if means is Means.NOT_ALLOWED:
                     raise
-                away.found()
+                away.ended()
                 raise NotYet(str(error)) from error
-            if not one.seen and not away.missing(for_s=AWAY_S):
+            if not one.seen and not away.lasts(for_s=AWAY_S):
                 raise NotYet(str(error)) from error
 
     try:

@@ -126,10 +126,10 @@ def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
 
 
 def only_what_is_here(run: OpenRun, error: HostError) -> None:
-    """Say why no more is shown than this machine has, unless that is all. Raises HostKeyMismatch."""
+    """Say why no more is shown than this machine has; not of a run that was taken down. Raises HostKeyMismatch."""
     if isinstance(error, HostKeyMismatch):
         raise error
-    if run.folder.progress().ended is None:
+    if not run.folder.progress().down:
         click.echo(safe(f"{error.message}; shown is what came before"), err=True)
 
 

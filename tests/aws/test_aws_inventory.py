@@ -248,7 +248,7 @@ def test_a_group_that_stays_in_use_is_given_back_to_the_caller(planned, account:
     cloud.fault("DeleteSecurityGroup", code="DependencyViolation", times=-1)
     clock = Clock()
     with pytest.raises(StillInUse, match=r"security-group sg-.* is still in use"):
-        remove(account, everything(account, launch.plan.run), deadline=soon(600), sleep=clock.sleep, clock=clock)
+        remove(account, everything(account, launch.plan.run), deadline=soon(20), sleep=clock.sleep, clock=clock)
     assert IN_USE_S <= clock.now < 4 * IN_USE_S
 
 

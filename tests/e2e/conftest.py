@@ -26,9 +26,8 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def running(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
     """The embedded cloud of one test process, started once: tests leave its account empty."""
-    folder = tmp_path_factory.mktemp("cloud")
-    (folder / "home").mkdir()
-    with tool_in(folder, environments, _environment(folder / "home")) as tool:
+    folder, environment = _world(tmp_path_factory, "cloud")
+    with tool_in(folder, environments, environment) as tool:
         tool("cloud", "start")
         yield tool
 
@@ -43,9 +42,8 @@ def gpuctl(own_world: Path, running: Gpuctl, tmp_path: Path) -> Iterator[Gpuctl]
 @pytest.fixture(scope="module")
 def shared(running: Gpuctl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
     """The same for all tests of a module, which leave it as they found it."""
-    folder = tmp_path_factory.mktemp("shared")
-    (folder / "home").mkdir()
-    with home_in(folder, running, _environment(folder / "home")) as tool:
+    folder, environment = _world(tmp_path_factory, "shared")
+    with home_in(folder, running, environment) as tool:
         yield tool
 
 
@@ -59,27 +57,33 @@ def own_cloud(own_world: Path, environments: Path, tmp_path: Path) -> Iterator[G
 @pytest.fixture(scope="module")
 def shared_own_cloud(environments: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
     """The same for all tests of a module."""
-    folder = tmp_path_factory.mktemp("own")
-    (folder / "home").mkdir()
-    with tool_in(folder, environments, _environment(folder / "home")) as tool:
+    folder, environment = _world(tmp_path_factory, "own")
+    with tool_in(folder, environments, environment) as tool:
         yield tool
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _world(tmp_path_factory: pytest.TempPathFactory, name: str) -> tuple[Path, dict[str, str]]:
+    """What `own_world` and `tmp_path` are to one test, for several: a folder, and variables with a HOME in it."""
+    folder = tmp_path_factory.mktemp(name)
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PIP_")}
     pip_settings = Path.home() / ".config/pip/pip.conf"
     if pip_settings.is_file():
         kept.setdefault("PIP_CONFIG_FILE", str(pip_settings))
-    return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
+    (folder / "home").mkdir()
+    return folder, {**kept, "HOME": str(folder / "home"), "LANG": "C.UTF-8"}
+
+
+def _tool(folder: Path, environment: Mapping[str, str]) -> Gpuctl:
+    home = folder / "g"
+    return Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"})
 
 
 @contextmanager
 def home_in(folder: Path, running: Gpuctl, environment: Mapping[str, str]) -> Iterator[Gpuctl]:
     """gpuctl with its home in this folder and a cloud that runs elsewhere; what a test leaves in it goes."""
-    home = folder / "g"
-    (home / "state").mkdir(parents=True)
-    (home / "state/cloud").symlink_to(running.home / "state/cloud")
-    tool = Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"})
+    tool = _tool(folder, environment)
+    (tool.home / "state").mkdir(parents=True)
+    (tool.home / "state/cloud").symlink_to(running.home / "state/cloud")
     tool.forget_calls()
     try:
         yield tool
@@ -88,23 +92,22 @@ def home_in(folder: Path, running: Gpuctl, environment: Mapping[str, str]) -> It
         if in_account(running.ec2()):
             tool("down", "--all", "-y", "--discard")
         assert in_account(running.ec2()) == {}
-        assert_nothing_runs(home)
-        shutil.rmtree(home / "state/runs", ignore_errors=True)
+        assert_nothing_runs(tool.home)
+        shutil.rmtree(tool.home / "state/runs", ignore_errors=True)
 
 
 @contextmanager
 def tool_in(folder: Path, environments: Path, environment: Mapping[str, str]) -> Iterator[Gpuctl]:
     """gpuctl with its home in this folder; in the end its cloud is stopped, and nothing of it runs."""
-    home = folder / "g"
-    (home / "cache").mkdir(parents=True)
-    (home / "cache/environments").symlink_to(environments)
-    tool = Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"})
+    tool = _tool(folder, environment)
+    (tool.home / "cache").mkdir(parents=True)
+    (tool.home / "cache/environments").symlink_to(environments)
     try:
         yield tool
     finally:
         tool("cloud", "stop")
-        assert_nothing_runs(home)
-        shutil.rmtree(home / "state", ignore_errors=True)
+        assert_nothing_runs(tool.home)
+        shutil.rmtree(tool.home / "state", ignore_errors=True)
 
 
 @pytest.fixture

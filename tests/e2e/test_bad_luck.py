@@ -327,9 +327,10 @@ def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: 
     (instance,) = in_account(own_cloud.ec2())["instances"]
     following = own_cloud.start("tail", "lost")
     assert following.stdout is not None and following.stdout.readline()
+    hosts = own_cloud.home / "state/cloud/hosts"
+    assert processes_of(hosts)
     os.kill(own_cloud.json("cloud", "status")["pid"], signal.SIGKILL)
-    hosts = str(own_cloud.home / "state/cloud/hosts")
-    wait_for(lambda: not processes_of(Path(hosts)), within_s=10, what="the end of its hosts")
+    wait_for(lambda: not processes_of(hosts), within_s=10, what="the end of its hosts")
     _, said = following.communicate(timeout=60)
     assert following.returncode == 1
     told = the_error(Answer(1, "", said.decode()))

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NoReturn
 
 IMPORTED = {
     "cli": ("attach", "cloud", "down", "jobs", "launch", "list_runs", "metrics", "offers", "pull", "status", "stop"),
@@ -58,11 +58,6 @@ class Warm:
                 raise subprocess.TimeoutExpired(list(words), timeout, _read(out), _read(err)) from None
             return code, _read(out), _read(err)
 
-    def close(self) -> None:
-        """No more commands."""
-        self._socket.close()
-        self._process.wait(_ANSWERS_WITHIN_S)
-
     def _number(self, within_s: float) -> int:
         self._socket.settimeout(within_s)
         (number,) = _NUMBER.unpack(self._socket.recv(_NUMBER.size))
@@ -82,31 +77,27 @@ def _read(file: IO[bytes]) -> bytes:
 
 
 def _wait_for_words(channel: socket.socket) -> None:
+    """Until whoever asks has gone. In a fork, the command's own end comes through here as SystemExit."""
     while True:
-        told, (request, *streams), _, _ = _next(channel)
+        told, descriptors, _, _ = socket.recv_fds(channel, 1, 4)
         if not told:
             return
         pid = os.fork()
         if pid == 0:
             channel.close()
-            with open(request, "rb") as file:
-                _become(json.load(file), streams)
-        for descriptor in (request, *streams):
+            _be_gpuctl(*descriptors)
+        for descriptor in descriptors:
             os.close(descriptor)
         channel.sendall(_NUMBER.pack(pid))
         _, status = os.waitpid(pid, 0)
         channel.sendall(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
 
 
-def _next(channel: socket.socket) -> tuple[bytes, Sequence[int], int, Any]:
-    told = socket.recv_fds(channel, 1, 4)
-    return told if told[0] else (b"", (-1,), 0, None)
-
-
-def _become(asked: Mapping[str, Any], streams: Sequence[int]) -> None:
-    """This process is `gpuctl WORDS` from here on; it does not return."""
+def _be_gpuctl(request: int, *streams: int) -> NoReturn:
     from gpuctl.cli.main import main
 
+    with open(request, "rb") as file:
+        asked = json.load(file)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -115,15 +106,8 @@ def _become(asked: Mapping[str, Any], streams: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.argv = ["gpuctl", *asked["words"]]
-    code: Any = 1
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        for output in (sys.stdout, sys.stderr):
-            output.flush()
-        os._exit(code)
+    main()
+    sys.exit()
 
 
 if __name__ == "__main__":
