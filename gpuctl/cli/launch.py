@@ -122,13 +122,7 @@ def command(
     from gpuctl.workflows.planning import plan_launch, read_request
     from gpuctl.workflows.pull import free_place
 
-    if (detach or as_json) and (pull_to or down_after):
-        raise UsageError(
-            "--pull and --down come after the training, and -d or --json returns before it",
-            "choose one, or have the host end itself with --then down",
-        )
-    if _said("max_size") and not (pull_to or down_after):
-        raise UsageError("--max-size says what --pull brings home at the end, and nothing does", "add --pull or --down")
+    _check_end(returns=detach or as_json, comes_home=bool(pull_to or down_after))
     _check_then(asked["then_s"], discard=asked["discard"], down_after=down_after)
     request = read_request(_request(job, words, asked))
     profile, here = profile_of(cloud)
@@ -157,8 +151,15 @@ def command(
     return _follow(launched.plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
 
 
-def _said(parameter: str) -> bool:
-    return click.get_current_context().get_parameter_source(parameter) is not ParameterSource.DEFAULT
+def _check_end(*, returns: bool, comes_home: bool) -> None:
+    if returns and comes_home:
+        raise UsageError(
+            "--pull and --down come after the training, and -d or --json returns before it",
+            "choose one, or have the host end itself with --then down",
+        )
+    max_size_from = click.get_current_context().get_parameter_source("max_size")
+    if max_size_from is not ParameterSource.DEFAULT and not comes_home:
+        raise UsageError("--max-size says what --pull brings home at the end, and nothing does", "add --pull or --down")
 
 
 def _check_then(then_s: int | None, *, discard: bool, down_after: bool) -> None:
