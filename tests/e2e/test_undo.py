@@ -103,9 +103,10 @@ class Slow:
 
 @pytest.fixture(scope="module")
 def cloud(shared_own_cloud: Gpuctl) -> Slow:
-    """The module's cloud, whose hosts never answer. Ctrl-C reaches its launches, where a shell's `&` ignores it too."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """The module's cloud, whose hosts never answer. Signals reach its launches under a shell's `&` and `nohup` too."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     tool = shared_own_cloud
     state, project = tool.home / "state/cloud", tool.folder / "project"
     for folder in (state, project):
