@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from http.client import HTTPException
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -17,6 +16,7 @@ from gpuctl.aws.account import Account, is_loopback
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.aws.parallel import NotYet, until
 from gpuctl.core.errors import CloudError, NameInUse
+from gpuctl.core.offers import Subnet
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import CLAIM, RUN, RunTags
 
@@ -31,14 +31,6 @@ _ADDRESS_LIMIT = 64
 _ADDRESS_TIMEOUT_S = 10
 SETTLE_S = 30.0
 """How long what was made a moment ago may stay unknown to EC2."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """The region's default network: one subnet in each zone."""
-
-    vpc_id: str
-    subnets: Mapping[str, str]
 
 
 def caller_cidr(profile: Profile) -> str:
@@ -76,8 +68,8 @@ def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
     return f"{address}/{address.max_prefixlen}"
 
 
-def default_network(account: Account) -> Network:
-    """The default VPC and its subnets. Raises CloudError where the account has none in the region."""
+def default_subnets(account: Account) -> list[Subnet]:
+    """The default VPC's subnets, one a zone, by zone. Raises CloudError where the account has none in the region."""
     with aws_errors("look for the default network"):
         pages = account.client("ec2").get_paginator("describe_subnets")
         filters: Any = [
@@ -90,8 +82,8 @@ def default_network(account: Account) -> Network:
             f"the account has no default VPC with subnets in {account.region}",
             f"make one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
         )
-    subnets = {subnet["AvailabilityZone"]: subnet["SubnetId"] for subnet in found}
-    return Network(found[0]["VpcId"], dict(sorted(subnets.items())))
+    subnets = [Subnet(one["SubnetId"], one["VpcId"], one["AvailabilityZone"], account.region) for one in found]
+    return sorted(subnets, key=lambda subnet: subnet.zone)
 
 
 def open_access(

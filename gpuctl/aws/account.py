@@ -42,6 +42,10 @@ class Account:
         self._clients: dict[tuple[str, str | None], Any] = {}
         self._lock = threading.RLock()
 
+    def in_region(self, region: str) -> Account:
+        """The same account in a region, itself where it is there already."""
+        return self if region == self.region else Account(self.profile, region)
+
     @property
     def region(self) -> str:
         """The region: `--region`, else AWS's own variables and configuration, else the cloud's default."""

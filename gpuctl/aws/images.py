@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.core.errors import CloudError, UsageError
+from gpuctl.core.plan import Image
 from gpuctl.core.python_version import python_of_image
-
-
-@dataclass(frozen=True)
-class Image:
-    """A machine image. `root_device` is its root disk's name (`/dev/sda1`), `root_gib` the least size of it.
-
-    `python` is its `python3`'s version, as far as it is known.
-    """
-
-    image_id: str
-    name: str
-    architecture: str
-    root_device: str
-    root_gib: int
-    python: str | None = None
 
 
 def find_image(account: Account, architecture: str) -> Image:
@@ -57,5 +41,12 @@ def _described(account: Account, image_id: str) -> Image:
     if not sizes:
         raise CloudError(f"the image {image_id} has no root disk that can be encrypted", "try another --region")
     name = image.get("Name", image_id)
-    python = python_of_image(name, image.get("Description", ""))
-    return Image(image_id, name, image.get("Architecture", ""), root, sizes[0], python)
+    return Image(
+        image_id=image_id,
+        name=name,
+        architecture=image.get("Architecture", ""),
+        login_user=account.profile.login_user,
+        root_device=root,
+        root_gib=sizes[0],
+        python=python_of_image(name, image.get("Description", "")),
+    )

@@ -9,13 +9,13 @@ from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from gpuctl.aws.access import default_network
+from gpuctl.aws.access import default_subnets
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import Means, aws_errors, classify, code_of
 from gpuctl.aws.parallel import together
 from gpuctl.core.errors import CloudError, NotAllowed, UsageError
 from gpuctl.core.hosts import Instance
-from gpuctl.core.offers import InstanceType, Offer, Wanted, suitable
+from gpuctl.core.offers import InstanceType, Offer, Subnet, Wanted, suitable
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeInfoTypeDef
@@ -37,15 +37,19 @@ def find_offers(account: Account, wanted: Wanted) -> list[Offer]:
 
     Raises UsageError for a GPU or an instance type that is none, before anything but the types is asked for.
     """
-    kinds, network = _kinds_and_zones(account, wanted)
+    kinds, subnets = _kinds_and_subnets(account, wanted)
     names = [kind.name for kind in kinds]
     calls: list[Callable[[], Any]] = [lambda: _offered(account, names)]
     calls.append(lambda: spot_prices(account, names) if "spot" in wanted.markets else {})
     calls.append(lambda: on_demand_prices(account, names) if "on-demand" in wanted.markets else {})
     offered, spot, on_demand = together(calls)
-    pools = [(kind, zone) for kind in kinds for zone in network if (kind.name, zone) in offered]
-    offers = [Offer(kind, zone, "spot", spot[kind.name, zone]) for kind, zone in pools if (kind.name, zone) in spot]
-    offers += [Offer(kind, zone, "on-demand", on_demand[kind.name]) for kind, zone in pools if kind.name in on_demand]
+    offers: list[Offer] = []
+    for kind, subnet in ((kind, subnet) for kind in kinds for subnet in subnets):
+        pool = (kind.name, subnet.zone)
+        if pool in offered and pool in spot:
+            offers.append(Offer(kind, subnet, "spot", spot[pool]))
+        if pool in offered and kind.name in on_demand:
+            offers.append(Offer(kind, subnet, "on-demand", on_demand[kind.name]))
     return offers
 
 
@@ -132,12 +136,12 @@ def _on_demand_if_known(account: Account, names: Sequence[str]) -> Prices:
         return {}
 
 
-def _kinds_and_zones(account: Account, wanted: Wanted) -> tuple[list[InstanceType], list[str]]:
+def _kinds_and_subnets(account: Account, wanted: Wanted) -> tuple[list[InstanceType], list[Subnet]]:
     account.client("ec2")
-    calls: list[Callable[[], Any]] = [lambda: _instance_types(account, wanted), lambda: default_network(account)]
-    kinds, network = together(calls)
+    calls: list[Callable[[], Any]] = [lambda: _instance_types(account, wanted), lambda: default_subnets(account)]
+    kinds, subnets = together(calls)
     images = account.profile.image_parameters
-    return [kind for kind in suitable(kinds, wanted) if kind.architecture in images], list(network.subnets)
+    return [kind for kind in suitable(kinds, wanted) if kind.architecture in images], subnets
 
 
 def _instance_types(account: Account, wanted: Wanted) -> list[InstanceType]:

@@ -116,7 +116,8 @@ def _until(state: Mapping[str, Any], plan: Plan, *, home: bool) -> str:
     at = power_off_at(state)
     if at is not None:
         return f" until {at.astimezone():%H:%M}"
-    return f" for {plan.then_s / 60:g} min" if plan.then_s is not None and home else ""
+    then_s = plan.lease.then_s
+    return f" for {then_s / 60:g} min" if then_s is not None and home else ""
 
 
 def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:

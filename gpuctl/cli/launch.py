@@ -46,7 +46,7 @@ def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
 
 def _then(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
     """`down` or `down:MINUTES`, in seconds."""
-    from gpuctl.core.plan import THEN_DOWN_S
+    from gpuctl.core.lease import THEN_DOWN_S
 
     if value is None:
         return None
@@ -129,14 +129,13 @@ def command(
     with Phases() as phases:
         phases.phase("plan", "credentials, prices, image, your address")
         planned = plan_launch(request, profile=profile, places=here, now=now())
-    plan = planned.plan.to_json()
+    plan = planned.plan
     if pull_to or down_after:
-        pull_to = free_place(pull_to or Path(planned.plan.run), planned.plan.run)
-        plan["home"] = str(pull_to)
+        pull_to = free_place(pull_to or Path(plan.run), plan.run)
     if dry_run:
-        print_json(plan) if as_json else show(render_plan(plan))
+        print_json(_plan_row(plan, pull_to)) if as_json else show(render_plan(plan, home=pull_to, now=now()))
         return 0
-    tell(render_plan(plan))
+    tell(render_plan(plan, home=pull_to, now=now()))
     if not agreed("Launch it?", yes=yes):
         raise Interrupted("not launched", "nothing was made")
     try:
@@ -147,8 +146,8 @@ def command(
         if detach or as_json:
             return _say_what_next(launched, cloud, to_stderr=as_json)
     except KeyboardInterrupt:
-        return detached(planned.plan.run)
-    return _follow(launched.plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
+        return detached(plan.run)
+    return _follow(plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
 
 
 def _check_end(*, returns: bool, comes_home: bool) -> None:
@@ -192,12 +191,19 @@ def _request(job: str, words: tuple[str, ...], asked: dict[str, Any]) -> Request
     )
 
 
+def _plan_row(plan: Plan, home: Path | None) -> dict[str, Any]:
+    """The plan as `--dry-run --json` has it."""
+    from gpuctl.core.codec import to_plain
+
+    return {**to_plain(plan), **({"home": str(home)} if home is not None else {})}
+
+
 def _answer(launched: Launched) -> dict[str, Any]:
     from gpuctl.workflows.runs import host_row
 
-    plan = launched.plan
+    plan, region = launched.plan, launched.record.current.region
     hosts = [host_row(instance) for instance in launched.instances]
-    return {"run": plan.run, "cloud": plan.cloud, "region": plan.region, "hosts": hosts}
+    return {"run": plan.run, "cloud": plan.cloud, "region": region, "hosts": hosts}
 
 
 def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) -> int:
@@ -205,7 +211,7 @@ def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) ->
     from gpuctl.cli.following import raise_if_failed, show_last
 
     run, state = launched.plan.run, launched.state
-    ends = launched.plan.lease_ends.astimezone()
+    ends = launched.plan.lease.ends.astimezone()
     lines = [
         f"{run} {begun(state)}; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"
     ]
@@ -219,11 +225,12 @@ def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) ->
 
 
 def _then_line(plan: Plan) -> list[str]:
-    if plan.then_s is None:
+    lease = plan.lease
+    if lease.then_s is None:
         return []
-    what = "training has ended" if plan.discard else "training has ended and all outputs are home"
+    what = "training has ended" if lease.discard else "training has ended and all outputs are home"
     return [
-        f"or {plan.then_s / 60:g} min after {what}; its security group and launch template stay, cost nothing, "
+        f"or {lease.then_s / 60:g} min after {what}; its security group and launch template stay, cost nothing, "
         f"and go with `gpuctl down {plan.run}`"
     ]
 

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from gpuctl.core.plan import Choice, Plan
+from gpuctl.core.plan import Attempt, Image, Plan, Pool
 from gpuctl.core.tags import RunTags
 
 USER_DATA_LIMIT = 16 * 1024
 """In bytes, before base64 (EC2 User Guide, 'Run commands when you launch an EC2 instance')."""
 
 
-def template_request(plan: Plan, *, attempt: int, group_id: str, user_data: str) -> dict[str, Any]:
+def template_request(plan: Plan, attempt: Attempt, *, group_id: str, user_data: str) -> dict[str, Any]:
     """What CreateLaunchTemplate is called with.
 
     Volumes and network interfaces are tagged here; the fleet's own call tags the fleet and its instances. The subnet
@@ -31,10 +31,10 @@ def template_request(plan: Plan, *, attempt: int, group_id: str, user_data: str)
         raise ValueError(f"user-data has {len(raw)} bytes, and EC2 takes {USER_DATA_LIMIT}")
     tags = plan.tags
     data = {
-        "ImageId": plan.image_id,
+        "ImageId": attempt.image.image_id,
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-        "BlockDeviceMappings": [_root_volume(plan.root_device, plan.volume_gib)],
+        "BlockDeviceMappings": [_root_volume(attempt.image)],
         "NetworkInterfaces": [
             {
                 "DeviceIndex": 0,
@@ -50,39 +50,33 @@ def template_request(plan: Plan, *, attempt: int, group_id: str, user_data: str)
         "LaunchTemplateData": data,
         "TagSpecifications": [_tagged("launch-template", tags)],
     }
-    token = client_token(plan.run, attempt=attempt, request=request)
+    token = client_token(plan.run, attempt=attempt.number, request=request)
     return {"LaunchTemplateName": f"gpuctl-{plan.run}-{token[:8]}", **request, "ClientToken": token}
 
 
-def fleet_request(
-    plan: Plan, *, attempt: int, template: Mapping[str, Any], subnets: Mapping[str, str], hosts: int = 1
-) -> dict[str, Any]:
-    """What CreateFleet is called with: `hosts` hosts or none, from any of the plan's choices, which share a market.
+def fleet_request(plan: Plan, attempt: Attempt, *, template: Mapping[str, Any], hosts: int = 1) -> dict[str, Any]:
+    """What CreateFleet is called with: `hosts` hosts or none, from any of the attempt's pools.
 
-    `template` is the template's own request, `subnets` are by zone. Without a maximum price EC2's own limit for spot
-    holds, the on-demand price. Raises ValueError.
+    `template` is the template's own request. Raises ValueError.
     """
-    markets = {choice.market for choice in plan.choices}
-    if len(markets) != 1 or hosts < 1:
-        raise ValueError(f"a fleet is one host or more of one market, not {hosts} of {sorted(markets)}")
-    market = markets.pop()
-    limit = plan.max_price_usd_per_hour if market == "spot" else None
+    if hosts < 1:
+        raise ValueError(f"a fleet is one host or more, not {hosts}")
+    spot = attempt.market == "spot"
+    limit = attempt.max_price_usd_per_hour if spot else None
     specification = {"LaunchTemplateName": template["LaunchTemplateName"], "Version": "1"}
-    overrides = [_override(choice, subnets[choice.zone], limit) for choice in plan.choices if choice.zone in subnets]
-    if not overrides:
-        raise ValueError(f"no subnet in {sorted({choice.zone for choice in plan.choices})}")
+    overrides = [_override(pool, limit) for pool in attempt.pools]
     request: dict[str, Any] = {
         "Type": "instant",
         "LaunchTemplateConfigs": [{"LaunchTemplateSpecification": specification, "Overrides": overrides}],
-        "TargetCapacitySpecification": {"TotalTargetCapacity": hosts, "DefaultTargetCapacityType": market},
+        "TargetCapacitySpecification": {"TotalTargetCapacity": hosts, "DefaultTargetCapacityType": attempt.market},
         "TagSpecifications": [_tagged("fleet", plan.tags), _tagged("instance", plan.tags)],
     }
-    if market == "spot":
+    if spot:
         strategy = {"AllocationStrategy": "price-capacity-optimized", "InstanceInterruptionBehavior": "terminate"}
         request["SpotOptions"] = {**strategy, **_all_or_nothing(hosts)}
     else:
         request["OnDemandOptions"] = {"AllocationStrategy": "lowest-price", **_all_or_nothing(hosts)}
-    return {**request, "ClientToken": client_token(plan.run, attempt=attempt, request=request)}
+    return {**request, "ClientToken": client_token(plan.run, attempt=attempt.number, request=request)}
 
 
 def client_token(run: str, *, attempt: int, request: Mapping[str, Any]) -> str:
@@ -107,15 +101,15 @@ def _all_or_nothing(hosts: int) -> dict[str, Any]:
     return {"MinTargetCapacity": hosts, "SingleAvailabilityZone": True, "SingleInstanceType": True}
 
 
-def _override(choice: Choice, subnet: str, limit: Decimal | None) -> dict[str, Any]:
+def _override(pool: Pool, limit: Decimal | None) -> dict[str, Any]:
     """One pool. The subnet says the zone already; both, so that an answer about the pool names its zone."""
-    override = {"InstanceType": choice.instance_type, "AvailabilityZone": choice.zone, "SubnetId": subnet}
+    override = {"InstanceType": pool.instance_type, "AvailabilityZone": pool.zone, "SubnetId": pool.subnet_id}
     return override if limit is None else {**override, "MaxPrice": f"{limit:f}"}
 
 
-def _root_volume(device: str, size_gib: int) -> dict[str, Any]:
-    ebs = {"VolumeSize": size_gib, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
-    return {"DeviceName": device, "Ebs": ebs}
+def _root_volume(image: Image) -> dict[str, Any]:
+    ebs = {"VolumeSize": image.volume_gib, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    return {"DeviceName": image.root_device, "Ebs": ebs}
 
 
 def _tagged(kind: str, tags: RunTags) -> dict[str, Any]:

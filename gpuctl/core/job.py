@@ -29,7 +29,6 @@ CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.npz", "checkpoint-
 """What counts as a checkpoint where the job does not say."""
 
 _JOB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
-_RUN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PRESET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _SHELL_WORDS = frozenset({"&&", "||", "|", ";", ">", ">>", "<", "&", "2>&1"})
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
@@ -73,11 +72,6 @@ class Job:
 def job_name_ok(name: str) -> bool:
     """Whether a job may be called so: lower-case letters, digits, `-` and `_`, at most 40 of them."""
     return _JOB_NAME.fullmatch(name) is not None
-
-
-def run_name_ok(name: str) -> bool:
-    """Whether a run may be called so: lower-case letters, digits and `-`, at most 63, as in a host's name."""
-    return _RUN_NAME.fullmatch(name) is not None
 
 
 def job_name(folder_name: str) -> str:

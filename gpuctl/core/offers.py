@@ -70,13 +70,33 @@ class InstanceType:
 
 
 @dataclass(frozen=True)
+class Subnet:
+    """Where a host's network interface goes: a subnet of a VPC, in a zone of a region."""
+
+    subnet_id: str
+    vpc_id: str
+    zone: str
+    region: str
+
+
+@dataclass(frozen=True)
 class Offer:
-    """One way to get a host: instance type × availability zone × market, at a price."""
+    """One way to get a host: instance type × subnet (and so region and zone) × market, at a price."""
 
     instance_type: InstanceType
-    zone: str
+    subnet: Subnet
     market: Market
     price_usd_per_hour: Decimal
+
+    @property
+    def zone(self) -> str:
+        """The availability zone."""
+        return self.subnet.zone
+
+    @property
+    def region(self) -> str:
+        """The region."""
+        return self.subnet.region
 
 
 @dataclass(frozen=True)

@@ -2,91 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gpuctl import __version__
+from gpuctl.core.codec import Unreadable, dumps, from_plain, parse, to_plain
 from gpuctl.core.errors import GpuctlError, UsageError
-from gpuctl.core.job import run_name_ok
-from gpuctl.core.plan import Plan
+from gpuctl.core.run_names import is_run_name
+from gpuctl.state.records import (
+    SCHEMA,
+    Progress,
+    RunHeader,
+    RunRecord,
+    Seen,
+    header_of,
+    migrated,
+    migrated_progress,
+)
 
-SCHEMA = 1
 _LOOKED_AT_S = 1.0
 """Longer than whoever only looks whether a run is being launched holds its lock."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """`run.json`, written whole before each attempt's fleet call: one whose answer was lost is made from it again."""
-
-    plan: Plan
-    attempt: int
-    template_request: dict[str, Any] | None = None
-    fleet_request: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as it is stored."""
-        return {"schema": SCHEMA, **asdict(self), "plan": self.plan.to_json()}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What this laptop has seen of a run: `progress.json`.
-
-    Each is set before the deed: `claim` (the word that this launch's security group carries) before the group is made,
-    `asked` (the kind of what is being made, since `asked_at`) before the call, `fleet_tries` before the fleet's,
-    `started` before the start. What a call has answered is in `made` (kind and id), and nothing is `asked` then.
-    `start_answered` is False from the start until the host has answered: whether it trains, only the host knows.
-    """
-
-    claim: str | None = None
-    asked: str | None = None
-    asked_at: float = 0.0
-    made: tuple[tuple[str, str], ...] = ()
-    fleet_tries: int = 0
-    instance_ids: tuple[str, ...] = ()
-    started: bool = False
-    start_answered: bool | None = None
-    ended: str | None = None
-    exit_code: int | None = None
-    destination: str | None = None
-    home: bool = False
-    down: bool = False
-
-
-_SEEN: Mapping[str, tuple[type, ...]] = {
-    "asked_at": (int, float),
-    "made": (list,),
-    "fleet_tries": (int,),
-    "instance_ids": (list,),
-    "started": (bool,),
-    "start_answered": (bool, type(None)),
-    "exit_code": (int, type(None)),
-    "home": (bool,),
-    "down": (bool,),
-}
-"""What a field of a stored Progress may be; any other is a text or null."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a run's host said of its training when it was last asked, `seen.json`: times as `core.tags.iso` has them.
-
-    `why` is the reason for its state, `power_off_at` when the host ends itself, each where it told one.
-    """
-
-    state: str
-    at: str
-    why: str | None = None
-    power_off_at: str | None = None
 
 
 class RunFolder:
@@ -129,16 +72,30 @@ class RunFolder:
         """True where this laptop can reach the run's hosts."""
         return self.identity.exists() and self.known_hosts.exists()
 
+    def header(self) -> RunHeader:
+        """Where the run is, as every version of gpuctl wrote it. Raises GpuctlError where it cannot be read."""
+        with self._read_errors():
+            return header_of(self._stored())
+
     def read(self) -> RunRecord:
-        """The record. Raises GpuctlError where it cannot be read."""
+        """The record. Raises GpuctlError where it cannot be read, or a newer gpuctl wrote it."""
+        with self._read_errors():
+            data = self._stored()
+            header = header_of(data)
+            if header.schema <= SCHEMA:
+                return from_plain(migrated(data), RunRecord)
+        raise GpuctlError(
+            f"run {self.name} is untouched: a newer gpuctl launched it ({header.gpuctl}; this is {__version__})",
+            f"update gpuctl; `gpuctl down {self.name}` works without",
+        )
+
+    def _stored(self) -> Any:
+        return parse((self.path / "run.json").read_bytes())
+
+    @contextmanager
+    def _read_errors(self) -> Iterator[None]:
         try:
-            data = json.loads((self.path / "run.json").read_text())
-            return RunRecord(
-                plan=Plan.from_json(data["plan"]),
-                attempt=data["attempt"],
-                template_request=data["template_request"],
-                fleet_request=data["fleet_request"],
-            )
+            yield
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise GpuctlError(
                 f"what this laptop knows of run {self.name} cannot be read ({self.path / 'run.json'}: {error!r})",
@@ -147,11 +104,11 @@ class RunFolder:
 
     def write(self, record: RunRecord) -> None:
         """Write the record whole."""
-        self.write_file("run.json", json.dumps(record.to_json(), indent=1))
+        self.write_file("run.json", dumps({**to_plain(record.header), **to_plain(record)}, indent=1))
 
     def progress(self) -> Progress:
         """What has been seen of the run so far; nothing where that is damaged: what is up of it, the account tells."""
-        return self._progress() or Progress()
+        return self._progress() or Progress(started=False)
 
     def may_have_started(self) -> bool:
         """False only where this laptop knows that training never started; what it has seen may be lost."""
@@ -159,34 +116,34 @@ class RunFolder:
         return seen is None or seen.started
 
     def _progress(self) -> Progress | None:
-        data = self._json("progress.json")
-        known = {k: v for k, v in data.items() if k in Progress.__dataclass_fields__}
-        if not known or not all(isinstance(value, _SEEN.get(name, (str, type(None)))) for name, value in known.items()):
-            return None
         try:
-            known["instance_ids"] = tuple(known.get("instance_ids", ()))
-            known["made"] = tuple((str(kind), str(id_)) for kind, id_ in known.get("made", ()))
-        except (TypeError, ValueError):
+            return from_plain(migrated_progress(self._json("progress.json"), self._region), Progress)
+        except Unreadable:
             return None
-        return Progress(**known)
+
+    def _region(self) -> str:
+        """The region of the run, empty where the record is damaged."""
+        try:
+            return self.header().region
+        except GpuctlError:
+            return ""
 
     def note(self, **changes: Any) -> Progress:
         """Write down what has been seen now. Where what was seen before is lost, training may have started."""
         progress = replace(self._progress() or Progress(started=self.exists()), **changes)
-        self.write_file("progress.json", json.dumps(asdict(progress)))
+        self.write_file("progress.json", dumps(progress))
         return progress
 
     def seen(self) -> Seen | None:
         """What the host said last."""
-        data = self._json("seen.json")
-        if not {"state", "at"} <= data.keys():
+        try:
+            return from_plain(self._json("seen.json"), Seen)
+        except Unreadable:
             return None
-        why, off = (str(data[name]) if data.get(name) else None for name in ("why", "power_off_at"))
-        return Seen(str(data["state"]), str(data["at"]), why, off)
 
     def note_seen(self, seen: Seen) -> None:
         """Write down what the host says now. Apart from `progress`: whoever only looks changes nothing of that."""
-        self.write_file("seen.json", json.dumps(asdict(seen)))
+        self.write_file("seen.json", dumps(seen))
 
     def pulled(self) -> dict[str, Any]:
         """What `pull` has brought home, by name."""
@@ -199,7 +156,7 @@ class RunFolder:
 
     def write_pulled(self, pulled: Mapping[str, Any]) -> None:
         """Remember what is home."""
-        self.write_file("pulled.json", json.dumps(pulled))
+        self.write_file("pulled.json", dumps(pulled))
 
     def write_file(self, name: str, text: str) -> Path:
         """Write one file whole, readable by its owner alone."""
@@ -251,15 +208,15 @@ class RunFolder:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            data = json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
+            data = parse((self.path / name).read_bytes())
+        except (OSError, Unreadable):
             return {}
         return data if isinstance(data, dict) else {}
 
 
 def run_folder(runs: Path, name: str) -> RunFolder:
     """The folder of the run called `name`, there or not; what is no run's name (a tag may hold anything) has none."""
-    return RunFolder(runs / (name if run_name_ok(name) else "-"))
+    return RunFolder(runs / (name if is_run_name(name) else "-"))
 
 
 def all_run_folders(runs: Path) -> list[RunFolder]:

@@ -3,108 +3,108 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gpuctl.core.cost import cost_usd
+from gpuctl.core.lease import Lease
 from gpuctl.core.outputs import MAX_SIZE, amount
-from gpuctl.core.plan import IDLE_AFTER_HOME_S
+from gpuctl.core.plan import Attempt, Plan, Pool, Workload
 from gpuctl.core.text import safe
 from gpuctl.ui.tables import facts
-from gpuctl.ui.words import clock, moment, money, price, span
+from gpuctl.ui.words import clock, money, price, span
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+_OTHERS_SHOWN = 3
 
-def render_plan(plan: Mapping[str, Any], *, now: datetime | None = None) -> RenderableType:
-    """The plan as `Plan.to_json` has it. Nothing has been created when this is shown."""
+
+def render_plan(plan: Plan, *, home: Path | None = None, now: datetime) -> RenderableType:
+    """The plan, and where outputs will go where that is known. Nothing has been created when this is shown."""
     from rich.text import Text
 
     lines = facts()
-    for name, what, style in _lines(plan, now or datetime.now(timezone.utc)):
+    for name, what, style in _lines(plan, home, now):
         lines.add_row(name, Text(safe(what), style=style))
     return lines
 
 
-def _lines(plan: Mapping[str, Any], now: datetime) -> list[tuple[str, str, str]]:
-    best, ends = plan["choices"][0], moment(plan["lease_ends"])
+def _lines(plan: Plan, home: Path | None, now: datetime) -> list[tuple[str, str, str]]:
+    first, work = plan.attempts[0], plan.workload
+    pools = [(attempt, pool) for attempt in plan.attempts for pool in attempt.pools]
     lines = [
-        ("run", plan["run"], "bold"),
-        ("job", plan["job"], ""),
-        ("command", shlex.join(plan["command"]), ""),
-        ("host", _choice(best), "bold"),
-        *(("", other, "dim") for other in _others(plan["choices"])),
-        ("region", f"{plan['region']} ({plan['region_source']}), cloud {plan['cloud']}", ""),
-        ("image", f"{plan['image_name']} ({plan['image_id']})", ""),
-        ("disk", f"{plan['volume_gib']} GiB, encrypted, deleted with its host", ""),
-        ("access", f"SSH from {plan['caller_cidr']} and nowhere else", ""),
-        ("goes up", _uploads(plan), ""),
-        ("installs", ", ".join(plan["requirements"]) or "nothing", ""),
-        ("comes home", _outputs(plan), ""),
+        ("run", plan.run, "bold"),
+        ("job", plan.job, ""),
+        ("command", shlex.join(work.command), ""),
+        ("host", _pool(*pools[0]), "bold"),
+        *(("", other, "dim") for other in _others(pools)),
+        ("region", f"{first.region} ({plan.region_source}), cloud {plan.cloud}", ""),
+        ("image", f"{first.image.name} ({first.image.image_id})", ""),
+        ("disk", f"{first.image.volume_gib} GiB, encrypted, deleted with its host", ""),
+        ("access", f"SSH from {plan.access.caller_cidr} and nowhere else", ""),
+        ("goes up", _uploads(work), ""),
+        ("installs", ", ".join(work.requirements) or "nothing", ""),
+        ("comes home", _outputs(work, home), ""),
     ]
-    if plan["environment_names"]:
-        lines.append(("variables", f"{', '.join(plan['environment_names'])} (values are not stored)", ""))
-    return lines if ends is None else lines + _end(plan, best, ends, now)
+    if work.environment_names:
+        lines.append(("variables", f"{', '.join(work.environment_names)} (values are not stored)", ""))
+    return [*lines, *_end(plan, now)]
 
 
-def _end(plan: Mapping[str, Any], best: Mapping[str, Any], ends: datetime, now: datetime) -> list[tuple[str, str, str]]:
-    seconds = max(0.0, (ends - now).total_seconds())
-    most = max(c["price_usd_per_hour"] for c in plan["choices"])
-    cost = f"at most {money(seconds / 3600 * most)}, a whole lease of {span(seconds)}"
-    if most > best["price_usd_per_hour"]:
-        cost += f" at the dearest offer above; {money(seconds / 3600 * best['price_usd_per_hour'])} at the first"
+def _end(plan: Plan, now: datetime) -> list[tuple[str, str, str]]:
+    left = plan.lease.ends - now
+    first = plan.attempts[0].best.price_usd_per_hour
+    most = max(pool.price_usd_per_hour for attempt in plan.attempts for pool in attempt.pools)
+    cost = f"at most {money(float(cost_usd(most, left)))}, a whole lease of {span(max(0.0, left.total_seconds()))}"
+    if most > first:
+        cost += f" at the dearest offer above; {money(float(cost_usd(first, left)))} at the first"
     return [
         ("costs", cost, "bold"),
-        ("ends", f"{clock(ends)}: the host ends itself then, whatever happens to this machine", ""),
-        *_afterwards(plan, ends),
+        ("ends", f"{clock(plan.lease.ends)}: the host ends itself then, whatever happens to this machine", ""),
+        *_afterwards(plan.lease),
     ]
 
 
-def _afterwards(plan: Mapping[str, Any], ends: datetime) -> list[tuple[str, str, str]]:
+def _afterwards(lease: Lease) -> list[tuple[str, str, str]]:
     """What ends the host before its lease does, and when what is not home is lost."""
-    then_s, discard = plan.get("then_s"), plan.get("discard")
-    after = f"{(IDLE_AFTER_HOME_S if then_s is None else then_s) / 60:g} min after training has ended"
-    if discard:
+    after = f"{lease.idle_s / 60:g} min after training has ended"
+    if lease.discard:
         return [("then", f"the host ends {after}; outputs not pulled by then are lost", "yellow")]
-    if then_s is None:
+    if lease.then_s is None:
         return [
             ("", "outputs that are not home by then are lost", "yellow"),
             ("", f"sooner: {after} and all outputs are home", ""),
         ]
-    kept = f"outputs are kept until pulled, at the latest until {clock(ends)}"
+    kept = f"outputs are kept until pulled, at the latest until {clock(lease.ends)}"
     return [("then", f"the host ends {after} and all outputs are home; {kept}", "yellow")]
 
 
-def _choice(choice: Mapping[str, Any]) -> str:
-    gpus = f"{choice['gpus']}× " if choice["gpus"] > 1 else ""
-    return (
-        f"{choice['instance_type']} ({gpus}{choice['gpu']}), {choice['market']}, {choice['zone']}, "
-        f"{price(choice['price_usd_per_hour'])}"
-    )
+def _pool(attempt: Attempt, pool: Pool) -> str:
+    gpus = f"{pool.gpus}× " if pool.gpus > 1 else ""
+    money_an_hour = price(float(pool.price_usd_per_hour))
+    return f"{pool.instance_type} ({gpus}{pool.gpu}), {attempt.market}, {pool.zone}, {money_an_hour}"
 
 
-def _others(choices: list[Mapping[str, Any]], most: int = 3) -> list[str]:
-    shown = [f"else {_choice(choice)}" for choice in choices[1 : 1 + most]]
-    more = len(choices) - 1 - most
-    return (
-        [*shown, f"else {more} more, the dearest {price(max(c['price_usd_per_hour'] for c in choices))}"]
-        if more > 0
-        else shown
-    )
+def _others(pools: Sequence[tuple[Attempt, Pool]]) -> list[str]:
+    shown = [f"else {_pool(attempt, pool)}" for attempt, pool in pools[1 : 1 + _OTHERS_SHOWN]]
+    more = len(pools) - 1 - _OTHERS_SHOWN
+    if more <= 0:
+        return shown
+    most = max(pool.price_usd_per_hour for _, pool in pools)
+    return [*shown, f"else {more} more, the dearest {price(float(most))}"]
 
 
-def _uploads(plan: Mapping[str, Any]) -> str:
-    return (
-        ", ".join(u["source"] if u["name"] == "." else f"{u['source']} as {u['name']}" for u in plan["uploads"])
-        or "nothing"
-    )
+def _uploads(work: Workload) -> str:
+    return ", ".join(u.source if u.name == "." else f"{u.source} as {u.name}" for u in work.uploads) or "nothing"
 
 
-def _outputs(plan: Mapping[str, Any]) -> str:
-    if plan["outputs"] is None:
+def _outputs(work: Workload, home: Path | None) -> str:
+    if work.outputs is None:
         what = f"all that the command writes (of files over {amount(MAX_SIZE)}: checkpoints and outputs/)"
     else:
-        what = ", ".join(plan["outputs"]) or "nothing"
-    less = f", less {', '.join(plan['exclude'])}" if plan.get("exclude") else ""
-    return f"{what}{less}" + (f", into {plan['home']}" if plan.get("home") else "")
+        what = ", ".join(work.outputs) or "nothing"
+    less = f", less {', '.join(work.exclude)}" if work.exclude else ""
+    return f"{what}{less}" + (f", into {home}" if home is not None else "")

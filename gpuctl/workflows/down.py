@@ -19,13 +19,14 @@ from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.state.places import Places
-from gpuctl.state.runs import RunFolder, RunRecord, all_run_folders, run_folder
+from gpuctl.state.records import RunHeader, RunRecord
+from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import OpenRun, open_run
 from gpuctl.workflows.pull import AS_THE_JOB_SAYS, Brought, destination_of, not_home, pull_from
-from gpuctl.workflows.removal import known_resources, may_have_made, remove_run
+from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_run
 from gpuctl.workflows.reporter import Reporter
 
 REMOVE_TIMEOUT_S = 600
@@ -103,7 +104,8 @@ def down(
 
 
 def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter, wish: Wish) -> WentDown:
-    found = known_resources(run.account, run.name, run.folder)
+    accounts = accounts_of(run.account, run.folder)
+    found = [one for account in accounts for one in known_resources(account, run.name, run.folder)]
     if not found and not run.folder.exists():
         raise NotFound(
             f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
@@ -112,11 +114,13 @@ def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter
     brought = _bring_one_home(run, now, reporter, wish) if found and not discard else None
     removed: list[Resource] = []
     if found or may_have_made(run.folder):
-        reporter.phase("down", f"removing {len(found)} things of {run.name} in {run.account.region}")
+        regions = ", ".join(account.region for account in accounts)
+        reporter.phase("down", f"removing {len(found)} things of {run.name} in {regions}")
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
-        remove_run(run.account, run.name, run.folder, deadline=deadline, reporter=reporter, on_removed=removed.append)
+        for account in accounts:
+            remove_run(account, run.name, run.folder, deadline=deadline, reporter=reporter, on_removed=removed.append)
     reporter.phase("verify", f"asking AWS what is left of {run.name}")
-    left = find_resources(run.account, run=run.name)
+    left = [one for account in accounts for one in find_resources(account, run=run.name)]
     if not left:
         _forget(run.folder)
     return WentDown(tuple(removed), tuple(left), () if brought is None else (brought,))
@@ -125,8 +129,16 @@ def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter
 def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
     """Runs that this laptop believes to be up, by name, whatever the account says."""
     folders = [folder for folder in all_run_folders(places.runs) if not folder.progress().down]
-    plans = [record.plan for record in map(_readable, folders) if record is not None]
-    return [plan.run for plan in plans if (plan.cloud, plan.region) == (profile.name, region)]
+    headers = {folder.name: _header(folder) for folder in folders}
+    here = (profile.name, region)
+    return [name for name, header in headers.items() if header is not None and (header.cloud, header.region) == here]
+
+
+def _header(folder: RunFolder) -> RunHeader | None:
+    try:
+        return folder.header()
+    except GpuctlError:
+        return None
 
 
 def _readable(folder: RunFolder) -> RunRecord | None:

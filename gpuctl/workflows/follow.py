@@ -14,14 +14,15 @@ from typing import Any
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from gpuctl.core.endings import power_off_at, reason
-from gpuctl.core.errors import HostGone, HostUnreachable
+from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
 from gpuctl.core.losses import LossReader, Marked
 from gpuctl.core.metrics import Point, parse_metrics_line
 from gpuctl.core.tags import iso
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
-from gpuctl.state.runs import RunFolder, Seen
+from gpuctl.state.records import Seen
+from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.hosts import OpenRun, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
@@ -135,7 +136,7 @@ class Follower:
 
     def __init__(self, run: OpenRun) -> None:
         self.run = run
-        self.losses = Losses(run.folder.read().plan.pattern if run.folder.exists() else None)
+        self.losses = Losses(_pattern_of(run.folder))
         self._log, self._metrics = _Reading(run.folder.log), _Reading(run.folder.metrics)
         self._not_kept = False
         self._heard = time.monotonic()
@@ -261,6 +262,14 @@ class Follower:
                 why = error.strerror or error
                 self.run.tell(f"the log and metrics of {self.run.name} cannot be kept here ({why}); the host has them")
             self._not_kept = True
+
+
+def _pattern_of(folder: RunFolder) -> str | None:
+    """The job's own pattern for losses; None where a newer gpuctl keeps that, or nobody."""
+    try:
+        return folder.read().plan.workload.pattern if folder.exists() else None
+    except GpuctlError:
+        return None
 
 
 def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:

@@ -69,8 +69,8 @@ def open_run(
     """
     folder = run_folder(places.runs, name)
     if folder.exists():
-        plan = folder.read().plan
-        cloud, region = cloud or plan.cloud, region or plan.region
+        stored = folder.header()
+        cloud, region = cloud or stored.cloud, region or stored.region
     profile = open_cloud(cloud or "aws", places, on_lost=tell)
     return OpenRun(name, profile, Account(profile, region), folder, tell)
 
@@ -125,8 +125,8 @@ def running_costs(run: OpenRun) -> Running:
     except AWS_IS_SILENT:
         if not run.folder.exists():
             raise
-        plan = run.folder.read().plan
-        return Running(plan.best.price_usd_per_hour, None, plan.lease_ends)
+        record = run.folder.read()
+        return Running(record.current.best.price_usd_per_hour, None, record.plan.lease.ends)
     return Running(instance.price_usd_per_hour, instance.launched, instance.tags.lease_ends)
 
 
@@ -174,7 +174,9 @@ def _connected(run: OpenRun, reach: Reach) -> Host:
 
 def current_reach(run: OpenRun, instance: Instance) -> Reach:
     """Where the instance is now. Raises HostUnreachable where it has no address."""
-    return reach_of(run.profile, instance, alias=run.name, user=run.folder.read().plan.login_user)
+    stored = _kept_reach(run.folder)
+    user = stored.user if stored is not None else run.folder.read().current.image.login_user
+    return reach_of(run.profile, instance, alias=run.name, user=user)
 
 
 def _stored_reach(run: OpenRun) -> Reach | None:
@@ -185,8 +187,12 @@ def _stored_reach(run: OpenRun) -> Reach | None:
             f"this laptop has no key to run {run.name}",
             f"use the laptop that launched it, or lose its outputs: gpuctl down {run.name} --discard",
         )
+    return _kept_reach(run.folder)
+
+
+def _kept_reach(folder: RunFolder) -> Reach | None:
     try:
-        reaches = parse_ssh_config(run.folder.ssh_config.read_text())
+        reaches = parse_ssh_config(folder.ssh_config.read_text())
     except (OSError, ValueError):
         return None
     return reaches[0] if reaches else None

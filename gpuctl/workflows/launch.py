@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpuctl.aws.access import claim_group, default_network, set_caller
+from gpuctl.aws.access import claim_group, set_caller
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
 from gpuctl.aws.inventory import find_resources
@@ -26,7 +26,8 @@ from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload
 from gpuctl.remote.upload import workspace_tar
 from gpuctl.state.places import Places
-from gpuctl.state.runs import RunFolder, RunRecord, run_folder
+from gpuctl.state.records import Made, RunRecord
+from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.boot import wait_for_boot
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import OpenRun
@@ -34,7 +35,7 @@ from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
-from gpuctl.workflows.removal import known_resources, remove_run
+from gpuctl.workflows.removal import accounts_of, known_resources, remove_run
 from gpuctl.workflows.reporter import Reporter
 
 CAPACITY_TIMEOUT_S = 300
@@ -45,69 +46,64 @@ _PIP_CHATTER = ("WARNING: Location", "Looking in", "Collecting", "Processing", "
 
 @dataclass(frozen=True)
 class Launched:
-    """A run whose training has started."""
+    """A run whose training has started, its hosts, and how the training stands just after."""
 
-    plan: Plan
+    record: RunRecord
     instances: tuple[Instance, ...]
     state: Mapping[str, Any]
+
+    @property
+    def plan(self) -> Plan:
+        """What was carried out."""
+        return self.record.plan
 
 
 def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Reporter) -> Launched:
     """Carry out the plan up to the start of the training. Whatever ends it before that, nothing is left behind.
 
-    Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started: it goes on.
+    It has started once the host has answered so, or where a launch that was cut off may have started it: then nothing
+    is undone. Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started.
     """
     folder = run_folder(places.runs, planned.plan.run)
     with EndingSignals() as signals, folder.locked():
         half_made = _half_made(planned, folder)
-        # Cut off between the word that it starts and the host's answer, it may train: then nothing is undone.
-        start = _Start(answered=half_made is not None and folder.progress().started)
+        started = half_made is not None and folder.progress().started
         try:
             try:
-                return _launched(half_made, planned, profile, folder, start, reporter)
+                record = half_made or _begin(planned, folder)
+                record, instances = _acquire(record, planned.account, folder, reporter)
+                with _provisioned(record, planned, instances[0], profile, folder, reporter) as host, interrupts_wait():
+                    state = _start(host, record.plan, folder, reporter)
+                    started = True
+                    folder.note(start_answered=True)
+                note_state(folder, state)
+                return Launched(record, tuple(instances), state)
             except BaseException as error:  # noqa: BLE001  (raised again below, once what was made is undone)
                 cause = error
                 signals.only_note(lambda: reporter.note("removing what was made; this takes a moment"))
         except KeyboardInterrupt as error:  # the one that could still come, between the two lines above
             cause = error
             signals.only_note(nobody)
-        if not start.answered:
+        if not started:
             _undo_because(cause, planned.account, folder, reporter)
         raise cause
 
 
-def _launched(
-    half_made: RunRecord | None,
-    planned: Planned,
-    profile: Profile,
-    folder: RunFolder,
-    start: _Start,
-    reporter: Reporter,
-) -> Launched:
-    """From nothing, or from what a launch left that was cut off, to a training that runs."""
-    record = half_made or _begin(planned, folder)
-    instances = _acquire(record, planned.account, folder, reporter)
-    with _provisioned(record.plan, planned, instances[0], profile, folder, reporter) as host:
-        state = _start(host, record.plan, folder, start, reporter)
-    note_state(folder, state)
-    return Launched(record.plan, tuple(instances), state)
-
-
 def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
     """What is stored of a launch that was cut off before its training started, where there is one."""
-    name = planned.plan.run
+    name, plan = planned.plan.run, planned.plan
     in_use = find_resources(planned.account, run=name)
-    refuse_name_in_use(folder, in_use, region=planned.plan.region)
-    if in_use:
-        stored = folder.read()
-        if (stored.plan.job, stored.plan.command) != (planned.plan.job, planned.plan.command):
-            raise UsageError(
-                f"the name {name} belongs to a half-made launch of {stored.plan.job}", f"`gpuctl down {name}` first"
-            )
-        if stored.fleet_request is not None:
-            return stored
-        return RunRecord(planned.plan, attempt=stored.attempt)
-    return None
+    refuse_name_in_use(folder, in_use, region=planned.account.region)
+    if not in_use:
+        return None
+    stored = folder.read()
+    if (stored.plan.job, stored.plan.workload.command) != (plan.job, plan.workload.command):
+        raise UsageError(
+            f"the name {name} belongs to a half-made launch of {stored.plan.job}", f"`gpuctl down {name}` first"
+        )
+    if stored.fleet_request is not None:
+        return stored
+    return RunRecord(plan, attempt=min(stored.attempt, len(plan.attempts)))
 
 
 def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
@@ -120,17 +116,10 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
         folder.write_file(file, text)
     for file, text in (("host_key", host.private), ("host_key.pub", host.public), ("known_hosts", "")):
         folder.write_file(file, text)
-    record = RunRecord(planned.plan, attempt=1)
-    folder.note(claim=claim)
+    record = RunRecord(planned.plan)
+    folder.note(started=False, claim=claim)
     folder.write(record)
     return record
-
-
-@dataclass
-class _Start:
-    """Whether training has started: from then on nothing is undone."""
-
-    answered: bool = False
 
 
 def _undo_because(cause: BaseException, account: Account, folder: RunFolder, reporter: Reporter) -> None:
@@ -145,7 +134,9 @@ def _undo_because(cause: BaseException, account: Account, folder: RunFolder, rep
     reporter.phase("undo", "removing everything that this launch made")
     why = f"launch of {folder.name} interrupted" if interrupted else f"launch of {folder.name} failed ({cause})"
     try:
-        remove_run(account, folder.name, folder, deadline=time.monotonic() + REMOVE_TIMEOUT_S, reporter=reporter)
+        deadline = time.monotonic() + REMOVE_TIMEOUT_S
+        for each in accounts_of(account, folder):
+            remove_run(each, folder.name, folder, deadline=deadline, reporter=reporter)
     except Exception as error:  # noqa: BLE001  (whatever kept it, a person must hear what is left)
         step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
         raise LeftBehind(f"{why}, and {_left(account, folder)}: {error}", step) from cause
@@ -157,66 +148,77 @@ def _undo_because(cause: BaseException, account: Account, folder: RunFolder, rep
 def _left(account: Account, folder: RunFolder) -> str:
     """What of a run is left, as far as AWS tells."""
     try:
-        left = known_resources(account, folder.name, folder)
+        left = [one for each in accounts_of(account, folder) for one in known_resources(each, folder.name, folder)]
     except GpuctlError:
         left = []
     named = ", ".join(f"{one.kind} {one.id}" for one in left) or "perhaps something that it had made"
     return f"what is left is {named}"
 
 
-def _acquire(record: RunRecord, account: Account, folder: RunFolder, reporter: Reporter) -> list[Instance]:
-    """One fleet call a market, in the plan's order, until one has capacity."""
-    markets = record.plan.attempts()
-    for attempt in range(record.attempt, len(markets) + 1):
+def _acquire(
+    record: RunRecord, account: Account, folder: RunFolder, reporter: Reporter
+) -> tuple[RunRecord, list[Instance]]:
+    """One fleet call an attempt, in the plan's order, until one has capacity: the record then, and the instances."""
+    while True:
         try:
-            return _attempt(record, markets[attempt - 1], account, folder, reporter)
+            return _make_hosts(record, account.in_region(record.current.region), folder, reporter)
         except NoCapacity as error:
-            if attempt == len(markets):
+            if record.attempt == len(record.plan.attempts):
                 raise
-            reporter.note(f"{error.message}; trying {markets[attempt].best.market}")
-            record = RunRecord(record.plan, attempt=attempt + 1)
+            record = RunRecord(record.plan, attempt=record.attempt + 1)
+            reporter.note(f"{error.message}; trying {record.current.market} in {record.current.region}")
             folder.note(fleet_tries=0)
-    raise AssertionError("a plan has at least one market")
+            folder.write(record)
 
 
-def _attempt(record: RunRecord, plan: Plan, account: Account, folder: RunFolder, reporter: Reporter) -> list[Instance]:
-    best = plan.best
-    reporter.phase("acquire", f"{best.instance_type} ({best.gpu}) in {plan.region}, {best.market}")
+def _make_hosts(
+    record: RunRecord, account: Account, folder: RunFolder, reporter: Reporter
+) -> tuple[RunRecord, list[Instance]]:
+    """The record's current attempt, in its region's account."""
+    attempt = record.current
+    best = attempt.best
+    reporter.phase("acquire", f"{best.instance_type} ({best.gpu}) in {attempt.region}, {attempt.market}")
     if record.fleet_request is None:
-        record = _with_requests(record, plan, account, folder)
+        record = _with_requests(record, account, folder)
         folder.write(record)
     assert record.template_request is not None
     assert record.fleet_request is not None
     with interrupts_wait():
-        with _asking(folder, "launch-template") as made:
+        with _asking(folder, "launch-template", attempt.region) as made:
             made.append(create_template(account, record.template_request))
-        with _asking(folder, "instance") as made:
+        with _asking(folder, "instance", attempt.region) as made:
             answer = create_fleet(
                 account, record.fleet_request, tries=folder.progress().fleet_tries, on_try=partial(_note_try, folder)
             )
             made.extend(answer.instance_ids)
-        folder.note(instance_ids=list(answer.instance_ids))
+        folder.note(instance_ids=answer.instance_ids)
     reporter.note(f"{', '.join(answer.instance_ids)} is booting")
-    return wait_until_running(account, answer.instance_ids, deadline=time.monotonic() + CAPACITY_TIMEOUT_S)
+    deadline = time.monotonic() + CAPACITY_TIMEOUT_S
+    return record, wait_until_running(account, answer.instance_ids, deadline=deadline)
 
 
-def _with_requests(record: RunRecord, plan: Plan, account: Account, folder: RunFolder) -> RunRecord:
+def _with_requests(record: RunRecord, account: Account, folder: RunFolder) -> RunRecord:
     """The record with the very requests of this attempt: what is called now, and again where its answer is lost."""
-    network = default_network(account)
+    plan, attempt = record.plan, record.current
+    if not attempt.vpc_id:
+        raise UsageError(
+            f"the launch of {plan.run} was begun by an earlier gpuctl, and this one cannot go on with it",
+            f"`gpuctl down {plan.run}`, then launch again",
+        )
     claim = folder.progress().claim or secrets.token_hex(8)
     folder.note(claim=claim)
-    with interrupts_wait(), _asking(folder, "security-group") as made:
-        group_id = claim_group(account, plan.tags, vpc=network.vpc_id, claim=claim)
+    with interrupts_wait(), _asking(folder, "security-group", attempt.region) as made:
+        group_id = claim_group(account, plan.tags, vpc=attempt.vpc_id, claim=claim)
         made.append(group_id)
-    set_caller(account, group_id, plan.caller_cidr)
+    set_caller(account, group_id, plan.access.caller_cidr)
     keys = BootKeys(
         host_private=(folder.path / "host_key").read_text(),
         host_public=(folder.path / "host_key.pub").read_text(),
         caller_public=(folder.path / "identity.pub").read_text(),
     )
-    text = user_data(run=plan.run, deadline=plan.lease_ends, keys=keys, login_user=plan.login_user)
-    template = template_request(plan, group_id=group_id, user_data=text, attempt=record.attempt)
-    fleet = fleet_request(plan, subnets=network.subnets, attempt=record.attempt, template=template)
+    text = user_data(run=plan.run, deadline=plan.lease.ends, keys=keys, login_user=attempt.image.login_user)
+    template = template_request(plan, attempt, group_id=group_id, user_data=text)
+    fleet = fleet_request(plan, attempt, template=template)
     return replace(record, template_request=template, fleet_request=fleet)
 
 
@@ -226,8 +228,8 @@ def _note_try(folder: RunFolder, number: int) -> None:
 
 
 @contextmanager
-def _asking(folder: RunFolder, kind: str) -> Iterator[list[str]]:
-    """A call that makes something of that kind; the block puts the ids into the list.
+def _asking(folder: RunFolder, kind: str, region: str) -> Iterator[list[str]]:
+    """A call in a region that makes something of that kind; the block puts the ids into the list.
 
     They are known from then on, whoever looks for them by tag. Where no answer came, that stays written down: it may
     have been made.
@@ -242,20 +244,21 @@ def _asking(folder: RunFolder, kind: str) -> Iterator[list[str]]:
         folder.note(asked=None)
         raise
     known = folder.progress().made
-    folder.note(asked=None, made=tuple(dict.fromkeys([*known, *((kind, id_) for id_ in made)])))
+    folder.note(asked=None, made=tuple(dict.fromkeys([*known, *(Made(kind, id_, region) for id_ in made)])))
 
 
 @contextmanager
 def _provisioned(
-    plan: Plan, planned: Planned, instance: Instance, profile: Profile, folder: RunFolder, reporter: Reporter
+    record: RunRecord, planned: Planned, instance: Instance, profile: Profile, folder: RunFolder, reporter: Reporter
 ) -> Iterator[Host]:
     """From a running instance to a host that has all that the training command needs."""
     reporter.phase("boot", f"{instance.instance_type} {instance.instance_id} in {instance.zone}")
-    run = OpenRun(plan.run, profile, planned.account, folder, tell=reporter.note)
+    account = planned.account.in_region(record.current.region)
+    run = OpenRun(record.plan.run, profile, account, folder, tell=reporter.note)
     with wait_for_boot(run, instance) as host:
         host.put_payload(build_payload(shipped("provisioning")))
         if not _runs_already(host, folder):
-            _provision(host, plan, planned.environment, reporter)
+            _provision(host, record.plan, planned.environment, reporter)
         yield host
 
 
@@ -264,15 +267,11 @@ def _runs_already(host: Host, folder: RunFolder) -> bool:
     return folder.progress().started and host.call("state", {}).get("state") != "none"
 
 
-def _start(host: Host, plan: Plan, folder: RunFolder, start: _Start, reporter: Reporter) -> Mapping[str, Any]:
+def _start(host: Host, plan: Plan, folder: RunFolder, reporter: Reporter) -> Mapping[str, Any]:
     """Start the training command; its state as the host tells it."""
-    reporter.phase("start", " ".join(plan.command))
-    with interrupts_wait():
-        folder.note(started=True, start_answered=False)
-        answer = host.call("start", {})
-        start.answered = True
-        folder.note(start_answered=True)
-    state = answer.get("state")
+    reporter.phase("start", " ".join(plan.workload.command))
+    folder.note(started=True, start_answered=False)
+    state = host.call("start", {}).get("state")
     return state if isinstance(state, Mapping) else {}
 
 
@@ -286,25 +285,30 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         elif event.get("event") == "output" and worth_telling(str(event.get("text", ""))):
             reporter.note(str(event.get("text", "")))
 
-    request = {
+    with workspace_tar([(Path(u.source), u.name) for u in plan.workload.uploads]) as body:
+        request = _provision_request(plan, environment)
+        host.call("provision", request, body=body, on_event=on_event)
+
+
+def _provision_request(plan: Plan, environment: Mapping[str, str]) -> dict[str, object]:
+    work = plan.workload
+    return {
         "run": plan.run,
-        "deadline": plan.lease_ends.timestamp(),
-        "requirements": list(plan.requirements),
-        "requires_python": plan.requires_python,
-        "command": list(plan.command),
+        "deadline": plan.lease.ends.timestamp(),
+        "requirements": list(work.requirements),
+        "requires_python": work.requires_python,
+        "command": list(work.command),
         "env": dict(environment),
         "outputs": {
-            "paths": None if plan.outputs is None else list(plan.outputs),
-            "exclude": list(plan.exclude),
-            "checkpoints": list(plan.checkpoints),
+            "paths": None if work.outputs is None else list(work.outputs),
+            "exclude": list(work.exclude),
+            "checkpoints": list(work.checkpoints),
         },
         "gpu": True,
-        "idle_s": plan.idle_s,
-        "discard": plan.discard,
+        "idle_s": plan.lease.idle_s,
+        "discard": plan.lease.discard,
         "files": True,
     }
-    with workspace_tar([(Path(u.source), u.name) for u in plan.uploads]) as body:
-        host.call("provision", request, body=body, on_event=on_event)
 
 
 def worth_telling(line: str) -> bool:

@@ -16,19 +16,18 @@ from gpuctl.aws.images import find_image
 from gpuctl.aws.inventory import find_resources
 from gpuctl.aws.offers import find_offers
 from gpuctl.core.errors import UsageError
-from gpuctl.core.job import merge_command, run_name_ok
+from gpuctl.core.job import merge_command
+from gpuctl.core.lease import Lease, check_then, lease_ends, lease_hours
 from gpuctl.core.offers import ANY_GPU, Wanted, parse_gpu, rank
-from gpuctl.core.plan import Plan, Upload, check_then, lease_ends, lease_hours, new_run_name, shortlist
+from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, plan_attempts
 from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
+from gpuctl.core.run_names import check_run_name, new_run_name
 from gpuctl.state.places import Places
 from gpuctl.state.runs import run_folder
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
 from gpuctl.workflows.names import refuse_name_in_use
-
-ROOM_GIB = 25
-LEAST_VOLUME_GIB = 100
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ def read_request(request: Request) -> Asked:
     lease_hours(request.max_hours)
     if request.gpu is not None and request.gpu != ANY_GPU:
         parse_gpu(request.gpu)
-    run = new_run_name(loaded.job.name) if request.name is None else request.name
-    if not run_name_ok(run):
-        raise UsageError(f"--name {run!r} will not do", "use a-z, 0-9 and -, at most 63 of them")
+    run = new_run_name(loaded.job.name) if request.name is None else check_run_name(request.name)
     return Asked(request, loaded, command, environment, uploads, run)
 
 
@@ -102,45 +99,44 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         lambda: caller_cidr(profile),
     )
     ranked = rank(offers, wanted)
-    image = find_image(account, ranked[0].instance_type.architecture)
-    refuse_python(loaded.job.name, loaded.requires_python, image.python, where=f"that of {image.name}")
-    choices = shortlist(ranked)
+    images = {wish: find_image(account.in_region(wish[0]), wish[1]) for wish in images_wanted(ranked)}
+    for image in images.values():
+        refuse_python(loaded.job.name, loaded.requires_python, image.python, where=f"that of {image.name}")
+    attempts = plan_attempts(ranked, images, max_price_usd_per_hour=request.max_price_usd_per_hour)
     ends = lease_ends(
         now,
         max_hours=request.max_hours,
         budget_usd=request.budget_usd,
-        price_usd_per_hour=max(c.price_usd_per_hour for c in choices),
+        price_usd_per_hour=max(pool.price_usd_per_hour for attempt in attempts for pool in attempt.pools),
     )
     check_then(request.then_s, ends - now)
     plan = Plan(
         run=run,
         job=loaded.job.name,
         cloud=profile.name,
-        region=account.region,
-        region_source=account.region_source,
         owner=owner,
-        command=asked.command,
-        requirements=loaded.requirements,
-        uploads=asked.uploads,
-        environment_names=tuple(sorted(asked.environment)),
-        outputs=loaded.job.outputs,
-        exclude=loaded.job.exclude,
-        checkpoints=loaded.job.checkpoints,
-        pattern=loaded.job.pattern,
-        choices=choices,
-        image_id=image.image_id,
-        image_name=image.name,
-        login_user=profile.login_user,
-        root_device=image.root_device,
-        volume_gib=max(LEAST_VOLUME_GIB, image.root_gib + ROOM_GIB),
-        caller_cidr=cidr,
-        max_price_usd_per_hour=request.max_price_usd_per_hour,
-        lease_ends=ends,
-        then_s=request.then_s,
-        discard=request.discard,
-        requires_python=loaded.requires_python,
+        region_source=account.region_source,
+        workload=_workload(asked),
+        attempts=attempts,
+        access=Access(caller_cidr=cidr),
+        lease=Lease(ends, request.then_s, request.discard),
     )
     return Planned(plan, loaded, asked.environment, account)
+
+
+def _workload(asked: Asked) -> Workload:
+    job = asked.job.job
+    return Workload(
+        command=asked.command,
+        requirements=asked.job.requirements,
+        requires_python=asked.job.requires_python,
+        uploads=asked.uploads,
+        environment_names=tuple(sorted(asked.environment)),
+        outputs=job.outputs,
+        exclude=job.exclude,
+        checkpoints=job.checkpoints,
+        pattern=job.pattern,
+    )
 
 
 def chosen_environment(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:

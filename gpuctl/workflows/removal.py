@@ -21,12 +21,21 @@ _UNKNOWN_FOR_S = 600.0
 """What was asked for so long ago, by the clock on the wall, is found by its tags if it is there."""
 
 
+def accounts_of(account: Account, folder: RunFolder) -> list[Account]:
+    """The account in each region in which the run's launch has begun an attempt, that of its host first."""
+    try:
+        regions = [attempt.region for attempt in reversed(folder.read().begun)]
+    except GpuctlError:  # nothing, or what cannot be read: what the caller knows
+        regions = []
+    return [account.in_region(region) for region in dict.fromkeys([account.region, *regions])]
+
+
 def known_resources(account: Account, run: str, folder: RunFolder) -> list[Resource]:
     """What is tagged with the run, and what this laptop's launch of it was told that it had made."""
     found, failed = survey(account, run=run)
     if failed:
         raise failed[0]
-    return [*found, *(one for one in _made(folder) if one not in found)]
+    return [*found, *(one for one in _made(folder, account.region) if one not in found)]
 
 
 def may_have_made(folder: RunFolder) -> bool:
@@ -44,15 +53,16 @@ def remove_run(
     reporter: Reporter,
     on_removed: Callable[[Resource], None] = lambda resource: None,
 ) -> None:
-    """Remove everything of a run, and ask AWS again until it tells of nothing. Raises what AWS refuses, or the last
-    failure where it does not answer for half a minute, or CloudError at the deadline.
+    """Remove everything of a run in one region, and ask AWS again until it tells of nothing.
+
+    Raises what AWS refuses, or the last failure where it does not answer for half a minute; CloudError at the deadline.
 
     What a launch made a moment ago may not be found yet: its ids are removed until they have been found or have stayed
     away long enough, and where it was cut off in a call, what that may have made is looked for as long.
     """
     gone: set[Resource] = set()
     pauses = iter(_PAUSES_S[:_ROUNDS_IN_VAIN])
-    expecting = _Expected(folder)
+    expecting = _Expected(folder, account.region)
 
     def removed(one: Resource) -> None:
         if one not in gone:
@@ -63,7 +73,7 @@ def remove_run(
     while True:
         found, failed = survey(account, run=run)
         still = not found or any(one in gone for one in found)
-        todo = [*found, *(one for one in _made(folder) if one not in found and one not in gone)]
+        todo = [*found, *(one for one in _made(folder, account.region) if one not in found and one not in gone)]
         in_use = None
         try:
             remove(account, todo, deadline=deadline, on_removed=removed)
@@ -84,24 +94,26 @@ def remove_run(
 def _forget(folder: RunFolder, one: Resource) -> None:
     """What is gone is not waited for again by a later `down`; where that cannot be written down, it is."""
     made = folder.progress().made
-    if (one.kind, one.id) in made:
+    if any(each.id == one.id for each in made):
         with suppress(OSError):
-            folder.note(made=tuple(each for each in made if each != (one.kind, one.id)))
+            folder.note(made=tuple(each for each in made if each.id != one.id))
 
 
-def _made(folder: RunFolder) -> list[Resource]:
+def _made(folder: RunFolder, region: str) -> list[Resource]:
+    """What a launch was told that it had made there, a moment ago."""
     progress = folder.progress()
     if progress.down or progress.started or time.time() - progress.asked_at >= _UNKNOWN_FOR_S:
         return []
-    return [Resource(kind, id_, folder.name, seen=False) for kind, id_ in progress.made]
+    made = [one for one in progress.made if one.region in ("", region)]
+    return [Resource(one.kind, one.id, folder.name, seen=False) for one in made]
 
 
 class _Expected:
     """What a call may have made whose answer never came: how long it is looked for."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, region: str) -> None:
         self._kind = folder.progress().asked if may_have_made(folder) else None
-        self._known = {one.id for one in _made(folder)}
+        self._known = {one.id for one in _made(folder, region)}
         self._until = time.monotonic() + AWAY_S
 
     def more(self, gone: set[Resource]) -> bool:

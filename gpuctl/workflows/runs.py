@@ -16,14 +16,15 @@ from typing import Any, TypeVar
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
+from gpuctl.core.cost import cost_usd
 from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
 from gpuctl.core.hosts import Instance
 from gpuctl.core.metrics import Point, Split, last_by_split
-from gpuctl.core.plan import cost_usd
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import iso
 from gpuctl.state.places import Places
-from gpuctl.state.runs import Progress, RunFolder, run_folder
+from gpuctl.state.records import Progress
+from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.follow import ENDED, Follower, note_state
 from gpuctl.workflows.hosts import OpenRun, ask_state, instances_of, nobody
 

@@ -17,13 +17,16 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from aws_world import CALLER, LEASE_ENDS
 
-from gpuctl.aws.access import default_network, open_access
+from gpuctl.aws.access import default_subnets, open_access
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import FleetAnswer, create_fleet, create_template
 from gpuctl.aws.images import find_image
 from gpuctl.core.fleet import fleet_request, template_request
-from gpuctl.core.plan import Choice, Plan
+from gpuctl.core.lease import Lease
+from gpuctl.core.offers import Market
+from gpuctl.core.plan import Attempt, Plan, Pool
 from gpuctl.core.profile import Profile
+from tests.plans import a_plan
 
 IMAGES = {
     name: f"/aws/service/deeplearning/ami/{name}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
@@ -123,6 +126,11 @@ class Launch:
     template: dict[str, Any]
     fleet: dict[str, Any]
 
+    @property
+    def attempt(self) -> Attempt:
+        """The plan's only attempt."""
+        return self.plan.attempts[0]
+
     def start(self) -> FleetAnswer:
         """Template and fleet."""
         create_template(self.account, self.template)
@@ -134,41 +142,24 @@ Planner = Callable[..., Launch]
 
 @pytest.fixture
 def planned(account: Account) -> Planner:
-    """Plans a run under a name of its own, its security group made: `planned(hosts=2, choices=…)`."""
+    """Plans a run under a name of its own, its security group made: `planned(hosts=2)`."""
 
-    def plan(*, hosts: int = 1, run: str | None = None, market: str = "spot", **changes: Any) -> Launch:
-        image = find_image(account, "x86_64")
-        network = default_network(account)
-        zones = list(network.subnets)[:2]
-        made = Plan(
-            run=run or f"test-{uuid.uuid4().hex[:8]}",
-            job="char_rnn",
-            cloud="local",
+    def plan(*, hosts: int = 1, run: str | None = None, market: Market = "spot", owner: str | None = None) -> Launch:
+        subnets = default_subnets(account)[:2]
+        attempt = Attempt(
+            number=1,
             region=account.region,
-            region_source="default",
-            owner=account.owner(),
-            command=("python", "train.py"),
-            requirements=(),
-            uploads=(),
-            environment_names=(),
-            outputs=None,
-            checkpoints=("*.pt",),
-            pattern=None,
-            choices=tuple(Choice("g6.xlarge", "L4", 1, zone, market, Decimal("0.3")) for zone in zones),
-            image_id=image.image_id,
-            image_name=image.name,
-            login_user="ubuntu",
-            root_device=image.root_device,
-            volume_gib=max(100, image.root_gib),
-            caller_cidr=CALLER,
-            max_price_usd_per_hour=None,
-            lease_ends=LEASE_ENDS,
+            market=market,
+            image=find_image(account, "x86_64"),
+            vpc_id=subnets[0].vpc_id,
+            pools=tuple(Pool("g6.xlarge", "L4", 1, one.zone, one.subnet_id, Decimal("0.3")) for one in subnets),
         )
-        made = replace(made, **changes)
-        group = open_access(account, made.tags, made.caller_cidr, vpc=network.vpc_id)
+        name = run or f"test-{uuid.uuid4().hex[:8]}"
+        made = a_plan(attempt, run=name, cloud="local", owner=owner or account.owner(), lease=Lease(LEASE_ENDS))
+        group = open_access(account, made.tags, CALLER, vpc=attempt.vpc_id)
         text = "#cloud-config\n" + json.dumps(SSH_CONFIG)
-        template = template_request(made, attempt=1, group_id=group, user_data=text)
-        fleet = fleet_request(made, attempt=1, template=template, subnets=network.subnets, hosts=hosts)
+        template = template_request(made, attempt, group_id=group, user_data=text)
+        fleet = fleet_request(made, attempt, template=template, hosts=hosts)
         return Launch(account, made, template, fleet)
 
     return plan

@@ -14,7 +14,7 @@ from aws_world import CALLER, LEASE_ENDS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.aws.access import caller_cidr, claim_group, default_network, open_access, parse_address, set_caller
+from gpuctl.aws.access import caller_cidr, claim_group, default_subnets, open_access, parse_address, set_caller
 from gpuctl.aws.account import Account
 from gpuctl.core.errors import CloudError, GpuctlError, NameInUse
 from gpuctl.core.profile import Profile
@@ -43,17 +43,16 @@ def exactly(cidr: str) -> set[tuple[Any, ...]]:
 
 @pytest.fixture
 def vpc(account: Account) -> str:
-    return default_network(account).vpc_id
+    return default_subnets(account)[0].vpc_id
 
 
 def test_the_default_network_has_a_subnet_in_each_zone(account: Account) -> None:
     """What a fleet spreads over."""
-    network = default_network(account)
-    assert network.vpc_id.startswith("vpc-")
-    assert len(network.subnets) >= 3
-    assert all(
-        zone.startswith("us-east-1") and subnet.startswith("subnet-") for zone, subnet in network.subnets.items()
-    )
+    subnets = default_subnets(account)
+    assert len({one.zone for one in subnets}) == len(subnets) >= 3
+    for one in subnets:
+        assert one.vpc_id.startswith("vpc-") and one.subnet_id.startswith("subnet-")
+        assert one.region == "us-east-1" and one.zone.startswith("us-east-1")
 
 
 def test_a_region_without_a_default_network_says_how_to_make_one(profile: Profile) -> None:
@@ -63,7 +62,7 @@ def test_a_region_without_a_default_network_says_how_to_make_one(profile: Profil
     for subnet in ec2.describe_subnets()["Subnets"]:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
     with pytest.raises(CloudError, match="aws ec2 create-default-vpc --region ap-northeast-3"):
-        default_network(account)
+        default_subnets(account)
 
 
 def test_a_runs_group_lets_in_its_caller_alone(account: Account, vpc: str) -> None:

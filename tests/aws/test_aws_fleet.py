@@ -8,12 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from gpuctl.aws.access import default_network
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
 from gpuctl.aws.inventory import find_instances
 from gpuctl.core.errors import CloudError, NoCapacity, NotAllowed
-from gpuctl.core.fleet import fleet_request
 
 
 def test_a_host_is_what_the_plan_says(planned, account: Account, soon) -> None:
@@ -24,11 +22,11 @@ def test_a_host_is_what_the_plan_says(planned, account: Account, soon) -> None:
     assert instance.market == "spot"
     assert instance.state == "running"
     assert instance.tags == launch.plan.tags
-    assert instance.zone in [one.zone for one in launch.plan.choices]
+    assert instance.zone in [one.zone for one in launch.attempt.pools]
     ec2 = account.client("ec2")
     [raw] = ec2.describe_instances(InstanceIds=[instance.instance_id])["Reservations"][0]["Instances"]
     assert raw["MetadataOptions"]["HttpTokens"] == "required"
-    assert raw["ImageId"] == launch.plan.image_id
+    assert raw["ImageId"] == launch.attempt.image.image_id
     assert "KeyName" not in raw
     assert [group["GroupName"] for group in raw["SecurityGroups"]] == [f"gpuctl-{launch.plan.run}"]
     behaviour = ec2.describe_instance_attribute(
@@ -38,7 +36,7 @@ def test_a_host_is_what_the_plan_says(planned, account: Account, soon) -> None:
     [device] = raw["BlockDeviceMappings"]
     assert device["Ebs"]["DeleteOnTermination"] is True
     [volume] = ec2.describe_volumes(VolumeIds=[device["Ebs"]["VolumeId"]])["Volumes"]
-    assert (volume["Encrypted"], volume["VolumeType"], volume["Size"]) == (True, "gp3", launch.plan.volume_gib)
+    assert (volume["Encrypted"], volume["VolumeType"], volume["Size"]) == (True, "gp3", launch.attempt.image.volume_gib)
     for tagged in (volume["Tags"], raw["Tags"]):
         tags = {tag["Key"]: tag["Value"] for tag in tagged}
         assert launch.plan.tags.as_dict().items() <= tags.items()
@@ -99,9 +97,8 @@ def test_two_that_launch_the_same_run_at_once_make_one_host(planned, account: Ac
 def test_a_template_of_that_name_which_is_not_the_runs_is_refused(planned, account: Account) -> None:
     """Somebody else's template is not launched from."""
     launch = planned()
-    account.client("ec2").create_launch_template(
-        LaunchTemplateName=launch.template["LaunchTemplateName"], LaunchTemplateData={"ImageId": launch.plan.image_id}
-    )
+    name, data = launch.template["LaunchTemplateName"], {"ImageId": launch.attempt.image.image_id}
+    account.client("ec2").create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
     with pytest.raises(CloudError, match="not this run's"):
         create_template(account, launch.template)
 
@@ -118,17 +115,17 @@ def test_several_hosts_are_all_or_none(planned, account: Account, cloud) -> None
 def test_a_pool_without_capacity_is_passed_over(planned, account: Account, cloud, soon) -> None:
     """The other zone has it."""
     launch = planned()
-    full = launch.plan.choices[0].zone
+    full = launch.attempt.pools[0].zone
     cloud.fault("CreateFleet", zone=full, times=-1)
     [instance] = wait_until_running(account, launch.start().instance_ids, deadline=soon(30))
-    assert instance.zone == launch.plan.choices[1].zone
+    assert instance.zone == launch.attempt.pools[1].zone
 
 
 def test_no_capacity_anywhere_says_where_it_was_looked_for(planned, cloud) -> None:
     """Exit code 4; each reason once, with its types and zones."""
     launch = planned()
     cloud.fault("CreateFleet", capacity=True, times=-1)
-    zones = ", ".join(one.zone for one in launch.plan.choices)
+    zones = ", ".join(one.zone for one in launch.attempt.pools)
     with pytest.raises(NoCapacity, match=rf"no spot capacity: \w+ \(g6\.xlarge in {zones}\)") as error:
         launch.start()
     assert error.value.exit_code == 4
@@ -207,12 +204,3 @@ def test_several_are_waited_for_with_one_call(planned, account: Account, cloud, 
     instances = wait_until_running(account, ids, deadline=soon(60))
     assert [one.instance_id for one in instances] == list(ids)
     assert cloud.calls().count("DescribeInstances") <= 12
-
-
-def test_zones_without_a_default_subnet_are_left_out(planned, account: Account) -> None:
-    """A plan made before a subnet went away still launches in the others."""
-    launch = planned()
-    subnets = dict(default_network(account).subnets)
-    del subnets[launch.plan.choices[0].zone]
-    request = fleet_request(launch.plan, attempt=1, template=launch.template, subnets=subnets)
-    assert len(request["LaunchTemplateConfigs"][0]["Overrides"]) == 1

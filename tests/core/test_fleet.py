@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import replace
-from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -15,49 +13,18 @@ from botocore.session import Session
 from botocore.validate import ParamValidator
 
 from gpuctl.core.fleet import client_token, fleet_request, template_request
-from gpuctl.core.plan import Choice, Plan
-
-SUBNETS = {"us-east-1a": "subnet-0aaaaaaaaaaaaaaaa", "us-east-1b": "subnet-0bbbbbbbbbbbbbbbb"}
-
-
-def choice(type_: str = "g6.xlarge", zone: str = "us-east-1a", market: str = "spot") -> Choice:
-    return Choice(type_, "L4", 1, zone, market, Decimal("0.3012"))
+from gpuctl.core.plan import Attempt, Plan
+from tests.plans import SUBNETS, a_plan, a_pool, an_attempt
 
 
-def a_plan(**changes: Any) -> Plan:
-    plan = Plan(
-        run="char-rnn-k3f9",
-        job="char_rnn",
-        cloud="aws",
-        region="us-east-1",
-        region_source="default",
-        owner="123456789012:user/alice",
-        command=("python", "train.py"),
-        requirements=(),
-        uploads=(),
-        environment_names=(),
-        outputs=None,
-        checkpoints=("*.pt",),
-        pattern=None,
-        choices=(choice(), choice("g5.xlarge", "us-east-1b"), choice("g6.xlarge", "us-east-1b")),
-        image_id="ami-0123456789abcdef0",
-        image_name="Deep Learning",
-        login_user="ubuntu",
-        root_device="/dev/sda1",
-        volume_gib=100,
-        caller_cidr="203.0.113.7/32",
-        max_price_usd_per_hour=None,
-        lease_ends=datetime(2026, 11, 25, 2, 30, tzinfo=timezone.utc),
-    )
-    return replace(plan, **changes)
+def a_template(plan: Plan | None = None, *, user_data: str = "#cloud-config\n{}\n") -> dict[str, Any]:
+    plan = plan or a_plan()
+    return template_request(plan, plan.attempts[0], group_id="sg-0123456789abcdef0", user_data=user_data)
 
 
-def a_template(plan: Plan | None = None, *, attempt: int = 1, user_data: str = "#cloud-config\n{}\n") -> dict[str, Any]:
-    return template_request(plan or a_plan(), attempt=attempt, group_id="sg-0123456789abcdef0", user_data=user_data)
-
-
-def a_fleet(plan: Plan | None = None, *, attempt: int = 1, hosts: int = 1) -> dict[str, Any]:
-    return fleet_request(plan or a_plan(), attempt=attempt, template=a_template(), subnets=SUBNETS, hosts=hosts)
+def a_fleet(attempt: Attempt | None = None, *, run: str = "char-rnn-k3f9", hosts: int = 1) -> dict[str, Any]:
+    plan = a_plan(attempt or an_attempt(), run=run)
+    return fleet_request(plan, plan.attempts[0], template=a_template(), hosts=hosts)
 
 
 def problems(operation: str, request: dict[str, Any]) -> str:
@@ -89,8 +56,8 @@ def allowed_values(operation: str, request: dict[str, Any]) -> None:
         ("CreateLaunchTemplate", a_template()),
         ("CreateFleet", a_fleet()),
         ("CreateFleet", a_fleet(hosts=4)),
-        ("CreateFleet", a_fleet(a_plan(choices=(choice(market="on-demand"),)))),
-        ("CreateFleet", a_fleet(a_plan(max_price_usd_per_hour=Decimal("0.5")))),
+        ("CreateFleet", a_fleet(an_attempt(market="on-demand"))),
+        ("CreateFleet", a_fleet(an_attempt(max_price_usd_per_hour=Decimal("0.5")))),
     ],
 )
 def test_the_requests_are_ones_that_ec2_knows(operation: str, request_: dict[str, Any]) -> None:
@@ -99,7 +66,7 @@ def test_the_requests_are_ones_that_ec2_knows(operation: str, request_: dict[str
     allowed_values(operation, request_)
 
 
-@pytest.mark.parametrize("request_", [a_template(), a_fleet(a_plan(max_price_usd_per_hour=Decimal("0.5")))])
+@pytest.mark.parametrize("request_", [a_template(), a_fleet(an_attempt(max_price_usd_per_hour=Decimal("0.5")))])
 def test_a_request_comes_back_from_its_file_as_it_was(request_: dict[str, Any]) -> None:
     """run.json keeps it, and a lost answer is asked for again with exactly the same words."""
     assert json.loads(json.dumps(request_)) == request_
@@ -178,15 +145,14 @@ def test_a_fleet_of_several_is_all_or_nothing() -> None:
 
 def test_a_maximum_price_is_every_pools() -> None:
     """It is EC2 that holds it, too: a price that moves after the plan was made does not slip through."""
-    overrides = a_fleet(a_plan(max_price_usd_per_hour=Decimal("5E-1")))["LaunchTemplateConfigs"][0]["Overrides"]
+    overrides = a_fleet(an_attempt(max_price_usd_per_hour=Decimal("5E-1")))["LaunchTemplateConfigs"][0]["Overrides"]
     assert {one["MaxPrice"] for one in overrides} == {"0.5"}
     assert all("MaxPrice" not in one for one in a_fleet()["LaunchTemplateConfigs"][0]["Overrides"])
 
 
 def test_an_on_demand_fleet_has_nothing_of_spot() -> None:
     """No spot options and no maximum price, which EC2 would refuse."""
-    plan = a_plan(choices=(choice(market="on-demand"),), max_price_usd_per_hour=Decimal(2))
-    request = a_fleet(plan)
+    request = a_fleet(an_attempt(market="on-demand", max_price_usd_per_hour=Decimal(2)))
     assert "SpotOptions" not in request
     assert request["TargetCapacitySpecification"]["DefaultTargetCapacityType"] == "on-demand"
     assert all("MaxPrice" not in one for one in request["LaunchTemplateConfigs"][0]["Overrides"])
@@ -196,10 +162,10 @@ def test_the_same_request_has_the_same_token_and_any_other_another() -> None:
     """A call made again finds what it made; another attempt, run or word makes something new."""
     assert a_fleet()["ClientToken"] == a_fleet()["ClientToken"]
     others = [
-        a_fleet(attempt=2),
+        a_fleet(an_attempt(number=2)),
         a_fleet(hosts=2),
-        a_fleet(a_plan(run="char-rnn-zzzz")),
-        a_fleet(a_plan(max_price_usd_per_hour=Decimal(1))),
+        a_fleet(run="char-rnn-zzzz"),
+        a_fleet(an_attempt(max_price_usd_per_hour=Decimal(1))),
     ]
     tokens = {a_fleet()["ClientToken"], *(one["ClientToken"] for one in others)}
     assert len(tokens) == 1 + len(others)
@@ -222,13 +188,18 @@ def test_user_data_that_ec2_would_refuse_is_refused_here() -> None:
         a_template(user_data="é" + "x" * 16383)
 
 
-def test_a_fleet_needs_one_market_and_a_subnet() -> None:
-    """What cannot be one call is not made into one."""
-    with pytest.raises(ValueError, match="one market"):
-        a_fleet(a_plan(choices=(choice(), choice(market="on-demand"))))
-    with pytest.raises(ValueError, match="one market"):
+def test_a_fleet_is_one_host_or_more() -> None:
+    """What cannot be a call is not made into one."""
+    with pytest.raises(ValueError, match="one host or more"):
         a_fleet(hosts=0)
-    with pytest.raises(ValueError, match="no subnet"):
-        a_fleet(a_plan(choices=(choice(zone="us-east-1f"),)))
-    half = a_fleet(a_plan(choices=(choice(zone="us-east-1f"), choice())))
-    assert [one["AvailabilityZone"] for one in half["LaunchTemplateConfigs"][0]["Overrides"]] == ["us-east-1a"]
+
+
+def test_each_pool_is_an_override_in_its_own_subnet() -> None:
+    """EC2 is told of no other."""
+    request = a_fleet(an_attempt(a_pool(zone="us-east-1b")))
+    [override] = request["LaunchTemplateConfigs"][0]["Overrides"]
+    assert override == {
+        "InstanceType": "g6.xlarge",
+        "AvailabilityZone": "us-east-1b",
+        "SubnetId": SUBNETS["us-east-1b"],
+    }

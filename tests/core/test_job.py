@@ -16,8 +16,8 @@ from gpuctl.core.job import (
     merge_command,
     parse_job,
     python_of_project,
-    run_name_ok,
 )
+from gpuctl.core.run_names import is_run_name
 
 WHOLE = r"""
 name = "char_rnn"
@@ -182,8 +182,8 @@ def test_names() -> None:
     """What may be a job's name and a run's, and what may not."""
     assert all(map(job_name_ok, ("char_rnn", "a", "x-1")))
     assert not any(map(job_name_ok, ("", "A", "-a", "a-", "a b", "a/b", "a\n", "ä", "a" * 41)))
-    assert all(map(run_name_ok, ("char-rnn-k3f9", "a", "1")))
-    assert not any(map(run_name_ok, ("", "a_b", "A", "-a", "a-", "a.b", "a\n", "a" * 64)))
+    assert all(map(is_run_name, ("char-rnn-k3f9", "a", "1")))
+    assert not any(map(is_run_name, ("", "a_b", "A", "-a", "a-", "a.b", "a\n", "a" * 64)))
 
 
 @given(st.text())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.core.errors import NoCapacity, UsageError
-from gpuctl.core.offers import COMPUTE_CAPABILITY, InstanceType, Offer, Wanted, parse_gpu, rank, suitable
+from gpuctl.core.offers import COMPUTE_CAPABILITY, InstanceType, Offer, Subnet, Wanted, parse_gpu, rank, suitable
 
 
 def kind(name: str, gpu: str, gpus: int, gib: str = "22.4", *, architecture: str = "x86_64") -> InstanceType:
@@ -30,7 +30,7 @@ KINDS = [G4DN, G5, G5_BIG, G5_FOUR, G6, P4D, P4DE, P5]
 
 
 def offer(type_: InstanceType, price: str, zone: str = "us-east-1a", market: str = "spot") -> Offer:
-    return Offer(type_, zone, market, Decimal(price))  # type: ignore[arg-type]
+    return Offer(type_, Subnet("subnet-1", "vpc-1", zone, zone[:-1]), market, Decimal(price))  # type: ignore[arg-type]
 
 
 def test_without_a_wish_one_gpu_of_16_gb_with_bfloat16_will_do() -> None:
@@ -169,11 +169,11 @@ def test_no_offer_at_all_is_no_capacity() -> None:
 prices = st.decimals(min_value=Decimal("0.01"), max_value=Decimal(100), places=4)
 some_offers = st.lists(
     st.builds(
-        Offer,
+        offer,
         st.sampled_from(KINDS),
+        prices.map(str),
         st.sampled_from(["us-east-1a", "us-east-1b", "us-east-1f"]),
         st.sampled_from(["spot", "on-demand"]),
-        prices,
     ),
     max_size=30,
 )

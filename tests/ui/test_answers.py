@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from rich.console import RenderableType
 
+from gpuctl.core.codec import to_plain
+from gpuctl.core.lease import Lease
 from gpuctl.core.metrics import Point
+from gpuctl.core.plan import Image, Pool, Upload, Workload
 from gpuctl.ui.console import show
 from gpuctl.ui.metrics import points_table
 from gpuctl.ui.plan import render_plan
 from gpuctl.ui.tables import jobs_table, offers_table, runs_table, status_view
 from gpuctl.ui.words import loss, money, price, span
+from tests.plans import a_plan, an_attempt
 
 NOW = datetime(2026, 11, 25, 2, 30, tzinfo=timezone.utc)
 HOST = {
@@ -34,35 +40,21 @@ ROW: dict[str, Any] = {
     "cost_usd": 0.0312,
     "lease_ends": "2026-11-25T22:30:00Z",
 }
-PLAN: dict[str, Any] = {
-    "run": "char-rnn-k3f9",
-    "job": "char_rnn",
-    "cloud": "aws",
-    "region": "us-east-1",
-    "region_source": "the default",
-    "owner": "me",
-    "command": ["python", "-m", "jobs.char_rnn.train", "--data", "two words.txt"],
-    "requirements": ["torch>=2.4,<2.14"],
-    "uploads": [{"source": "/home/me/project", "name": "."}, {"source": "/home/me/x.txt", "name": "data/x.txt"}],
-    "environment_names": ["WANDB_API_KEY"],
-    "outputs": None,
-    "checkpoints": ["*.pt"],
-    "pattern": None,
-    "choices": [
-        {"instance_type": "g5.xlarge", "gpu": "A10G", "gpus": 1, "zone": "us-east-1a", "market": "spot",
-         "price_usd_per_hour": 0.5},
-        {"instance_type": "g5.12xlarge", "gpu": "A10G", "gpus": 4, "zone": "us-east-1b", "market": "spot",
-         "price_usd_per_hour": 2.0},
-    ],
-    "image_id": "ami-123",
-    "image_name": "Deep Learning AMI",
-    "login_user": "ubuntu",
-    "root_device": "/dev/sda1",
-    "volume_gib": 100,
-    "caller_cidr": "203.0.113.7/32",
-    "max_price_usd_per_hour": None,
-    "lease_ends": "2026-11-26T02:30:00Z",
-}  # fmt: skip
+PLAN = a_plan(
+    an_attempt(
+        Pool("g5.xlarge", "A10G", 1, "us-east-1a", "subnet-1", Decimal("0.5")),
+        Pool("g5.12xlarge", "A10G", 4, "us-east-1b", "subnet-2", Decimal(2)),
+        image=Image("ami-123", "Deep Learning AMI", "x86_64", "ubuntu", "/dev/sda1", 75),
+    ),
+    workload=Workload(
+        command=("python", "-m", "jobs.char_rnn.train", "--data", "two words.txt"),
+        requirements=("torch>=2.4,<2.14",),
+        uploads=(Upload("/home/me/project", "."), Upload("/home/me/x.txt", "data/x.txt")),
+        environment_names=("WANDB_API_KEY",),
+        checkpoints=("*.pt",),
+    ),
+    lease=Lease(datetime(2026, 11, 26, 2, 30, tzinfo=timezone.utc)),
+)
 
 
 def shown(what: RenderableType, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -129,7 +121,7 @@ def test_a_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_offers(capsys: pytest.CaptureFixture[str]) -> None:
     """One line an offer, in the given order, several GPUs counted."""
-    rows = [{**c, "gpu": "H100"} for c in PLAN["choices"]]
+    rows = [{**to_plain(pool), "gpu": "H100", "market": "spot"} for pool in PLAN.attempts[0].pools]
     _, first, second = shown(offers_table(rows), capsys)
     assert first.split() == ["g5.xlarge", "H100", "spot", "us-east-1a", "$0.500/h"]
     assert "4× H100" in second
@@ -175,7 +167,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "python -m jobs.char_rnn.train --data 'two words.txt'",
         "g5.xlarge (A10G), spot, us-east-1a, $0.500/h",
         "else g5.12xlarge (4× A10G), spot, us-east-1b, $2.000/h",
-        "us-east-1 (the default), cloud aws",
+        "us-east-1 (default), cloud aws",
         "SSH from 203.0.113.7/32 and nowhere else",
         "/home/me/project, /home/me/x.txt as data/x.txt",
         "WANDB_API_KEY (values are not stored)",
@@ -204,7 +196,8 @@ def test_a_plan_says_what_ends_the_host_when(
     asked: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """To the minute, and what becomes of outputs that nobody has brought home."""
-    assert said in " ".join(" ".join(shown(render_plan({**PLAN, **asked}, now=NOW), capsys)).split())
+    plan = replace(PLAN, lease=replace(PLAN.lease, **asked))
+    assert said in " ".join(" ".join(shown(render_plan(plan, now=NOW), capsys)).split())
 
 
 def test_points(capsys: pytest.CaptureFixture[str]) -> None:
