@@ -29,11 +29,11 @@ format: .venv/dev
 
 # The demo's virtualenv has no torch: only the host installs that.
 .venv/demo: pyproject.toml .ci/setup
-	@PYTHON="$(PYTHON)" .ci/setup '.[local]'
+	@PYTHON="$(PYTHON)" .ci/setup '.[embedded]'
 	@touch $@
 
 .venv/dev: pyproject.toml .ci/setup
-	@PYTHON="$(PYTHON)" .ci/setup '.[local,jobs,dev]'
+	@PYTHON="$(PYTHON)" .ci/setup '.[embedded,jobs,dev]'
 	@touch $@ .venv/demo
 
 clean:

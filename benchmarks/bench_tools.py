@@ -22,7 +22,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import gpuctl
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places, places
-from gpuctl.workflows.clouds import embedded_environment, local_profile, start_embedded, stop_embedded
+from gpuctl.workflows.clouds import embedded_environment, embedded_profile, start_embedded, stop_embedded
 
 _OPEN = build_opener(ProxyHandler({})).open
 
@@ -99,11 +99,11 @@ def embedded_cloud(cache: Path | None = None) -> Iterator[Cloud]:
         cache.mkdir(parents=True, exist_ok=True)
         (home / "cache").symlink_to(cache)
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "GPUCTL_"))}
-    mine |= {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"}
+    mine |= {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "embedded", "NO_COLOR": "1"}
     here = places(mine)
     try:
         endpoint = start_embedded(here)["endpoint"]
-        yield Cloud(here, local_profile(endpoint), endpoint, {**mine, **embedded_environment(endpoint)})
+        yield Cloud(here, embedded_profile(endpoint), endpoint, {**mine, **embedded_environment(endpoint)})
     finally:
         stop_embedded(here)
         shutil.rmtree(home, ignore_errors=True)

@@ -57,7 +57,7 @@ def main() -> None:
             str(TRAINING_S),
         ]
         words += ["--threads", "1", "--eval-every", "100"]
-        shown = ["gpuctl", "launch", "char_rnn", "--cloud", "local", "--name", RUN, *words]
+        shown = ["gpuctl", "launch", "char_rnn", "--cloud", "embedded", "--name", RUN, *words]
         draw("launch", shown, record([program, *shown[1:]], environment))
         shown = ["gpuctl", "watch", RUN]
         draw("watch", shown, record([program, *shown[1:]], environment, seconds=WATCHED_S))

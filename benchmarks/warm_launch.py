@@ -14,7 +14,7 @@ from benchmarks.bench_tools import Cloud, Part
 from benchmarks.relay import Directory, Traffic
 from gpuctl.state.runs import run_folder
 from gpuctl.workflows.down import down
-from gpuctl.workflows.hosts import OpenRun
+from gpuctl.workflows.hosts import RunHandle
 from gpuctl.workflows.launch import launch
 from gpuctl.workflows.planning import Request, plan_launch, read_request
 from gpuctl.workflows.reporter import Silent
@@ -79,7 +79,7 @@ def one(cloud: Cloud, project: Path, name: str, *, delay_s: float = 0.0) -> Laun
         launch(planned, profile=profile, places=cloud.places, reporter=phases)
         phases.phase("")
         seen = Launch(phases.seconds, Counter(cloud.calls()), directory.traffic())
-        run = OpenRun(name, profile, planned.account, run_folder(cloud.places.runs, name))
+        run = RunHandle(name, profile, planned.account, run_folder(cloud.places.runs, name))
         down([run], discard=True, now=now, reporter=Silent())
     finally:
         directory.close()

@@ -18,7 +18,7 @@ QUIET_NS = 2_000_000_000
 HELD_QUIET_NS = 30_000_000_000
 
 
-class Settled:
+class StableCheck:
     """Which files are whole: all once training has ended, else those that nothing has touched for a while.
 
     Two seconds; thirty for a file that training still has open to write in place, since a slow writer pauses. What is
@@ -81,7 +81,7 @@ def manifest_verb(places: Places, channel: Channel) -> int:
     wish = read_wish(places, dict(channel.read_request().fields))
     # Both before the listing: what training writes after this look may be missing from it.
     run, state = read_state(places), describe(places)
-    told = _Told(channel, Settled(run, places))
+    told = _Told(channel, StableCheck(run, places))
     for own in _own_files(places):
         told(own)
     listing = Listing(places, wish)
@@ -108,7 +108,7 @@ def left_nothing(places: Places) -> bool:
 class _Told:
     """Tells entries as events, and keeps the sum of the files."""
 
-    def __init__(self, channel: Channel, settled: Settled) -> None:
+    def __init__(self, channel: Channel, settled: StableCheck) -> None:
         self._channel = channel
         self._settled = settled
         self.files = self.bytes = 0

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from provisioning.listing import LOG, METRICS, check_path, open_beneath, output_file
-from provisioning.outputs import Settled
+from provisioning.outputs import StableCheck
 from provisioning.places import Places, read_json, write_json
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import read_state
@@ -167,7 +167,7 @@ class TarStream:
 def send_verb(places: Places, channel: Channel) -> int:
     """Send files as one tar stream on standard output, and what each was on standard error."""
     paths = channel.read_request().texts("paths")
-    settled = Settled(read_state(places), places)
+    settled = StableCheck(read_state(places), places)
     tar = TarStream(channel)
     files = sum(_send_one(places, path, tar=tar, settled=settled, channel=channel) for path in paths)
     tar.write(b"\0" * (_BLOCK * 2))
@@ -176,7 +176,7 @@ def send_verb(places: Places, channel: Channel) -> int:
     return 0
 
 
-def _send_one(places: Places, path: str, *, tar: TarStream, settled: Settled, channel: Channel) -> int:
+def _send_one(places: Places, path: str, *, tar: TarStream, settled: StableCheck, channel: Channel) -> int:
     """Send one file; 0 where it is not there to be sent."""
     try:
         descriptor = _open_output(places, path)
@@ -241,7 +241,7 @@ def _zeros(size: int) -> Iterator[bytes]:
         size -= _CHUNK
 
 
-def _is_whole(path: str, before: os.stat_result, after: os.stat_result, settled: Settled) -> bool:
+def _is_whole(path: str, before: os.stat_result, after: os.stat_result, settled: StableCheck) -> bool:
     if path in (LOG, METRICS):
         return True  # they only grow, and what there was of them was sent
     first, last = output_file(path, before), output_file(path, after)

@@ -106,7 +106,7 @@ def command(words: tuple[str, ...]) -> list[str]:
 
 def environment() -> dict[str, str]:
     """This shell's, with the embedded cloud chosen and everything of gpuctl's inside the checkout."""
-    return {**os.environ, "GPUCTL_HOME": str(HOME), "GPUCTL_CLOUD": "local"}
+    return {**os.environ, "GPUCTL_HOME": str(HOME), "GPUCTL_CLOUD": "embedded"}
 
 
 def newest(pattern: str) -> Path:

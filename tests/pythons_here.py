@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl.localcloud.pythons import Python, PythonError, ask
+from gpuctl.embedded_cloud.pythons import Python, PythonError, ask
 
 _MINORS = [f"3.{minor}" for minor in range(9, 16)]
 

@@ -15,7 +15,7 @@ _FENCES = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--m
 
 
 def small_disk_host_command(state: Path, *, mib: int = 32) -> str:
-    """What `python -m gpuctl.localcloud start --state STATE --host-command` takes: hosts whose disks are of that size.
+    """What `python -m gpuctl.embedded_cloud start … --host-command` takes: hosts whose disks are of that size.
 
     Each host has them in a mount namespace of its own, so nothing outlives it and nobody outside sees them; they are
     empty again at the next boot. The test is skipped where no mount is permitted, as in a container: there
@@ -25,7 +25,7 @@ def small_disk_host_command(state: Path, *, mib: int = 32) -> str:
     if fence is None:
         pytest.skip("this user may not mount here")
     where = shlex.quote(str(state.absolute() / "hosts"))
-    host = f"exec {shlex.quote(sys.executable)} -m gpuctl.localcloud.host"
+    host = f"exec {shlex.quote(sys.executable)} -m gpuctl.embedded_cloud.host"
     return json.dumps([*fence, "sh", "-c", f"mount -t tmpfs -o size={mib}m,mode=700 none {where} && {host}"])
 
 

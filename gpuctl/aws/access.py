@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from gpuctl.aws.account import Account, is_loopback
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of
-from gpuctl.aws.parallel import NotYet, until
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
+from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, NameInUse
 from gpuctl.core.offers import Subnet
 from gpuctl.core.profile import Profile
@@ -97,7 +97,7 @@ def open_access(
 ) -> str:
     """The id of the run's security group, made now: SSH from `cidr` and nothing else. See `claim_group`."""
     group_id = claim_group(account, tags, vpc=vpc, claim=claim, sleep=sleep)
-    set_caller(account, group_id, cidr, sleep=sleep)
+    allow_ssh_from(account, group_id, cidr, sleep=sleep)
     return group_id
 
 
@@ -128,12 +128,12 @@ def claim_group(
                 TagSpecifications=[{"ResourceType": "security-group", "Tags": pairs}],
             )["GroupId"]
         except ec2.exceptions.ClientError as error:
-            if classify(code_of(error)) is not Means.ALREADY:
+            if classify(code_of(error)) is not ErrorClass.ALREADY:
                 raise
         return _own_group(account, name, run=tags.run, vpc=vpc, claim=claim, settle_s=settle_s, sleep=sleep)
 
 
-def set_caller(
+def allow_ssh_from(
     account: Account,
     group_id: str,
     cidr: str,
@@ -158,7 +158,7 @@ def set_caller(
                 _revoke(account, group_id, rule)
 
 
-def admits(account: Account, group_id: str, cidr: str) -> bool:
+def allows_ssh(account: Account, group_id: str, cidr: str) -> bool:
     """Whether the group lets SSH in from `cidr`."""
     with aws_errors(f"look who may reach {group_id}"):
         held = account.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
@@ -181,7 +181,7 @@ def _own_group(
     def look() -> SecurityGroupTypeDef:
         found = account.client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
         if not found:
-            raise NotYet
+            raise NotReady
         return found[0]
 
     in_use = NameInUse(
@@ -191,8 +191,8 @@ def _own_group(
     if claim is None:
         raise in_use
     try:
-        group = until(look, deadline=time.monotonic() + settle_s, sleep=sleep)
-    except NotYet:
+        group = poll(look, deadline=time.monotonic() + settle_s, sleep=sleep)
+    except NotReady:
         raise in_use from None
     tags = {tag["Key"]: tag["Value"] for tag in group.get("Tags", [])}
     if tags.get(RUN) != run:
@@ -214,8 +214,8 @@ def _settled(
         try:
             return ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
         except ec2.exceptions.ClientError as error:
-            if classify(code_of(error)) is Means.GONE:
-                raise NotYet from error
+            if classify(code_of(error)) is ErrorClass.GONE:
+                raise NotReady from error
             raise
 
     return _until_known(group_id, look, settle_s=settle_s, sleep=sleep)
@@ -223,8 +223,8 @@ def _settled(
 
 def _until_known(group_id: str, call: Callable[[], T], *, settle_s: float, sleep: Callable[[float], None]) -> T:
     try:
-        return until(call, deadline=time.monotonic() + settle_s, sleep=sleep)
-    except NotYet as error:
+        return poll(call, deadline=time.monotonic() + settle_s, sleep=sleep)
+    except NotReady as error:
         raise CloudError(f"the security group {group_id} is gone", "launch again, or `gpuctl down` the run") from error
 
 
@@ -234,8 +234,8 @@ def _authorize(account: Account, group_id: str, rule: IpPermissionTypeDef) -> No
         ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[rule])
     except ec2.exceptions.ClientError as error:
         if code_of(error) == "InvalidGroup.NotFound":  # seen, and not everywhere yet
-            raise NotYet from error
-        if classify(code_of(error)) is not Means.ALREADY:
+            raise NotReady from error
+        if classify(code_of(error)) is not ErrorClass.ALREADY:
             raise
 
 
@@ -244,7 +244,7 @@ def _revoke(account: Account, group_id: str, rule: IpPermissionTypeDef) -> None:
     try:
         ec2.revoke_security_group_ingress(GroupId=group_id, IpPermissions=[rule])
     except ec2.exceptions.ClientError as error:
-        if classify(code_of(error)) is not Means.GONE:
+        if classify(code_of(error)) is not ErrorClass.GONE:
             raise
 
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
 
-from gpuctl.aws.parallel import NotYet
+from gpuctl.aws.parallel import NotReady
 from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.text import safe, shorten
 
 
-class Means(Enum):
+class ErrorClass(Enum):
     """What an error lets the caller do."""
 
     ANOTHER_OFFER = auto()
@@ -32,8 +32,8 @@ class Means(Enum):
 NO_SPOT_ROLE = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
 DRY_RUN = "DryRunOperation"
 
-_TABLE: dict[Means, frozenset[str]] = {
-    Means.ANOTHER_OFFER: frozenset(
+_TABLE: dict[ErrorClass, frozenset[str]] = {
+    ErrorClass.ANOTHER_OFFER: frozenset(
         {
             "InsufficientCapacity",
             "InsufficientFreeAddressesInSubnet",
@@ -48,7 +48,7 @@ _TABLE: dict[Means, frozenset[str]] = {
             "VolumeTypeNotAvailableInZone",
         }
     ),
-    Means.ANOTHER_REGION_OR_USER: frozenset(
+    ErrorClass.ANOTHER_REGION_OR_USER: frozenset(
         {
             "AddressLimitExceeded",
             "InstanceLimitExceeded",
@@ -65,7 +65,7 @@ _TABLE: dict[Means, frozenset[str]] = {
             "VolumeLimitExceeded",
         }
     ),
-    Means.WAIT: frozenset(
+    ErrorClass.WAIT: frozenset(
         {
             "ConcurrentTagAccess",
             "DependencyViolation",
@@ -86,8 +86,8 @@ _TABLE: dict[Means, frozenset[str]] = {
             "VolumeInUse",
         }
     ),
-    Means.GONE: frozenset({"InvalidAMIID.Unavailable", "ParameterNotFound"}),
-    Means.NOT_ALLOWED: frozenset(
+    ErrorClass.GONE: frozenset({"InvalidAMIID.Unavailable", "ParameterNotFound"}),
+    ErrorClass.NOT_ALLOWED: frozenset(
         {
             "AccessDenied",
             "AccessDeniedException",
@@ -109,15 +109,15 @@ _TABLE: dict[Means, frozenset[str]] = {
             "UnrecognizedClientException",
         }
     ),
-    Means.ALREADY: frozenset({"EntityAlreadyExists"}),
+    ErrorClass.ALREADY: frozenset({"EntityAlreadyExists"}),
 }
 _MEANS = {code: means for means, codes in _TABLE.items() for code in codes}
 _ENDINGS = (
-    (r"\.(NotFound|NotFoundException|Unknown)$", Means.GONE),
-    (r"\.(Duplicate|AlreadyExistsException|AlreadyExists)$", Means.ALREADY),
-    (r"\.InUse$", Means.WAIT),
-    (r"^5\d\d$", Means.WAIT),  # what botocore makes of a page in the place of an answer
-    (r"^AuthFailure(\.|$)", Means.NOT_ALLOWED),
+    (r"\.(NotFound|NotFoundException|Unknown)$", ErrorClass.GONE),
+    (r"\.(Duplicate|AlreadyExistsException|AlreadyExists)$", ErrorClass.ALREADY),
+    (r"\.InUse$", ErrorClass.WAIT),
+    (r"^5\d\d$", ErrorClass.WAIT),  # what botocore makes of a page in the place of an answer
+    (r"^AuthFailure(\.|$)", ErrorClass.NOT_ALLOWED),
 )
 
 _SIGN_IN = "sign in with `aws sso login`, or give credentials with `aws configure` or AWS_ACCESS_KEY_ID"
@@ -142,12 +142,12 @@ _CODE_WIDTH = 80
 _MAKE_SPOT_ROLE = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
 
 
-def classify(code: str) -> Means:
+def classify(code: str) -> ErrorClass:
     """What an error code lets the caller do. An instance's StateReason (`Server.…`, `Client.…`) reads the same."""
     code = re.sub(r"^(Server|Client)\.", "", code)
     if code in _MEANS:
         return _MEANS[code]
-    return next((means for pattern, means in _ENDINGS if re.search(pattern, code)), Means.OTHER)
+    return next((means for pattern, means in _ENDINGS if re.search(pattern, code)), ErrorClass.OTHER)
 
 
 def code_of(error: BaseException) -> str:
@@ -178,16 +178,16 @@ def explain(code: str, message: str, *, doing: str, permission: str = "") -> Gpu
             f"could not {doing}: the account's Free plan has no such instance type ({code})",
             "upgrade the account to the paid plan (AWS console, Billing), or see what it has with --instance-type",
         )
-    if means is Means.NOT_ALLOWED:
+    if means is ErrorClass.NOT_ALLOWED:
         return _not_allowed(code, text, doing=doing, permission=permission)
     said = f"could not {doing}: {text} ({code})"
-    if means is Means.ANOTHER_OFFER:
+    if means is ErrorClass.ANOTHER_OFFER:
         return NoCapacity(said, "try another --gpu, --region or --max-price, --on-demand fallback, or later")
-    if means is Means.ANOTHER_REGION_OR_USER:
+    if means is ErrorClass.ANOTHER_REGION_OR_USER:
         return NoCapacity(said, "ask AWS for a larger quota (Service Quotas, EC2), or try another --region")
     if code.isdigit() or code in ("", "Unknown"):
         return NoAnswer(f"could not {doing}: what answered is not AWS ({code or 'no code'}: {text})", _NOT_AN_ANSWER)
-    if means is Means.WAIT:
+    if means is ErrorClass.WAIT:
         return (NoAnswer if code in _FAILED else CloudError)(said, "try again in a moment")
     return CloudError(said)
 
@@ -204,7 +204,7 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise explain(code_of(error), message, doing=doing, permission=error.operation_name) from error
     except BotoCoreError as error:
         raise _without_answer(error, doing) from error
-    except (GpuctlError, NotYet):
+    except (GpuctlError, NotReady):
         raise
     except Exception as error:  # what a parser, a socket or an answer without its parts raises: the one border
         raise NoAnswer(f"could not {doing}: what came is not AWS's answer ({_kind(error)})", _NOT_AN_ANSWER) from error
@@ -223,7 +223,7 @@ def permitted(call: Callable[..., Any], **parameters: Any) -> bool:
     except ClientError as error:
         if code_of(error) == DRY_RUN:
             return True
-        if classify(code_of(error)) is Means.NOT_ALLOWED:
+        if classify(code_of(error)) is ErrorClass.NOT_ALLOWED:
             return False
         raise
     return True
@@ -258,7 +258,7 @@ def _without_answer(error: Exception, doing: str) -> GpuctlError:
     )
     text = _tidy(str(error))
     if isinstance(error, bc.NoCredentialsError):
-        return NotAllowed("there are no AWS credentials", f"{_SIGN_IN}; or try --cloud local, which needs none")
+        return NotAllowed("there are no AWS credentials", f"{_SIGN_IN}; or try --cloud embedded, which needs none")
     if isinstance(error, sign_in) or type(error).__name__.startswith("Login"):
         return NotAllowed(f"the AWS credentials cannot be used: {text}", _SIGN_IN)
     if isinstance(error, bc.ProfileNotFound):

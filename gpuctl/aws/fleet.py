@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of, explain
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of, explain
 from gpuctl.aws.instances import as_instance
-from gpuctl.aws.parallel import NotYet, until
+from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity
 from gpuctl.core.fleet import again_token
 from gpuctl.core.hosts import Instance
@@ -63,7 +63,7 @@ def create_template(
         try:
             return ec2.create_launch_template(**request)["LaunchTemplate"]["LaunchTemplateId"]
         except ec2.exceptions.ClientError as error:
-            if classify(code_of(error)) is not Means.ALREADY:
+            if classify(code_of(error)) is not ErrorClass.ALREADY:
                 raise
         found = _once_known(
             lambda: ec2.describe_launch_templates(LaunchTemplateNames=[name])["LaunchTemplates"][0],
@@ -99,13 +99,13 @@ def create_fleet(
         answer = _answer(account, {**request, "ClientToken": again_token(request["ClientToken"], tries)})
         if not answer.instance_ids and any(_unknown_yet(one.code) for one in answer.errors):
             tries += 1
-            raise NotYet(_by_reason(answer.errors))
+            raise NotReady(_by_reason(answer.errors))
         return answer
 
     with aws_errors("create the fleet"):
         try:
-            answer = until(attempt, deadline=deadline, sleep=sleep)
-        except NotYet as error:
+            answer = poll(attempt, deadline=deadline, sleep=sleep)
+        except NotReady as error:
             raise CloudError(
                 f"EC2 does not know what was made for the fleet: {error}", "try again in a moment"
             ) from error
@@ -141,13 +141,13 @@ def _once_known(look: Callable[[], T], *, deadline: float, sleep: Callable[[floa
         try:
             return look()
         except Exception as error:
-            if classify(code_of(error)) is Means.GONE:
-                raise NotYet(str(error)) from error
+            if classify(code_of(error)) is ErrorClass.GONE:
+                raise NotReady(str(error)) from error
             raise
 
     try:
-        return until(known, deadline=deadline, sleep=sleep)
-    except NotYet as error:
+        return poll(known, deadline=deadline, sleep=sleep)
+    except NotReady as error:
         raise CloudError(
             f"EC2 says that it is there, and does not know it: {error}", "try again in a moment"
         ) from error
@@ -162,8 +162,8 @@ def wait_until_running(
     """
     try:
         with aws_errors("wait for the instances"):
-            return until(lambda: _all_running(account, ids), deadline=deadline, sleep=sleep)
-    except NotYet as error:
+            return poll(lambda: _all_running(account, ids), deadline=deadline, sleep=sleep)
+    except NotReady as error:
         raise CloudError(
             f"{', '.join(ids)}: not running in time ({error})", "try again, or another --region"
         ) from error
@@ -174,8 +174,8 @@ def _all_running(account: Account, ids: Sequence[str]) -> list[Instance]:
     try:
         pages = list(ec2.get_paginator("describe_instances").paginate(InstanceIds=list(ids)))
     except ec2.exceptions.ClientError as error:
-        if classify(code_of(error)) is Means.GONE:
-            raise NotYet("EC2 does not know it yet") from error
+        if classify(code_of(error)) is ErrorClass.GONE:
+            raise NotReady("EC2 does not know it yet") from error
         raise
     raws = {raw["InstanceId"]: raw for page in pages for held in page["Reservations"] for raw in held["Instances"]}
     for raw in raws.values():
@@ -183,7 +183,7 @@ def _all_running(account: Account, ids: Sequence[str]) -> list[Instance]:
             raise _ended(raw)
     waiting = sorted({raws[id_]["State"]["Name"] if id_ in raws else "unknown" for id_ in ids} - {"running"})
     if waiting:
-        raise NotYet(", ".join(waiting))
+        raise NotReady(", ".join(waiting))
     return [as_instance(raws[id_]) for id_ in ids]
 
 
@@ -209,10 +209,10 @@ def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
     if not errors:
         return NoCapacity(f"EC2 made no {market} instance and gave no reason", _CAPACITY_STEP)
     means = {classify(error.code) for error in errors}
-    if not means & {Means.ANOTHER_OFFER, Means.ANOTHER_REGION_OR_USER, Means.WAIT}:
+    if not means & {ErrorClass.ANOTHER_OFFER, ErrorClass.ANOTHER_REGION_OR_USER, ErrorClass.WAIT}:
         first = errors[0]
         return explain(first.code, first.message, doing="create the fleet", permission="ec2:CreateFleet")
-    step = _QUOTA_STEP if means == {Means.ANOTHER_REGION_OR_USER} else _CAPACITY_STEP
+    step = _QUOTA_STEP if means == {ErrorClass.ANOTHER_REGION_OR_USER} else _CAPACITY_STEP
     return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", step)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
 from gpuctl.core.errors import CloudError, UsageError
 from gpuctl.core.plan import Image
 from gpuctl.core.python_version import python_of_image
@@ -20,7 +20,7 @@ def find_image(account: Account, architecture: str) -> Image:
         try:
             image_id = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
         except ssm.exceptions.ClientError as error:
-            if classify(code_of(error)) is not Means.GONE:
+            if classify(code_of(error)) is not ErrorClass.GONE:
                 raise
             raise CloudError(f"{account.region} has no image {parameter}", "try another --region") from error
     return _described(account, image_id)

@@ -9,7 +9,7 @@ from typing import Any
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import aws_errors
 from gpuctl.aws.instances import as_instance
-from gpuctl.aws.parallel import together
+from gpuctl.aws.parallel import gather
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.hosts import Instance
 from gpuctl.core.tags import OWNER, RUN, RunTags
@@ -92,7 +92,7 @@ def find_resources(account: Account, *, run: str | None = None, owner: str | Non
     """
 
     account.client("ec2")
-    parts = together(_lists(account, run=run, owner=owner))
+    parts = gather(_lists(account, run=run, owner=owner))
     return [resource for part in parts for resource in part]
 
 
@@ -109,7 +109,7 @@ def survey(account: Account, *, run: str) -> tuple[list[Resource], list[GpuctlEr
         return call
 
     account.client("ec2")
-    parts = together([tried(part) for part in _lists(account, run=run, owner=None)])
+    parts = gather([tried(part) for part in _lists(account, run=run, owner=None)])
     failed = [part for part in parts if isinstance(part, GpuctlError)]
     return [one for part in parts if not isinstance(part, GpuctlError) for one in part], failed
 

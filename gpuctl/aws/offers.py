@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gpuctl.aws.access import default_subnets
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of
-from gpuctl.aws.parallel import together
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
+from gpuctl.aws.parallel import gather
 from gpuctl.core.errors import CloudError, NotAllowed, UsageError
 from gpuctl.core.hosts import Instance
-from gpuctl.core.offers import InstanceType, Offer, Subnet, Wanted, suitable
+from gpuctl.core.offers import InstanceType, Offer, Requirements, Subnet, suitable
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeInfoTypeDef
@@ -32,7 +32,7 @@ Prices = dict[tuple[str, str], Decimal]
 """Dollars an hour by instance type and zone."""
 
 
-def find_offers(account: Account, wanted: Wanted) -> list[Offer]:
+def find_offers(account: Account, wanted: Requirements) -> list[Offer]:
     """Every offer of an instance type that does, in the zones of the default network, in no order.
 
     Raises UsageError for a GPU or an instance type that is none, before anything but the types is asked for.
@@ -42,7 +42,7 @@ def find_offers(account: Account, wanted: Wanted) -> list[Offer]:
     calls: list[Callable[[], Any]] = [lambda: _offered(account, names)]
     calls.append(lambda: spot_prices(account, names) if "spot" in wanted.markets else {})
     calls.append(lambda: on_demand_prices(account, names) if "on-demand" in wanted.markets else {})
-    offered, spot, on_demand = together(calls)
+    offered, spot, on_demand = gather(calls)
     offers: list[Offer] = []
     for kind, subnet in ((kind, subnet) for kind in kinds for subnet in subnets):
         pool = (kind.name, subnet.zone)
@@ -58,7 +58,7 @@ def prices(account: Account, instances: Sequence[Instance]) -> list[Instance]:
     now = [one for one in instances if one.state != "terminated"]
     spot_types = sorted({one.instance_type for one in now if one.market == "spot"})
     other_types = sorted({one.instance_type for one in now if one.market != "spot"})
-    spot, on_demand = together(
+    spot, on_demand = gather(
         [
             lambda: spot_prices(account, spot_types) if spot_types else {},
             lambda: _on_demand_if_known(account, other_types) if other_types else {},
@@ -111,7 +111,7 @@ def on_demand_prices(account: Account, names: Sequence[str]) -> dict[str, Decima
             answer = client.get_products(ServiceCode="AmazonEC2", Filters=terms)
         return on_demand_price(answer["PriceList"])
 
-    found = together([lambda name=name: ask(name) for name in names])  # type: ignore[misc]
+    found = gather([lambda name=name: ask(name) for name in names])  # type: ignore[misc]
     return {name: price for name, price in zip(names, found, strict=True) if price is not None}
 
 
@@ -136,15 +136,15 @@ def _on_demand_if_known(account: Account, names: Sequence[str]) -> Prices:
         return {}
 
 
-def _kinds_and_subnets(account: Account, wanted: Wanted) -> tuple[list[InstanceType], list[Subnet]]:
+def _kinds_and_subnets(account: Account, wanted: Requirements) -> tuple[list[InstanceType], list[Subnet]]:
     account.client("ec2")
     calls: list[Callable[[], Any]] = [lambda: _instance_types(account, wanted), lambda: default_subnets(account)]
-    kinds, subnets = together(calls)
+    kinds, subnets = gather(calls)
     images = account.profile.image_parameters
     return [kind for kind in suitable(kinds, wanted) if kind.architecture in images], subnets
 
 
-def _instance_types(account: Account, wanted: Wanted) -> list[InstanceType]:
+def _instance_types(account: Account, wanted: Requirements) -> list[InstanceType]:
     """All types with an NVIDIA GPU, and the one that is wanted by name."""
     named = wanted.instance_type.strip().lower() if wanted.instance_type else None
     with aws_errors("list the instance types"):
@@ -167,7 +167,7 @@ def _describe_named(account: Account, name: str) -> InstanceTypeInfoTypeDef | No
     except ec2.exceptions.ClientError as error:
         if code_of(error) in ("InvalidInstanceType", "InvalidParameterValue"):
             return None
-        if classify(code_of(error)) is Means.GONE:
+        if classify(code_of(error)) is ErrorClass.GONE:
             return None
         raise
 

@@ -16,11 +16,11 @@ LONGEST_POLL_S = 2.0
 _MOST_THREADS = 16
 
 
-class NotYet(Exception):  # a signal between here and the caller of `until`, never an error that is shown
+class NotReady(Exception):  # a signal between here and the caller of `poll`, never an error that is shown
     """What is waited for is not so yet."""
 
 
-def together(calls: Sequence[Callable[[], T]]) -> list[T]:
+def gather(calls: Sequence[Callable[[], T]]) -> list[T]:
     """What the calls return, in their order. The first one's error, in that order, is raised."""
     if len(calls) < 2:
         return [call() for call in calls]
@@ -29,14 +29,14 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
         return [future.result() for future in futures]
 
 
-def until(call: Callable[[], T], *, deadline: float, sleep: Callable[[float], None] = time.sleep) -> T:
+def poll(call: Callable[[], T], *, deadline: float, sleep: Callable[[float], None] = time.sleep) -> T:
     """What `call` returns once it raises NotYet no more; that is raised when `deadline` (time.monotonic) has passed."""
 
     def passed(_: RetryCallState) -> bool:
         return time.monotonic() >= deadline
 
     retrying = Retrying(
-        retry=retry_if_exception_type(NotYet),
+        retry=retry_if_exception_type(NotReady),
         wait=wait_exponential(multiplier=FIRST_POLL_S, min=FIRST_POLL_S, max=LONGEST_POLL_S),
         stop=passed,
         sleep=sleep,

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
 from gpuctl.aws.instances import as_instance
-from gpuctl.aws.parallel import NotYet, until
+from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError
 from gpuctl.core.hosts import Instance
 
@@ -33,12 +33,12 @@ def start_instance(
             try:
                 ec2.start_instances(InstanceIds=[instance_id])
             except ec2.exceptions.ClientError as error:
-                if classify(code_of(error)) is not Means.WAIT:
+                if classify(code_of(error)) is not ErrorClass.WAIT:
                     raise
-        raise NotYet(instance.state)
+        raise NotReady(instance.state)
 
     try:
         with aws_errors(f"start the stopped instance {instance_id}"):
-            return until(look, deadline=deadline, sleep=sleep)
-    except NotYet as state:
+            return poll(look, deadline=deadline, sleep=sleep)
+    except NotReady as state:
         raise CloudError(f"{instance_id} did not start in time: EC2 says {state}", "try again in a minute") from state

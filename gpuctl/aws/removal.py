@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import Means, aws_errors, classify, code_of
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
 from gpuctl.aws.inventory import AWAY_S, CONFIRM_S, Resource
-from gpuctl.aws.parallel import NotYet, until
+from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, GpuctlError
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class _Ending:
         """To the end of all. Raises the first refusal, or CloudError at the deadline."""
         try:
             with aws_errors("end the instances"):
-                until(self._look, deadline=deadline, sleep=sleep)
-        except NotYet as error:
+                poll(self._look, deadline=deadline, sleep=sleep)
+        except NotReady as error:
             raise CloudError(
                 f"not terminated in time: {', '.join(self._left)}", "run the same command again"
             ) from error
@@ -122,7 +122,7 @@ class _Ending:
                 del self._left[id_]
                 self._refused.append(_told(refusals[id_], f"terminate {id_}"))
         if self._left:
-            raise NotYet
+            raise NotReady
 
     def _ask(self, ids: Sequence[str]) -> dict[str, ClientError]:
         """Have them terminated. Those that may not be; what is not found is asked for again at the next look."""
@@ -131,7 +131,7 @@ class _Ending:
             for id_, error in _terminate(self._account, ids[start : start + _BATCH]).items():
                 if error is None:
                     self._accepted.add(id_)
-                elif classify(code_of(error)) is not Means.GONE:
+                elif classify(code_of(error)) is not ErrorClass.GONE:
                     refused[id_] = error
         return refused
 
@@ -151,8 +151,8 @@ def _terminate(account: Account, ids: Sequence[str]) -> dict[str, ClientError | 
     try:
         ec2.terminate_instances(InstanceIds=list(ids))
     except ec2.exceptions.ClientError as error:
-        if classify(code_of(error)) is Means.WAIT:
-            raise NotYet from error
+        if classify(code_of(error)) is ErrorClass.WAIT:
+            raise NotReady from error
         if len(ids) == 1:
             return {ids[0]: error}
         return {id_: answer for one in ids for id_, answer in _terminate(account, [one]).items()}
@@ -190,25 +190,25 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
             means = classify(code)
             # A network interface that is still attached is refused with this code (DeleteNetworkInterface).
             attached = one.kind == "network-interface" and code == "InvalidParameterValue"
-            if means is Means.WAIT or attached:
+            if means is ErrorClass.WAIT or attached:
                 if in_use.lasts(for_s=IN_USE_S):
                     raise _still_in_use(one, error) from error
-                raise NotYet(str(error)) from error
+                raise NotReady(str(error)) from error
             # A permission that hangs on a tag is refused for what EC2 does not know yet.
-            if means is not Means.GONE and (means is not Means.NOT_ALLOWED or one.seen):
+            if means is not ErrorClass.GONE and (means is not ErrorClass.NOT_ALLOWED or one.seen):
                 raise
             if _known(account, one):
-                if means is Means.NOT_ALLOWED:
+                if means is ErrorClass.NOT_ALLOWED:
                     raise
                 away.ended()
-                raise NotYet(str(error)) from error
+                raise NotReady(str(error)) from error
             if not one.seen and not away.lasts(for_s=AWAY_S):
-                raise NotYet(str(error)) from error
+                raise NotReady(str(error)) from error
 
     try:
         with aws_errors(f"remove the {one.kind} {one.id}"):
-            until(attempt, deadline=deadline, sleep=sleep)
-    except NotYet as error:
+            poll(attempt, deadline=deadline, sleep=sleep)
+    except NotReady as error:
         raise _still_in_use(one, error) from error
 
 
@@ -223,7 +223,7 @@ def _known(account: Account, one: Resource) -> bool:
     try:
         return bool(getattr(ec2, operation)(**{parameter: [one.id]})[items])
     except ec2.exceptions.ClientError as error:
-        if classify(code_of(error)) is Means.GONE:
+        if classify(code_of(error)) is ErrorClass.GONE:
             return False
         raise
 

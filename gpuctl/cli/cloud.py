@@ -62,7 +62,7 @@ def status(as_json: bool) -> None:
         for python in cloud["pythons"]:
             click.echo(f"Python {python['version']} ({python['path']}): {python['image_parameters']['x86_64']}")
     else:
-        click.echo("not running; `gpuctl --cloud local launch JOB` or `gpuctl cloud start` starts it")
+        click.echo("not running; `gpuctl --cloud embedded launch JOB` or `gpuctl cloud start` starts it")
 
 
 @command.command()

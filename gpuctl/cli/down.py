@@ -27,8 +27,8 @@ from gpuctl.core.text import safe
 from gpuctl.state.places import places
 
 if TYPE_CHECKING:
-    from gpuctl.workflows.down import WentDown
-    from gpuctl.workflows.hosts import OpenRun
+    from gpuctl.workflows.down import DownResult
+    from gpuctl.workflows.hosts import RunHandle
 
 
 @click.command("down")
@@ -93,7 +93,7 @@ def command(
         raise GpuctlError(f"AWS still tells of {left}", "run `gpuctl down` again in a minute")
 
 
-def _go_down(opened: tuple[OpenRun, ...], *, discard: bool, wish: Wish, yes: bool) -> WentDown:
+def _go_down(opened: tuple[RunHandle, ...], *, discard: bool, wish: Wish, yes: bool) -> DownResult:
     """Take runs down; where one alone would lose what is not home, whoever sits at the terminal may say so."""
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.down import down

@@ -18,7 +18,7 @@ from gpuctl.state.runs import run_folder
 
 if TYPE_CHECKING:
     from gpuctl.core.plan import Plan
-    from gpuctl.workflows.hosts import OpenRun
+    from gpuctl.workflows.hosts import RunHandle
 
 
 def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
@@ -126,7 +126,7 @@ def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
         raise TrainingFailed(failure(run, state))
 
 
-def only_what_is_here(run: OpenRun, error: HostError) -> None:
+def only_what_is_here(run: RunHandle, error: HostError) -> None:
     """Say why no more is shown than this machine has; not of a run that was taken down. Raises HostKeyMismatch."""
     if isinstance(error, HostKeyMismatch):
         raise error

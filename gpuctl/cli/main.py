@@ -87,7 +87,7 @@ class Commands(click.Group):
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gpuctl")
-@click.option("--cloud", metavar="aws|local", help="Where hosts come from (GPUCTL_CLOUD; aws unless said).")
+@click.option("--cloud", metavar="aws|embedded", help="Where hosts come from (GPUCTL_CLOUD; aws unless said).")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from gpuctl.core.profile import Profile
-    from gpuctl.workflows.hosts import OpenRun
+    from gpuctl.workflows.hosts import RunHandle
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +43,7 @@ def run_argument(function: F) -> F:
 def cloud_options(function: F) -> F:
     """`--cloud` and `--region`."""
     function = click.option("--region", metavar="REGION", help="The AWS region.")(function)
-    return click.option("--cloud", metavar="aws|local", help="Where hosts come from (GPUCTL_CLOUD).")(function)
+    return click.option("--cloud", metavar="aws|embedded", help="Where hosts come from (GPUCTL_CLOUD).")(function)
 
 
 def max_size_option(function: F) -> F:
@@ -93,7 +93,7 @@ def profile_of(cloud: str | None) -> tuple[Profile, Places]:
     return open_cloud(chosen_cloud(cloud) or "aws", here, on_lost=_tell), here
 
 
-def open_run_of(run: str, cloud: str | None, region: str | None) -> OpenRun:
+def open_run_of(run: str, cloud: str | None, region: str | None) -> RunHandle:
     """The run that was named."""
     from gpuctl.workflows.hosts import open_run
 

@@ -21,7 +21,7 @@ from gpuctl.core.outputs import Wish, amount, described
 from gpuctl.core.text import safe
 
 if TYPE_CHECKING:
-    from gpuctl.workflows.pull import Brought
+    from gpuctl.workflows.pull import PullResult
 
 MOST_LINES = 40
 
@@ -60,7 +60,7 @@ def command(
         raise left
 
 
-def tell(brought: Brought) -> None:
+def tell(brought: PullResult) -> None:
     """What came home, and by name what did not, on standard error."""
     result = brought.result
     files = "1 file" if len(result.files) == 1 else f"{len(result.files)} files"

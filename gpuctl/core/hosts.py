@@ -35,7 +35,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Reach:
+class SSHTarget:
     """How a host is reached; the run's ssh_config and the code's own connections are both made from this."""
 
     alias: str

@@ -61,7 +61,7 @@ def _after_epoch(match: re.Match[str], before: Point | None) -> list[Point]:
 
 
 @dataclass(frozen=True)
-class Style:
+class LogFormat:
     """One kind of line: whose it is (`name`), what prints it (`source`), how it looks, how points are made of it.
 
     A `pattern` matches the whole line, or with `anywhere` a part of it.
@@ -74,11 +74,11 @@ class Style:
     anywhere: bool = False
 
 
-def _style(name: str, pattern: str, source: str, build: Build = by_names) -> Style:
-    return Style(name, re.compile(pattern, re.ASCII), source, build)
+def _style(name: str, pattern: str, source: str, build: Build = by_names) -> LogFormat:
+    return LogFormat(name, re.compile(pattern, re.ASCII), source, build)
 
 
-STYLES: tuple[Style, ...] = (
+STYLES: tuple[LogFormat, ...] = (
     _style(
         "gpuctl",
         rf"step (?P<step>{_COUNT})  epoch (?P<epoch>{_EPOCH})(?=.*  (?:train|val|test) loss )"
@@ -122,7 +122,7 @@ STYLES: tuple[Style, ...] = (
 )
 
 
-def job_style(pattern: str) -> Style:
+def job_style(pattern: str) -> LogFormat:
     """A job's own `[metrics] pattern`, looked for anywhere in a line. Raises JobError saying what is wrong with it."""
     try:
         compiled = re.compile(pattern)
@@ -137,7 +137,7 @@ def job_style(pattern: str) -> Style:
         raise JobError(
             "the pattern has no group for a loss", r"name what holds it: loss (?P<loss>\S+), or train, val, test"
         )
-    return Style("job.toml", compiled, "the job's own [metrics] pattern", anywhere=True)
+    return LogFormat("job.toml", compiled, "the job's own [metrics] pattern", anywhere=True)
 
 
 def _count(text: str | None) -> int | None:

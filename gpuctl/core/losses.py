@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpuctl.core.loss_styles import LOSS_GROUPS, STYLES, Style, job_style
+from gpuctl.core.loss_styles import LOSS_GROUPS, STYLES, LogFormat, job_style
 from gpuctl.core.metrics import Point, Split
 from gpuctl.core.text import safe
 
@@ -30,7 +30,7 @@ _BEFORE = re.compile(
 
 
 @dataclass(frozen=True)
-class Marked:
+class LogLine:
     """One line of a log: its text, safe to show, the points it gave, and where in the text their losses stand.
 
     `transient`: the line ended in a carriage return, so that what comes next is written over it (a progress bar).
@@ -49,7 +49,7 @@ class LossReader:
     another style later (a sample, a quoted log) gives none.
     """
 
-    def __init__(self, pattern: str | None = None, *, styles: Sequence[Style] = STYLES) -> None:
+    def __init__(self, pattern: str | None = None, *, styles: Sequence[LogFormat] = STYLES) -> None:
         self._styles = tuple(styles) if pattern is None else (job_style(pattern),)
         self._sources: dict[Split, str] = {}
         self._newest: dict[str, Point] = {}
@@ -61,9 +61,9 @@ class LossReader:
         """The name of the style that each split's points come from."""
         return dict(self._sources)
 
-    def feed(self, data: bytes) -> list[Marked]:
+    def feed(self, data: bytes) -> list[LogLine]:
         """The lines that these bytes end, in order."""
-        lines: list[Marked] = []
+        lines: list[LogLine] = []
         start = 0
         for end in _ENDS.finditer(data):
             self._line.add(data[start : end.start()])
@@ -72,34 +72,34 @@ class LossReader:
         self._line.add(data[start:])
         return lines
 
-    def finish(self) -> list[Marked]:
+    def finish(self) -> list[LogLine]:
         """The last line, where the log has ended without a newline."""
         return self._ended() if self._line or self._written_over else []
 
-    def _returned(self) -> list[Marked]:
+    def _returned(self) -> list[LogLine]:
         if not self._line:
             return []
         marked = self._read(self._line.take(), transient=True)
         self._written_over = marked.text
         return [marked]
 
-    def _ended(self) -> list[Marked]:
+    def _ended(self) -> list[LogLine]:
         """A newline right after a carriage return ends what stands there: `\\r\\n`, or a progress bar's last state."""
         before, self._written_over = self._written_over, ""
-        return [self._read(self._line.take(), transient=False) if self._line else Marked(before)]
+        return [self._read(self._line.take(), transient=False) if self._line else LogLine(before)]
 
-    def _read(self, text: str, *, transient: bool) -> Marked:
+    def _read(self, text: str, *, transient: bool) -> LogLine:
         if len(text) > MATCH_LIMIT:
-            return Marked(text, transient=transient)
+            return LogLine(text, transient=transient)
         for style in self._styles:
             match = style.pattern.search(text) if style.anywhere else _whole(style.pattern, text)
             points = self._points(style, match) if match else ()
             if match and points:
                 named = [name for name in LOSS_GROUPS if match.groupdict().get(name) is not None]
-                return Marked(text, points, tuple(sorted(match.span(name) for name in named)), transient)
-        return Marked(text, transient=transient)
+                return LogLine(text, points, tuple(sorted(match.span(name) for name in named)), transient)
+        return LogLine(text, transient=transient)
 
-    def _points(self, style: Style, match: re.Match[str]) -> tuple[Point, ...]:
+    def _points(self, style: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
         found = style.build(match, self._newest.get(style.name))
         mine = tuple(point for point in found if self._sources.setdefault(point.split, style.name) == style.name)
         if mine:

@@ -100,7 +100,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requirements:
     """What a launch asks of its hosts. None: no wish."""
 
     gpu: str | None = None
@@ -120,7 +120,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class GpuWish:
+class GpuSpec:
     """`--gpu` as read: a name, and where they were given, how many a host and how much memory each."""
 
     text: str
@@ -135,7 +135,7 @@ class GpuWish:
         return self.memory_gib is None or abs(kind.gpu_memory_gib - self.memory_gib) <= Decimal(self.memory_gib) / 10
 
 
-def parse_gpu(text: str) -> GpuWish:
+def parse_gpu(text: str) -> GpuSpec:
     """`NAME`, `NAME-80gb`, `NAME:COUNT`, in any case: `a10g`, `A100-80GB`, `nvidia l4:4`. Raises UsageError."""
     name, colon, count = text.partition(":")
     if not _plain(name) or (colon and not re.fullmatch(r"[1-9][0-9]{0,2}", count)):
@@ -144,7 +144,7 @@ def parse_gpu(text: str) -> GpuWish:
     if memory:
         name = name[: memory.start()]
     plain = _plain(name)
-    return GpuWish(
+    return GpuSpec(
         text=text,
         name=_plain(_ALIASES.get(plain, plain)),
         gpus=int(count) if colon else None,
@@ -152,7 +152,7 @@ def parse_gpu(text: str) -> GpuWish:
     )
 
 
-def suitable(kinds: Iterable[InstanceType], wanted: Wanted) -> list[InstanceType]:
+def suitable(kinds: Iterable[InstanceType], wanted: Requirements) -> list[InstanceType]:
     """The instance types that do, in the order given.
 
     Without a wish: one GPU of 16 GB or more with native bfloat16. A GPU by name without a count: as few as it comes in.
@@ -174,7 +174,7 @@ def suitable(kinds: Iterable[InstanceType], wanted: Wanted) -> list[InstanceType
     return found
 
 
-def rank(offers: Iterable[Offer], wanted: Wanted) -> list[Offer]:
+def rank(offers: Iterable[Offer], wanted: Requirements) -> list[Offer]:
     """The offers that do, cheapest first; with `on_demand="fallback"` spot stands before on-demand.
 
     Ties are broken by name and zone. Raises NoCapacity where nothing is left, with the cheapest that there was.
@@ -215,7 +215,7 @@ def _named(kinds: list[InstanceType], name: str) -> list[InstanceType]:
     return found
 
 
-def _with_gpu(kinds: list[InstanceType], wish: GpuWish, wanted: Wanted) -> list[InstanceType]:
+def _with_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements) -> list[InstanceType]:
     found = [kind for kind in kinds if wish.matches(kind)]
     if not found:
         raise _no_such_gpu(kinds, wish, wanted)
@@ -227,7 +227,7 @@ def _with_gpu(kinds: list[InstanceType], wish: GpuWish, wanted: Wanted) -> list[
     return [kind for kind in found if kind.gpus == count]
 
 
-def _no_such_gpu(kinds: list[InstanceType], wish: GpuWish, wanted: Wanted) -> UsageError | NoCapacity:
+def _no_such_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements) -> UsageError | NoCapacity:
     here = sorted({kind.gpu for kind in kinds if kind.gpus})
     if wanted.instance_type is not None:
         has = ", ".join(f"{kind.gpus} × {kind.gpu}" if kind.gpus else "no GPU" for kind in kinds)

@@ -21,7 +21,7 @@ from paramiko.hostkeys import HostKeys
 from paramiko.ssh_exception import AuthenticationException, BadHostKeyException, IncompatiblePeer
 
 from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
-from gpuctl.core.hosts import Reach
+from gpuctl.core.hosts import SSHTarget
 from gpuctl.core.outputs import printable
 
 # Without a handler, logging's last resort would print paramiko's tracebacks to the terminal.
@@ -35,7 +35,7 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_
 _LOOK = "see `gpuctl ls` for what EC2 says of it"
 
 
-class NotAdmitted(HostError):
+class KeyRejected(HostError):
     """The host answers and is the right one, and does not take the run's key (yet)."""
 
 
@@ -61,17 +61,17 @@ class Link:
         _end(self._proxy)
 
 
-def name_of(reach: Reach) -> str:
+def name_of(reach: SSHTarget) -> str:
     """A host as messages name it: `char-rnn-k3f9 (203.0.113.7)`, its port where it is not SSH's own."""
     return f"{reach.alias} ({reach.address})" if reach.port == 22 else f"{reach.alias} ({reach.address}:{reach.port})"
 
 
-def open_link(reach: Reach, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
+def open_link(reach: SSHTarget, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
     """Connects and authenticates. Each of TCP, SSH's greeting and authentication may take `timeout_s`.
 
     Raises HostUnreachable, HostKeyMismatch, NotAdmitted or HostError.
     """
-    with told(name_of(reach)):
+    with translate_errors(name_of(reach)):
         key = _load_key(identity_file, reach)
         sock, proxy = _open_socket(reach, timeout_s)
         connection = _connection(reach, key=key, sock=sock, timeout_s=timeout_s)
@@ -86,7 +86,7 @@ def open_link(reach: Reach, *, identity_file: Path, known_hosts_file: Path, time
         return Link(connection, proxy)
 
 
-def _connection(reach: Reach, *, key: paramiko.PKey, sock: socket.socket, timeout_s: float) -> Connection:
+def _connection(reach: SSHTarget, *, key: paramiko.PKey, sock: socket.socket, timeout_s: float) -> Connection:
     # Lazy: no /etc/fabric.yml, no ~/.fabric.py; an explicit empty SSHConfig: no ~/.ssh/config.
     config = Config(lazy=True, ssh_config=SSHConfig(), overrides={"load_ssh_configs": False})
     return Connection(
@@ -109,7 +109,7 @@ def _connection(reach: Reach, *, key: paramiko.PKey, sock: socket.socket, timeou
     )
 
 
-def _pin(connection: Connection, known_hosts_file: Path, reach: Reach) -> None:
+def _pin(connection: Connection, known_hosts_file: Path, reach: SSHTarget) -> None:
     client: paramiko.SSHClient = connection.client
     client.set_missing_host_key_policy(_RefuseUnknown(reach))
     client._system_host_keys = HostKeys()  # type: ignore[attr-defined]
@@ -123,7 +123,7 @@ def _pin(connection: Connection, known_hosts_file: Path, reach: Reach) -> None:
 
 
 class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: SSHTarget) -> None:
         self._reach = reach
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
@@ -133,7 +133,7 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
         )
 
 
-def _load_key(identity_file: Path, reach: Reach) -> paramiko.PKey:
+def _load_key(identity_file: Path, reach: SSHTarget) -> paramiko.PKey:
     try:
         return paramiko.Ed25519Key.from_private_key_file(str(identity_file))
     except (OSError, paramiko.SSHException, ValueError) as error:
@@ -144,7 +144,7 @@ def _load_key(identity_file: Path, reach: Reach) -> paramiko.PKey:
         ) from error
 
 
-def _open_socket(reach: Reach, timeout_s: float) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
+def _open_socket(reach: SSHTarget, timeout_s: float) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
     if reach.proxy_command is not None:
         return _open_proxy(reach, reach.proxy_command)
     sock = socket.create_connection((reach.address, reach.port), timeout=timeout_s)
@@ -159,7 +159,7 @@ def _open_socket(reach: Reach, timeout_s: float) -> tuple[socket.socket, subproc
     return sock, None
 
 
-def _open_proxy(reach: Reach, proxy_command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _open_proxy(reach: SSHTarget, proxy_command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """A proxy command's standard streams as one socket.
 
     Not `paramiko.ProxyCommand`: it spins for ever once the command has ended, and never waits for its process.
@@ -205,7 +205,7 @@ def _end(proxy: subprocess.Popen[bytes] | None) -> None:
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
+def translate_errors(name: str) -> Iterator[None]:
     """Whatever sockets and paramiko raise within, raised as the error of gpuctl's that it means.
 
     For what is no SSH at all paramiko raises whatever its parser does: IndexError, UnicodeDecodeError, ValueError, ….
@@ -221,7 +221,7 @@ def told(name: str) -> Iterator[None]:
             "nothing was sent: its address may belong to another machine by now, or somebody stands between",
         ) from error
     except AuthenticationException as error:
-        raise NotAdmitted(f"{name} does not take the run's key", _LOOK) from error
+        raise KeyRejected(f"{name} does not take the run's key", _LOOK) from error
     except IncompatiblePeer as error:
         raise HostError(f"{name} speaks no SSH that this laptop does ({printable(str(error))})", _LOOK) from error
     except (TimeoutError, EOFError) as error:

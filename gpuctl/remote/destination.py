@@ -31,7 +31,7 @@ _MARK_FOLDER, _, _MARK_NAME = MARK.partition("/")
 _LONGEST_MARK = 4096
 
 
-class InTheWay(Exception):
+class PathConflict(Exception):
     """A file that cannot be written below DEST, and why."""
 
     def __init__(self, why: str) -> None:
@@ -39,7 +39,7 @@ class InTheWay(Exception):
         self.why = why
 
 
-class Aside:
+class PartFile:
     """A file that is being written. `write` until it is whole. What is zero takes no room on the disk."""
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -224,14 +224,14 @@ class Destination:
         return True
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[Aside]:
+    def aside(self) -> Iterator[PartFile]:
         """A new file to write; gone at the end where it was not put into place."""
         self._count += 1
         name = str(self._count)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._local_errors():
             descriptor = os.open(name, flags, 0o666, dir_fd=self._aside)
-            aside = Aside(descriptor, name)
+            aside = PartFile(descriptor, name)
             try:
                 yield aside
             finally:
@@ -239,7 +239,7 @@ class Destination:
                 if not aside.placed:
                     os.unlink(name, dir_fd=self._aside)
 
-    def put(self, aside: Aside, path: str, *, mtime_ns: int, replace: bool) -> None:
+    def put(self, aside: PartFile, path: str, *, mtime_ns: int, replace: bool) -> None:
         """Puts a whole file into place under a (checked) name. Raises InTheWay where it cannot stand there."""
         os.ftruncate(aside.descriptor, aside.size)
         with contextlib.suppress(OSError, OverflowError):  # a time that this disk does not know
@@ -293,9 +293,9 @@ def _conflicts() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _UNNAMEABLE:
-            raise InTheWay("this disk cannot hold such a name") from error
+            raise PathConflict("this disk cannot hold such a name") from error
         if error.errno in _OCCUPIED:
-            raise InTheWay("a link, a file or a folder stands in its way at home") from error
+            raise PathConflict("a link, a file or a folder stands in its way at home") from error
         raise
 
 
@@ -304,7 +304,7 @@ def _refuse_to_replace(folder: int, name: str, *, replace: bool) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         os.stat(name, dir_fd=folder, follow_symlinks=False)
-        raise InTheWay("something stands in its place at home that no pull of this run brought")
+        raise PathConflict("something stands in its place at home that no pull of this run brought")
 
 
 def _write_mark(folder: int, mark: RunMark) -> None:

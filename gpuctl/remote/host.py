@@ -16,8 +16,8 @@ from tenacity.wait import wait_exponential
 
 from gpuctl.core import shell
 from gpuctl.core.errors import HostError, HostUnreachable
-from gpuctl.core.hosts import Reach
-from gpuctl.remote.connection import Link, NotAdmitted, name_of, open_link, told
+from gpuctl.core.hosts import SSHTarget
+from gpuctl.remote.connection import KeyRejected, Link, name_of, open_link, translate_errors
 from gpuctl.remote.payload import payload_hash
 from gpuctl.remote.protocol import Event, encode_request
 from gpuctl.remote.session import CHUNK, QUIET_S, Session
@@ -81,7 +81,7 @@ class Host:
 
     def __init__(
         self,
-        reach: Reach,
+        reach: SSHTarget,
         *,
         identity_file: Path,
         known_hosts_file: Path,
@@ -133,7 +133,7 @@ class Host:
 
         def give_up(state: RetryCallState) -> bool:
             now = time.monotonic()
-            if isinstance(_error_of(state), NotAdmitted):
+            if isinstance(_error_of(state), KeyRejected):
                 refused_since.append(now)
                 return now >= min(deadline, refused_since[0] + _ADMISSION_S)
             return now >= deadline
@@ -144,7 +144,7 @@ class Host:
                 on_wait(error)
 
         retrying = Retrying(
-            retry=retry_if_exception_type((HostUnreachable, NotAdmitted)),
+            retry=retry_if_exception_type((HostUnreachable, KeyRejected)),
             wait=wait_exponential(multiplier=0.1, max=2),
             stop=give_up,
             sleep=pause,
@@ -239,7 +239,7 @@ class Host:
 
     def _session(self, line: str, *, deadline: float | None = None) -> Session:
         link = self._connected(self._connect_timeout_s)
-        with told(self.name):
+        with translate_errors(self.name):
             channel = link.transport.open_session(window_size=_WINDOW, timeout=_CHANNEL_S)
             channel.settimeout(_CHANNEL_S)
             try:

@@ -24,11 +24,11 @@ from gpuctl.core.outputs import (
     printable,
 )
 from gpuctl.remote.answers import Answers
-from gpuctl.remote.destination import Aside, Destination, InTheWay
+from gpuctl.remote.destination import Destination, PartFile, PathConflict
 from gpuctl.remote.host import Host
 from gpuctl.remote.manifest import Manifest, ask_manifest
 from gpuctl.remote.session import CHUNK
-from gpuctl.remote.tarstream import Metered, members
+from gpuctl.remote.tarstream import BoundedReader, members
 
 _AS_THE_JOB_SAYS = Wish()
 _MOST_GROWN = 1024**3
@@ -51,7 +51,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class PullResult:
+class Transfer:
     """What a pull did. Names are the host's own: show them through `core.outputs.printable`.
 
     `files` moved, in order; `unchanged` were home already; `left` stay on the host, `skipped` (with why) do too but
@@ -87,12 +87,12 @@ def pull_outputs(
     claimed: Collection[str] = (),
     wish: Wish = _AS_THE_JOB_SAYS,
     on_claim: Callable[[Collection[str]], None] | None = None,
-    is_home: Callable[[PullResult], bool] = lambda result: result.complete,
+    is_home: Callable[[Transfer], bool] = lambda result: result.complete,
     on_progress: Callable[[Progress], None] | None = None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
     back_within_s: float = 60.0,
-) -> PullResult:
+) -> Transfer:
     """Brings home what changed since `known`, into `dest` (made where missing).
 
     Only what earlier pulls of the run brought there (`claimed`) is ever replaced; `on_claim` hears what is about to be
@@ -227,7 +227,7 @@ class _Pull:
             elif path not in self._in_the_way:
                 try:
                     made = self._home.link(path, text, replace=path in self._ours)
-                except InTheWay as error:
+                except PathConflict as error:
                     self._in_the_way[path] = error.why
                 else:
                     self._ours.add(path)
@@ -242,7 +242,7 @@ class _Pull:
         """What may still come: what changed or vanished, and not what the host has listed and twice not sent."""
         return [path for path in self.incomplete if len(self._refused.get(path, ())) < _TIMES_REFUSED]
 
-    def result(self) -> PullResult:
+    def result(self) -> Transfer:
         awaited = self.awaited()
         files, left = self.manifest.files, [one for one in self.manifest.left.values() if one.files != 0]
         for path, why in self._in_the_way.items():
@@ -251,7 +251,7 @@ class _Pull:
         for path in self.incomplete:
             if path not in awaited and path in files:
                 left.append(Left(path, self._refused[path][-1], "unreadable", files=1, bytes=files[path].size))
-        return PullResult(
+        return Transfer(
             files=tuple(self._moved),
             unchanged=len(self._unchanged),
             skipped=tuple((one.path, one.why) for one in self.manifest.left.values() if one.files == 0),
@@ -278,7 +278,7 @@ class _Pull:
             self._host.stream("send", {"paths": list(wanted)}) as streams,
             Answers(streams, self._host.name) as answers,
         ):
-            source = Metered(streams.stdout, self._host.name)
+            source = BoundedReader(streams.stdout, self._host.name)
             try:
                 self._receive(source, answers, left)
             except (tarfile.TarError, RecursionError) as error:
@@ -292,7 +292,7 @@ class _Pull:
         # Changed, vanished or refused since the manifest: the next one tells which.
         self.incomplete.update(dict.fromkeys(left))
 
-    def _receive(self, source: Metered, answers: Answers, left: dict[str, RemoteFile]) -> None:
+    def _receive(self, source: BoundedReader, answers: Answers, left: dict[str, RemoteFile]) -> None:
         for member, content in members(source):
             file = left.get(member.name)
             if file is not None and content is not None and _fits(member, file):
@@ -314,7 +314,7 @@ class _Pull:
                 return
             try:
                 self._home.put(aside, file.path, mtime_ns=file.mtime_ns, replace=file.path in self._ours)
-            except InTheWay as error:
+            except PathConflict as error:
                 self._in_the_way[file.path] = error.why
             else:
                 self._known[file.path] = Pulled(aside.size, file.mtime_ns, file.inode, digest)
@@ -323,7 +323,7 @@ class _Pull:
                 self._unchanged.pop(file.path, None)
             del left[file.path]
 
-    def _copy(self, content: IO[bytes], aside: Aside) -> str:
+    def _copy(self, content: IO[bytes], aside: PartFile) -> str:
         digest = hashlib.sha256()
         while chunk := content.read(CHUNK):
             digest.update(chunk)

@@ -9,22 +9,22 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from gpuctl.core.errors import HostUnreachable
-from gpuctl.core.hosts import Instance, Reach
+from gpuctl.core.hosts import Instance, SSHTarget
 from gpuctl.core.profile import Profile
 
 _ANSWER_LIMIT = 4096
 
 
-def reach_of(profile: Profile, instance: Instance, *, alias: str, user: str) -> Reach:
+def reach_of(profile: Profile, instance: Instance, *, alias: str, user: str) -> SSHTarget:
     """How the instance is reached. Raises HostUnreachable where it has no address."""
     if profile.host_directory_url is not None:
         address, port = _from_directory(f"{profile.host_directory_url}/{instance.instance_id}", instance.instance_id)
-        return Reach(alias=alias, address=address, port=port, user=user)
+        return SSHTarget(alias=alias, address=address, port=port, user=user)
     if instance.public_ip is None:
         raise HostUnreachable(
             f"host {instance.instance_id} has no public address", "its subnet must give one (see `gpuctl down`)"
         )
-    return Reach(alias=alias, address=instance.public_ip, port=22, user=user)
+    return SSHTarget(alias=alias, address=instance.public_ip, port=22, user=user)
 
 
 def _from_directory(url: str, instance_id: str) -> tuple[str, int]:

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpuctl.core.hosts import Reach
+from gpuctl.core.hosts import SSHTarget
 
 _SSH_PORT = 22
 
 
-def render_ssh_config(reaches: Sequence[Reach], *, identity_file: Path, known_hosts_file: Path) -> str:
+def render_ssh_config(reaches: Sequence[SSHTarget], *, identity_file: Path, known_hosts_file: Path) -> str:
     """An ssh_config with one `Host` block a host: this key and no other, this host key and no other."""
     return "\n".join(_block(reach, _quoted(identity_file), _quoted(known_hosts_file)) for reach in reaches)
 
 
-def render_known_hosts(reaches: Sequence[Reach], host_public_key: str) -> str:
+def render_known_hosts(reaches: Sequence[SSHTarget], host_public_key: str) -> str:
     """A known_hosts file that pins one key for every host: `address` for port 22, `[address]:port` for any other."""
     kind, key = host_public_key.split()[:2]
     return "".join(f"{known_hosts_name(reach)} {kind} {key}\n" for reach in reaches)
 
 
-def parse_ssh_config(text: str) -> list[Reach]:
+def parse_ssh_config(text: str) -> list[SSHTarget]:
     """The inverse of `render_ssh_config`. A block that is not whole is left out."""
     blocks: list[dict[str, str]] = []
     for line in text.splitlines():
@@ -34,7 +34,7 @@ def parse_ssh_config(text: str) -> list[Reach]:
         if blocks and value:
             blocks[-1][word] = value
     return [
-        Reach(
+        SSHTarget(
             alias=block["Host"],
             address=block["HostName"],
             port=int(block["Port"]),
@@ -46,12 +46,12 @@ def parse_ssh_config(text: str) -> list[Reach]:
     ]
 
 
-def known_hosts_name(reach: Reach) -> str:
+def known_hosts_name(reach: SSHTarget) -> str:
     """The name under which OpenSSH and paramiko look for a host's key."""
     return reach.address if reach.port == _SSH_PORT else f"[{reach.address}]:{reach.port}"
 
 
-def _block(reach: Reach, identity: str, known_hosts: str) -> str:
+def _block(reach: SSHTarget, identity: str, known_hosts: str) -> str:
     lines = [
         f"HostName {reach.address}",
         f"Port {reach.port}",

@@ -14,7 +14,7 @@ _READ_AHEAD = 128 * 1024
 _MOST_HEADER = _READ_AHEAD + 64 * 1024
 
 
-class Metered:
+class BoundedReader:
     """The stream that tarfile reads. A member's headers are held in memory whole, so a host may not make them long."""
 
     def __init__(self, stream: Reader, name: str) -> None:
@@ -33,7 +33,7 @@ class Metered:
         return data
 
 
-def members(source: Metered) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+def members(source: BoundedReader) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Each member, and its bytes where it is a regular file; they are to be read before the next one is asked for.
 
     Reads the stream to its end. Raises tarfile.TarError where it is no tar stream, HostError where a header has no end.
@@ -48,7 +48,7 @@ def members(source: Metered) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None
         pass
 
 
-def _next_member(tar: tarfile.TarFile, source: Metered) -> tarfile.TarInfo | None:
+def _next_member(tar: tarfile.TarFile, source: BoundedReader) -> tarfile.TarInfo | None:
     if tar.offset == 0:  # opening it found no member, and on Python 3.10 the next look would fail
         return None
     source.left = _MOST_HEADER

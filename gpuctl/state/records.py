@@ -112,6 +112,7 @@ def header_of(data: Any) -> RunHeader:
     """The header of a stored record, of whatever schema. Raises Unreadable."""
     if isinstance(data, dict) and "cloud" not in data and isinstance(data.get("plan"), dict):
         data = {**data["plan"], **data}  # schema 1 had it in the plan
+        data["cloud"] = _cloud(data.get("cloud"))
     return from_plain(data, RunHeader)
 
 
@@ -163,13 +164,19 @@ def _from_1(data: Mapping[str, Any]) -> dict[str, Any]:
         for number, market in enumerate(markets, start=1)
     ]
     plan = {
-        **{name: old[name] for name in ("run", "job", "cloud", "owner", "region_source")},
+        **{name: old[name] for name in ("run", "job", "owner", "region_source")},
+        "cloud": _cloud(old["cloud"]),
         "workload": {field.name: old[field.name] for field in fields(Workload) if field.name in old},
         "attempts": attempts,
         "access": {"caller_cidr": old["caller_cidr"]},
         "lease": {"ends": old["lease_ends"], "then_s": old.get("then_s"), "discard": old.get("discard", False)},
     }
-    return {**data, "schema": 2, "cloud": old["cloud"], "region": old["region"], "plan": plan}
+    return {**data, "schema": 2, "cloud": _cloud(old["cloud"]), "region": old["region"], "plan": plan}
+
+
+def _cloud(name: Any) -> Any:
+    """The embedded cloud's name was `local` once."""
+    return "embedded" if name == "local" else name
 
 
 def _subnets(fleet_request: Mapping[str, Any] | None) -> dict[str, str]:

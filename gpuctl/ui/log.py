@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuctl.core.losses import Marked
+from gpuctl.core.losses import LogLine
 from gpuctl.ui.console import out
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class LogPrinter:
         self._console = console or out()
         self._standing: str | None = None
 
-    def show(self, *lines: Marked) -> None:
+    def show(self, *lines: LogLine) -> None:
         """Print lines."""
         for line in lines:
             if self._console.is_terminal:
@@ -41,7 +41,7 @@ class LogPrinter:
             self._console.file.flush()
         self._standing = None
 
-    def _on_terminal(self, line: Marked) -> None:
+    def _on_terminal(self, line: LogLine) -> None:
         if self._standing is not None:
             self._console.file.write("\r\x1b[2K")
         if line.transient:
@@ -54,7 +54,7 @@ class LogPrinter:
         else:
             self._console.file.write(line.text + "\n")
 
-    def _plain(self, line: Marked) -> None:
+    def _plain(self, line: LogLine) -> None:
         if line.transient:
             if line.points:
                 self._console.file.write(line.text + "\n")
@@ -65,7 +65,7 @@ class LogPrinter:
         self._standing = None
 
 
-def marked_text(line: Marked) -> Text:
+def marked_text(line: LogLine) -> Text:
     """A line with its losses highlighted."""
     from rich.text import Text
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gpuctl.core.losses import Marked
+from gpuctl.core.losses import LogLine
 from gpuctl.core.metrics import Point, Split, last_by_split, positions
 from gpuctl.core.text import safe
 from gpuctl.ui.console import console
@@ -53,7 +53,7 @@ class WatchView:
         self._now = now
         self._console = console(stream or sys.stdout)
         self._points: Sequence[Point] = ()
-        self._log: deque[Marked] = deque(maxlen=LOG_LINES)
+        self._log: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._state, self._gpus, self._notice = "running", "", ""
         self._rate = _Rate()
         self._drawn: tuple[object, Text] | None = None
@@ -81,7 +81,7 @@ class WatchView:
         self,
         *,
         points: Sequence[Point] | None = None,
-        lines: Iterable[Marked] = (),
+        lines: Iterable[LogLine] = (),
         state: Mapping[str, Any] | None = None,
         notice: str | None = None,
     ) -> None:
@@ -189,7 +189,7 @@ class WatchView:
             self._drawn = (key, plot(self._points, width=width, height=height, unicode=self._unicode))
         return self._drawn[1]
 
-    def _log_line(self, line: Marked) -> Text:
+    def _log_line(self, line: LogLine) -> Text:
         from gpuctl.ui.log import marked_text
 
         text = marked_text(line)

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 from gpuctl.aws.inventory import find_instances
 from gpuctl.aws.power import start_instance
 from gpuctl.core.errors import CloudGone, GpuctlError, HostError, HostGone, HostStopped, HostUnreachable
-from gpuctl.core.hosts import Instance, Reach
+from gpuctl.core.hosts import Instance, SSHTarget
 from gpuctl.remote.host import Host
 from gpuctl.workflows.hosts import (
     AWS_IS_SILENT,
-    OpenRun,
+    RunHandle,
     admit_caller,
     current_reach,
     host_at,
@@ -36,7 +36,7 @@ _REASONS = {
 }
 
 
-def wait_for_boot(run: OpenRun, instance: Instance, *, within_s: float = BOOT_TIMEOUT_S) -> Host:
+def wait_for_boot(run: RunHandle, instance: Instance, *, within_s: float = BOOT_TIMEOUT_S) -> Host:
     """The run's host, connected, to be used as a context manager.
 
     EC2 is looked at meanwhile, as far as it answers: HostGone or HostStopped at once where the instance has ended; one
@@ -61,7 +61,7 @@ def wait_for_boot(run: OpenRun, instance: Instance, *, within_s: float = BOOT_TI
 
 
 class _Moved(Exception):  # a signal within this module
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: SSHTarget) -> None:
         super().__init__(reach)
         self.reach = reach
 
@@ -69,7 +69,7 @@ class _Moved(Exception):  # a signal within this module
 class _Look:
     """Hears each failed try, and asks EC2 every some seconds what became of the instance."""
 
-    def __init__(self, run: OpenRun, instance_id: str, reach: Reach, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, run: RunHandle, instance_id: str, reach: SSHTarget, clock: Callable[[], float] = time.monotonic):
         self._run, self._instance_id, self._reach, self._clock = run, instance_id, reach, clock
         self._next = clock() + LOOK_EVERY_S
         self._looks = 0
@@ -114,7 +114,7 @@ def _reason(instance: Instance) -> str:
     return _REASONS.get(instance.state_reason, instance.state_reason or "EC2 does not say why")
 
 
-def open_host_started(run: OpenRun) -> Host:
+def open_host_started(run: RunHandle) -> Host:
     """`open_host`; a host that is switched off is started first, for what is on its disk.
 
     Raises HostStopped where it cannot be started, or would end itself at once.

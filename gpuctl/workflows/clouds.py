@@ -25,7 +25,7 @@ IMAGE_PARAMETERS = {
 
 CHECK_IP = "https://checkip.amazonaws.com"
 
-_LOCAL_KEY = "embedded"
+_KEY = "embedded"
 _NOT_AS_ASKED = 2
 
 
@@ -36,23 +36,23 @@ def open_cloud(name: str, places: Places, *, on_lost: Callable[[str], None] | No
     """
     if name == "aws":
         return Profile(name="aws", caller_address_url=CHECK_IP, image_parameters=IMAGE_PARAMETERS)
-    if name == "local":
+    if name == "embedded":
         cloud = start_embedded(places)
         if cloud["lost"] and on_lost is not None:
             on_lost(lost_in_words(cloud["lost"], places))
-        return local_profile(cloud["endpoint"])
-    raise UsageError(f"there is no cloud called {name!r}", "choose aws or local (--cloud, or GPUCTL_CLOUD)")
+        return embedded_profile(cloud["endpoint"])
+    raise UsageError(f"there is no cloud called {name!r}", "choose aws or embedded (--cloud, or GPUCTL_CLOUD)")
 
 
-def local_profile(endpoint: str) -> Profile:
+def embedded_profile(endpoint: str) -> Profile:
     """The embedded cloud at `endpoint`."""
     return Profile(
-        name="local",
+        name="embedded",
         caller_address_url=f"{endpoint}/gpuctl/caller-address",
         image_parameters=IMAGE_PARAMETERS,
         endpoint_url=endpoint,
-        access_key_id=_LOCAL_KEY,
-        secret_access_key=_LOCAL_KEY,
+        access_key_id=_KEY,
+        secret_access_key=_KEY,
         default_region="us-east-1",
         host_directory_url=f"{endpoint}/gpuctl/hosts",
     )
@@ -62,8 +62,8 @@ def embedded_environment(endpoint: str) -> dict[str, str]:
     """The variables with which any AWS client reaches the embedded cloud; botocore knows AWS_DEFAULT_REGION alone."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": _LOCAL_KEY,
-        "AWS_SECRET_ACCESS_KEY": _LOCAL_KEY,
+        "AWS_ACCESS_KEY_ID": _KEY,
+        "AWS_SECRET_ACCESS_KEY": _KEY,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
@@ -113,11 +113,11 @@ def embedded_if_running(places: Places) -> dict[str, Any] | None:
 def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
     if find_spec("moto") is None or find_spec("asyncssh") is None:
         raise GpuctlError(
-            "the embedded cloud is not installed (--cloud local)",
-            "get it with: pip install 'gpuctl-train[local]' (or pipx inject gpuctl-train 'gpuctl-train[local]')",
+            "the embedded cloud is not installed (--cloud embedded)",
+            "get it with: pip install 'gpuctl-train[embedded]' (or pipx inject gpuctl-train 'gpuctl-train[embedded]')",
         )
     places.cloud.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gpuctl.localcloud", verb, "--state", str(places.cloud)]
+    command = [sys.executable, "-m", "gpuctl.embedded_cloud", verb, "--state", str(places.cloud)]
     if verb == "start":
         command += ["--cache", str(places.cache)]
     done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

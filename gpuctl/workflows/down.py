@@ -24,8 +24,8 @@ from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
-from gpuctl.workflows.hosts import OpenRun, open_run
-from gpuctl.workflows.pull import AS_THE_JOB_SAYS, Brought, destination_of, not_home, pull_from
+from gpuctl.workflows.hosts import RunHandle, open_run
+from gpuctl.workflows.pull import AS_THE_JOB_SAYS, PullResult, destination_of, not_home, pull_from
 from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_run
 from gpuctl.workflows.reporter import Reporter
 
@@ -35,13 +35,13 @@ POLITE_S = 40
 
 
 @dataclass(frozen=True)
-class WentDown:
+class DownResult:
     """What was removed, what is left (nothing, unless AWS still tells of it), what came home before, and by the run's
     name why one could not be taken down."""
 
     removed: tuple[Resource, ...]
     left: tuple[Resource, ...]
-    brought: tuple[Brought, ...]
+    brought: tuple[PullResult, ...]
     failed: tuple[tuple[str, GpuctlError], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -53,17 +53,17 @@ class WentDown:
         return told
 
 
-def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[OpenRun, ...]:
+def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[RunHandle, ...]:
     """Every run of the caller's own that left anything in the account, or that this laptop believes to be up."""
     account = Account(profile, region)
     names = {r.run for r in find_resources(account, owner=account.owner()) if r.run}
     names.update(_believed_up(places, profile, account.region))
-    return tuple(OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
+    return tuple(RunHandle(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
 
 
 def run_by_name(
     name: str, *, places: Places, cloud: str | None, region: str | None, tell: Callable[[str], None]
-) -> OpenRun:
+) -> RunHandle:
     """A run to take down. Where what this laptop knows of it is damaged that is told, and the account is enough."""
     try:
         return open_run(name, places=places, cloud=cloud, region=region, tell=tell)
@@ -73,12 +73,12 @@ def run_by_name(
             raise
         tell(error.message)
         profile = open_cloud(cloud or "aws", places, on_lost=tell)
-        return OpenRun(name, profile, Account(profile, region), folder, tell)
+        return RunHandle(name, profile, Account(profile, region), folder, tell)
 
 
 def down(
-    runs: Sequence[OpenRun], *, discard: bool, now: datetime, reporter: Reporter, wish: Wish = AS_THE_JOB_SAYS
-) -> WentDown:
+    runs: Sequence[RunHandle], *, discard: bool, now: datetime, reporter: Reporter, wish: Wish = AS_THE_JOB_SAYS
+) -> DownResult:
     """Take runs down, each by itself: one that cannot be taken down does not keep the others.
 
     Where there is one alone, its error is raised: HostError, with nothing removed, where outputs would be lost that can
@@ -87,15 +87,15 @@ def down(
     if len(runs) == 1:
         return _take_down(runs[0], discard=discard, now=now, reporter=reporter, wish=wish)
 
-    def one(run: OpenRun) -> WentDown:
+    def one(run: RunHandle) -> DownResult:
         try:
             return _take_down(run, discard=discard, now=now, reporter=reporter, wish=wish)
         except GpuctlError as error:
-            return WentDown((), (), (), ((run.name, error),))
+            return DownResult((), (), (), ((run.name, error),))
 
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="down") as pool:
         went = list(pool.map(one, runs))
-    return WentDown(
+    return DownResult(
         removed=tuple(r for each in went for r in each.removed),
         left=tuple(r for each in went for r in each.left),
         brought=tuple(b for each in went for b in each.brought),
@@ -103,7 +103,7 @@ def down(
     )
 
 
-def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter, wish: Wish) -> WentDown:
+def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Reporter, wish: Wish) -> DownResult:
     accounts = accounts_of(run.account, run.folder)
     found = [one for account in accounts for one in known_resources(account, run.name, run.folder)]
     if not found and not run.folder.exists():
@@ -123,7 +123,7 @@ def _take_down(run: OpenRun, *, discard: bool, now: datetime, reporter: Reporter
     left = [one for account in accounts for one in find_resources(account, run=run.name)]
     if not left:
         _forget(run.folder)
-    return WentDown(tuple(removed), tuple(left), () if brought is None else (brought,))
+    return DownResult(tuple(removed), tuple(left), () if brought is None else (brought,))
 
 
 def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
@@ -160,7 +160,7 @@ def _forget(folder: RunFolder) -> None:
     folder.forget_keys()
 
 
-def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
+def _bring_one_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -> PullResult | None:
     holding = ("pending", "running", "stopping", "stopped")
     living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in holding]
     if not living:
@@ -175,7 +175,7 @@ def _bring_one_home(run: OpenRun, now: datetime, reporter: Reporter, wish: Wish)
     return _save(run, living, now, reporter, wish)
 
 
-def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> Brought | None:
+def _save(run: RunHandle, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> PullResult | None:
     try:
         with open_host_started(run) as host:
             state = host.call("state", {})
@@ -198,7 +198,7 @@ def _save(run: OpenRun, living: list[Instance], now: datetime, reporter: Reporte
     return brought
 
 
-def _keep_log(run: OpenRun, host: Host) -> None:
+def _keep_log(run: RunHandle, host: Host) -> None:
     """The end of the log, for `tail` and `metrics` after the host is gone."""
     follower = Follower(run)
     follower.history()
@@ -206,7 +206,7 @@ def _keep_log(run: OpenRun, host: Host) -> None:
         pass
 
 
-def _waiting_costs(run: OpenRun, living: list[Instance], now: datetime) -> str:
+def _waiting_costs(run: RunHandle, living: list[Instance], now: datetime) -> str:
     """What refusing costs, in words."""
     if living[0].state in ("stopping", "stopped"):
         return "its disk costs, until it is removed"

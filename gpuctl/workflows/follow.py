@@ -15,7 +15,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from gpuctl.core.endings import power_off_at, reason
 from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
-from gpuctl.core.losses import LossReader, Marked
+from gpuctl.core.losses import LogLine, LossReader
 from gpuctl.core.metrics import Point, parse_metrics_line
 from gpuctl.core.tags import iso
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
@@ -23,7 +23,7 @@ from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
 from gpuctl.state.records import Seen
 from gpuctl.state.runs import RunFolder
-from gpuctl.workflows.hosts import OpenRun, nobody, open_host
+from gpuctl.workflows.hosts import RunHandle, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
@@ -47,11 +47,11 @@ class Losses:
         """The run's points so far."""
         return self.from_metrics or self.from_log
 
-    def read_log(self, data: bytes) -> list[Marked]:
+    def read_log(self, data: bytes) -> list[LogLine]:
         """The finished lines of a piece of the log."""
         return self._took(self._reader.feed(data))
 
-    def finish(self) -> list[Marked]:
+    def finish(self) -> list[LogLine]:
         """The last line, where the log ends without a line's end."""
         return self._took(self._reader.finish())
 
@@ -65,7 +65,7 @@ class Losses:
         self._rest = b""
         self.from_metrics = []
 
-    def _took(self, lines: list[Marked]) -> list[Marked]:
+    def _took(self, lines: list[LogLine]) -> list[LogLine]:
         for line in lines:
             self.from_log.extend(line.points)
         return lines
@@ -85,7 +85,7 @@ class Update:
     With `again`, the lines were here already, in a copy that turned out not to be the host's log.
     """
 
-    lines: tuple[Marked, ...] = ()
+    lines: tuple[LogLine, ...] = ()
     points: tuple[Point, ...] = ()
     ended: Mapping[str, Any] | None = None
     again: bool = False
@@ -134,16 +134,16 @@ class _Reading:
 class Follower:
     """Reads a run from where this laptop's copy ends, keeps the copy, and goes on after a broken connection."""
 
-    def __init__(self, run: OpenRun) -> None:
+    def __init__(self, run: RunHandle) -> None:
         self.run = run
         self.losses = Losses(_pattern_of(run.folder))
         self._log, self._metrics = _Reading(run.folder.log), _Reading(run.folder.metrics)
         self._not_kept = False
         self._heard = time.monotonic()
 
-    def history(self) -> list[Marked]:
+    def history(self) -> list[LogLine]:
         """The lines that are here already, read for their losses."""
-        lines: list[Marked] = []
+        lines: list[LogLine] = []
         for data in self._log.copy.pieces():
             lines.extend(self.losses.read_log(self._log.took(data)))
         for data in self._metrics.copy.pieces():

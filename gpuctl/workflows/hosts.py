@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from gpuctl.aws.access import admits, caller_cidr, set_caller
+from gpuctl.aws.access import allow_ssh_from, allows_ssh, caller_cidr
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
@@ -24,7 +24,7 @@ from gpuctl.core.errors import (
     NotAllowed,
     NotFound,
 )
-from gpuctl.core.hosts import Instance, Reach
+from gpuctl.core.hosts import Instance, SSHTarget
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.reach import reach_of
@@ -45,7 +45,7 @@ def nobody(_text: str) -> None:
 
 
 @dataclass(frozen=True)
-class OpenRun:
+class RunHandle:
     """A run, its cloud, its account, and what this laptop keeps of it."""
 
     name: str
@@ -62,7 +62,7 @@ def open_run(
     cloud: str | None,
     region: str | None = None,
     tell: Callable[[str], None] = nobody,
-) -> OpenRun:
+) -> RunHandle:
     """A run by name. Which cloud and region it is in is what this laptop knows of it, unless said.
 
     `tell` hears what a person should know though nobody asked: hosts lost with their cloud, an address that changed.
@@ -72,10 +72,10 @@ def open_run(
         stored = folder.header()
         cloud, region = cloud or stored.cloud, region or stored.region
     profile = open_cloud(cloud or "aws", places, on_lost=tell)
-    return OpenRun(name, profile, Account(profile, region), folder, tell)
+    return RunHandle(name, profile, Account(profile, region), folder, tell)
 
 
-def instances_of(run: OpenRun, *, include_gone: bool = False) -> list[Instance]:
+def instances_of(run: RunHandle, *, include_gone: bool = False) -> list[Instance]:
     """The run's instances by tag. Raises NotFound where neither the account nor this laptop knows of the run."""
     instances = find_instances(run.account, run=run.name, owner=None, include_gone=include_gone)
     if not instances and not run.folder.exists():
@@ -83,7 +83,7 @@ def instances_of(run: OpenRun, *, include_gone: bool = False) -> list[Instance]:
     return instances
 
 
-def living_instance(run: OpenRun) -> Instance:
+def living_instance(run: RunHandle) -> Instance:
     """The run's instance that can be connected to. Raises HostGone or HostStopped where there is none otherwise."""
     instances = instances_of(run)
     for instance in instances:
@@ -118,7 +118,7 @@ class Running:
     lease_ends: datetime
 
 
-def running_costs(run: OpenRun) -> Running:
+def running_costs(run: RunHandle) -> Running:
     """What it costs to have the run's host. Raises HostGone or HostStopped where it has none that runs."""
     try:
         (instance,) = prices(run.account, [living_instance(run)])
@@ -130,7 +130,7 @@ def running_costs(run: OpenRun) -> Running:
     return Running(instance.price_usd_per_hour, instance.launched, instance.tags.lease_ends)
 
 
-def open_host(run: OpenRun) -> Host:
+def open_host(run: RunHandle) -> Host:
     """The run's host, connected, to be used as a context manager. Raises HostError kinds.
 
     It is looked for where it was last: its key is pinned, so nothing else can be taken for it, and what it alone can
@@ -149,7 +149,7 @@ def open_host(run: OpenRun) -> Host:
     return host
 
 
-def _found_by_ec2(run: OpenRun, stored: Reach, error: HostError) -> Host:
+def _found_by_ec2(run: RunHandle, stored: SSHTarget, error: HostError) -> Host:
     """The host that did not answer where it was, where EC2 or its rules tell why. Raises `error` otherwise."""
     try:
         reach = current_reach(run, living_instance(run))
@@ -165,21 +165,21 @@ def _found_by_ec2(run: OpenRun, stored: Reach, error: HostError) -> Host:
     return _connected(run, reach)
 
 
-def _connected(run: OpenRun, reach: Reach) -> Host:
+def _connected(run: RunHandle, reach: SSHTarget) -> Host:
     keep_reach(run, reach)
     host = host_at(run, reach)
     host.wait_until_reachable(time.monotonic() + _ADMITTED_WITHIN_S)
     return host
 
 
-def current_reach(run: OpenRun, instance: Instance) -> Reach:
+def current_reach(run: RunHandle, instance: Instance) -> SSHTarget:
     """Where the instance is now. Raises HostUnreachable where it has no address."""
     stored = _kept_reach(run.folder)
     user = stored.user if stored is not None else run.folder.read().current.image.login_user
     return reach_of(run.profile, instance, alias=run.name, user=user)
 
 
-def _stored_reach(run: OpenRun) -> Reach | None:
+def _stored_reach(run: RunHandle) -> SSHTarget | None:
     """Where the run's host was last. Raises HostError where this laptop has no key to it."""
     if not run.folder.has_key():
         living_instance(run)
@@ -190,7 +190,7 @@ def _stored_reach(run: OpenRun) -> Reach | None:
     return _kept_reach(run.folder)
 
 
-def _kept_reach(folder: RunFolder) -> Reach | None:
+def _kept_reach(folder: RunFolder) -> SSHTarget | None:
     try:
         reaches = parse_ssh_config(folder.ssh_config.read_text())
     except (OSError, ValueError):
@@ -198,11 +198,11 @@ def _kept_reach(folder: RunFolder) -> Reach | None:
     return reaches[0] if reaches else None
 
 
-def host_at(run: OpenRun, reach: Reach) -> Host:
+def host_at(run: RunHandle, reach: SSHTarget) -> Host:
     return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
 
 
-def ask_state(run: OpenRun, *, timeout_s: float) -> Mapping[str, Any]:
+def ask_state(run: RunHandle, *, timeout_s: float) -> Mapping[str, Any]:
     """What the run's host says of its training now, asked where it was last and of nobody else.
 
     A host that answers and has no payload that does has no training: `none`. Raises HostError kinds.
@@ -220,7 +220,7 @@ def ask_state(run: OpenRun, *, timeout_s: float) -> Mapping[str, Any]:
             return {"state": "none"}
 
 
-def refresh_reach(run: OpenRun) -> None:
+def refresh_reach(run: RunHandle) -> None:
     """Have the run's ssh_config name where its host is now, as far as AWS tells. Raises HostError kinds."""
     stored = _stored_reach(run)
     try:
@@ -232,24 +232,24 @@ def refresh_reach(run: OpenRun) -> None:
     keep_reach(run, reach)
 
 
-def keep_reach(run: OpenRun, reach: Reach) -> None:
+def keep_reach(run: RunHandle, reach: SSHTarget) -> None:
     """Have the run's known_hosts and ssh_config name where its host is; its pinned key stays."""
     if reach != _stored_reach(run):
         write_reach(run.folder, [reach], _pinned_key(run.folder))
 
 
-def admit_caller(run: OpenRun) -> bool:
+def admit_caller(run: RunHandle) -> bool:
     """Let this laptop's address in where it is not; False where it was, and so is not why the host does not answer."""
     cidr = caller_cidr(run.profile)
     groups = [r.id for r in find_resources(run.account, run=run.name) if r.kind == "security-group"]
-    changed = [group for group in groups if not admits(run.account, group, cidr)]
+    changed = [group for group in groups if not allows_ssh(run.account, group, cidr)]
     for group in changed:
-        set_caller(run.account, group, cidr)
+        allow_ssh_from(run.account, group, cidr)
         run.tell(f"your address has changed: {run.name} lets in {cidr} now, and no other")
     return bool(changed)
 
 
-def write_reach(folder: RunFolder, reaches: Sequence[Reach], host_public_key: str) -> None:
+def write_reach(folder: RunFolder, reaches: Sequence[SSHTarget], host_public_key: str) -> None:
     """Pin the host key at the hosts' addresses, and say to plain `ssh` how they are reached."""
     folder.write_file("known_hosts", render_known_hosts(reaches, host_public_key))
     text = render_ssh_config(reaches, identity_file=folder.identity, known_hosts_file=folder.known_hosts)

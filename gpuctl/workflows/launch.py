@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpuctl.aws.access import claim_group, set_caller
+from gpuctl.aws.access import allow_ssh_from, claim_group
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
 from gpuctl.aws.inventory import find_resources
@@ -30,7 +30,7 @@ from gpuctl.state.records import Made, RunRecord
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.boot import wait_for_boot
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import OpenRun
+from gpuctl.workflows.hosts import RunHandle
 from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
@@ -210,7 +210,7 @@ def _with_requests(record: RunRecord, account: Account, folder: RunFolder) -> Ru
     with interrupts_wait(), _asking(folder, "security-group", attempt.region) as made:
         group_id = claim_group(account, plan.tags, vpc=attempt.vpc_id, claim=claim)
         made.append(group_id)
-    set_caller(account, group_id, plan.access.caller_cidr)
+    allow_ssh_from(account, group_id, plan.access.caller_cidr)
     keys = BootKeys(
         host_private=(folder.path / "host_key").read_text(),
         host_public=(folder.path / "host_key.pub").read_text(),
@@ -254,7 +254,7 @@ def _provisioned(
     """From a running instance to a host that has all that the training command needs."""
     reporter.phase("boot", f"{instance.instance_type} {instance.instance_id} in {instance.zone}")
     account = planned.account.in_region(record.current.region)
-    run = OpenRun(record.plan.run, profile, account, folder, tell=reporter.note)
+    run = RunHandle(record.plan.run, profile, account, folder, tell=reporter.note)
     with wait_for_boot(run, instance) as host:
         host.put_payload(build_payload(shipped("provisioning")))
         if not _runs_already(host, folder):

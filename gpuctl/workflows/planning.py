@@ -18,7 +18,7 @@ from gpuctl.aws.offers import find_offers
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command
 from gpuctl.core.lease import Lease, check_then, lease_ends, lease_hours
-from gpuctl.core.offers import ANY_GPU, Wanted, parse_gpu, rank
+from gpuctl.core.offers import ANY_GPU, Requirements, parse_gpu, rank
 from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, plan_attempts
 from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
@@ -91,7 +91,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
     request, loaded, run = asked.request, asked.job, asked.run
     account = Account(profile, request.region)
     folder = run_folder(places.runs, run)
-    wanted = Wanted(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
+    wanted = Requirements(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
     owner, _, offers, cidr = _side_by_side(
         account.owner,
         lambda: refuse_name_in_use(folder, find_resources(account, run=run), region=account.region),
@@ -170,7 +170,7 @@ def list_offers(
     on_demand: Literal["never", "fallback", "only"],
 ) -> list[dict[str, Any]]:
     """What there is now, as `offers --json` has it, in the order in which a launch would try it."""
-    wanted = Wanted(gpu=gpu, instance_type=instance_type, on_demand=on_demand)
+    wanted = Requirements(gpu=gpu, instance_type=instance_type, on_demand=on_demand)
     ranked = rank(find_offers(Account(profile, region), wanted), wanted)
     return [
         {

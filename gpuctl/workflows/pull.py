@@ -14,11 +14,11 @@ from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, described, printabl
 from gpuctl.core.shell import command
 from gpuctl.remote.destination import read_mark
 from gpuctl.remote.host import Host
-from gpuctl.remote.pull import PullResult, pull_outputs
+from gpuctl.remote.pull import Transfer, pull_outputs
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import OpenRun
+from gpuctl.workflows.hosts import RunHandle
 from gpuctl.workflows.reporter import Reporter
 
 LEAVES_SOMETHING_AFTER_S = 600
@@ -30,11 +30,11 @@ AS_THE_JOB_SAYS = Wish()
 
 
 @dataclass(frozen=True)
-class Brought:
+class PullResult:
     """What a pull brought home, and where it is. `ran_s`: for how long the command ran, once it has ended."""
 
     destination: Path
-    result: PullResult
+    result: Transfer
     ran_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class _Memory:
         return found if isinstance(found, dict) else {}
 
 
-def destination_of(run: OpenRun, chosen: Path | None) -> Path:
+def destination_of(run: RunHandle, chosen: Path | None) -> Path:
     """Where a run's outputs go: as chosen, or where they went last, else `./RUN/` or the first such that is free."""
     last = run.folder.progress().destination
     if chosen is None and last is None:
@@ -115,7 +115,7 @@ def free_place(wanted: Path, run: str, folder: RunFolder | None = None) -> Path:
     raise UsageError(f"{named} holds outputs of other runs", "name another folder")
 
 
-def pull(run: OpenRun, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter) -> Brought:
+def pull(run: RunHandle, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter) -> PullResult:
     """Bring home what is not home; a host that is switched off is started for it.
 
     Raises HostError kinds; what did come home then is whole.
@@ -125,8 +125,8 @@ def pull(run: OpenRun, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS
 
 
 def pull_from(
-    run: OpenRun, host: Host, destination: Path, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter
-) -> Brought:
+    run: RunHandle, host: Host, destination: Path, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter
+) -> PullResult:
     """Bring home over a connection that is there. What came home is all there will be only once training has ended."""
     reporter.phase("pull", f"into {destination}")
     state = host.call("state", {})
@@ -140,8 +140,8 @@ def pull_from(
             memory.note(home, names, files)
         run.folder.note(destination=home)
 
-    def brought(result: PullResult) -> Brought:
-        return Brought(destination, result, _ran_s(state))
+    def brought(result: Transfer) -> PullResult:
+        return PullResult(destination, result, _ran_s(state))
 
     result = pull_outputs(
         host,
@@ -168,7 +168,7 @@ def _ran_s(state: Mapping[str, Any]) -> float | None:
         return None
 
 
-def not_home(run: str, brought: Brought) -> NotHome | None:
+def not_home(run: str, brought: PullResult) -> NotHome | None:
     """What of a run that has ended is on its host alone, and what to type; None where all is home."""
     result = brought.result
     if result.complete and not _left_nothing(brought):
@@ -185,7 +185,7 @@ def not_home(run: str, brought: Brought) -> NotHome | None:
     return NotHome(f"not all of {run} is home in {brought.destination}: {told}", "; ".join([*steps[:3], lose]))
 
 
-def _left_nothing(brought: Brought) -> bool:
+def _left_nothing(brought: PullResult) -> bool:
     result = brought.result
     return result.only_log and result.state == "succeeded" and (brought.ran_s or 0) > LEAVES_SOMETHING_AFTER_S
 

@@ -26,7 +26,7 @@ from gpuctl.state.places import Places
 from gpuctl.state.records import Progress
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.follow import ENDED, Follower, note_state
-from gpuctl.workflows.hosts import OpenRun, ask_state, instances_of, nobody
+from gpuctl.workflows.hosts import RunHandle, ask_state, instances_of, nobody
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def list_runs(
     by_run: dict[str, list[Instance]] = {}
     for instance in instances:
         by_run.setdefault(instance.tags.run, []).append(instance)
-    runs = {name: OpenRun(name, profile, account, run_folder(places.runs, name)) for name in sorted(by_run)}
+    runs = {name: RunHandle(name, profile, account, run_folder(places.runs, name)) for name in sorted(by_run)}
     for run in runs.values():
         _tell_damaged(run.folder, tell)
     known = _ask_hosts({name: (run, by_run[name]) for name, run in runs.items()})
@@ -74,7 +74,7 @@ def _tell_damaged(folder: RunFolder, tell: Callable[[str], None]) -> None:
         tell(str(error))
 
 
-def _ask_hosts(runs: Mapping[str, tuple[OpenRun, list[Instance]]]) -> dict[str, Known]:
+def _ask_hosts(runs: Mapping[str, tuple[RunHandle, list[Instance]]]) -> dict[str, Known]:
     """What each run's host says, where this laptop has the key: of a run that has ended, when its host ends itself."""
     known = {name: _known_here(run) for name, (run, _) in runs.items()}
     asked = [
@@ -86,7 +86,7 @@ def _ask_hosts(runs: Mapping[str, tuple[OpenRun, list[Instance]]]) -> dict[str, 
     return known
 
 
-def _ask(run: OpenRun) -> Mapping[str, Any] | None:
+def _ask(run: RunHandle) -> Mapping[str, Any] | None:
     try:
         state = ask_state(run, timeout_s=ASK_TIMEOUT_S)
     except GpuctlError:
@@ -115,12 +115,12 @@ def _put_answer(answers: SimpleQueue[tuple[str, T | None]], name: str, call: Cal
     answers.put((name, call()))
 
 
-def _known_here(run: OpenRun) -> Known:
+def _known_here(run: RunHandle) -> Known:
     progress = run.folder.progress() if run.folder.exists() else None
     return Known(progress, launching=run.folder.being_launched())
 
 
-def summary(run: OpenRun, hosts: list[Instance], known: Known, *, now: datetime) -> dict[str, Any]:
+def summary(run: RunHandle, hosts: list[Instance], known: Known, *, now: datetime) -> dict[str, Any]:
     """One run as `ls --json` has it."""
     costing = [h for h in hosts if h.price_usd_per_hour is not None and h.state not in (*_OFF, "terminated")]
     price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0)) if costing else None
@@ -187,7 +187,7 @@ def host_row(instance: Instance) -> dict[str, Any]:
     }
 
 
-def status(run: OpenRun, *, now: datetime) -> dict[str, Any]:
+def status(run: RunHandle, *, now: datetime) -> dict[str, Any]:
     """One run whole, as `status --json` has it. Where this laptop has no key to it, losses and exit code are null."""
     hosts = prices(run.account, instances_of(run))
     resources = find_resources(run.account, run=run.name)
@@ -206,7 +206,7 @@ def status(run: OpenRun, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _ask_host(run: OpenRun, known: Known, *, living: bool) -> tuple[Known, list[Point], str | None]:
+def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, list[Point], str | None]:
     """What the host says, the points so far, and what kept it from telling more."""
     follower = Follower(run)
     follower.history()

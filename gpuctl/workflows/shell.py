@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.shell import command
-from gpuctl.workflows.hosts import OpenRun, refresh_reach
+from gpuctl.workflows.hosts import RunHandle, refresh_reach
 
 
-def ssh_command(run: OpenRun, *, options: Sequence[str], remote: Sequence[str]) -> list[str]:
+def ssh_command(run: RunHandle, *, options: Sequence[str], remote: Sequence[str]) -> list[str]:
     """The command that reaches the run's host. Raises where there is no ssh, no key here, or no host any more."""
     program = shutil.which("ssh")
     if program is None:

@@ -62,13 +62,13 @@ class VariationalAutoencoder(Autoencoder):
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         return mean, log_variance
 
-    def elbo(self, x: Tensor, chance: torch.Generator | None = None) -> Tensor:
+    def elbo(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """The evidence lower bound in nats a picture, with one draw (Kingma and Welling, arXiv 1312.6114, equation 10).
 
         log p(x|z), a pixel's grey taken as the probability of ink, less the divergence of the cloud from N(0, 1).
         """
         mean, log_variance = self.cloud(x)
-        noise = torch.randn(mean.shape, generator=chance, device=mean.device)
+        noise = torch.randn(mean.shape, generator=rng, device=mean.device)
         scores = self.decoder(mean + noise * torch.exp(log_variance / 2))
         likelihood = -F.binary_cross_entropy_with_logits(scores, x, reduction="sum") / len(x)
         divergence = 0.5 * torch.sum(mean**2 + log_variance.exp() - 1 - log_variance) / len(x)

@@ -36,14 +36,14 @@ class Settings:
     noise: float = option(0.4, "standard deviation of what the denoising one must see through")
     epochs: int = option(30, "epochs")
     batch: int = option(64, "pictures a step")
-    rate: float = option(2e-3, "learning rate at its height")
+    lr: float = option(2e-3, "learning rate at its height")
     compile: bool = option(False, "let torch compile the networks")
 
 
 PRESETS = {
-    "smoke": Settings(limit=1000, width=8, epochs=5, batch=32, rate=6e-3),
+    "smoke": Settings(limit=1000, width=8, epochs=5, batch=32, lr=6e-3),
     "laptop": Settings(),
-    "gpu": Settings(width=64, epochs=40, rate=1e-3, compile=True),
+    "gpu": Settings(width=64, epochs=40, lr=1e-3, compile=True),
 }
 
 
@@ -54,9 +54,9 @@ def main() -> None:
     device = pick_device(common.device)
     run = Run(outputs=common.outputs, max_seconds=common.max_seconds, resume=common.resume)
     data = load_pictures(s.data, limit=s.limit).to(device)
-    plain = Learner(Autoencoder(s.middle, s.width), s.rate, device, decay=0)
-    denoising = Learner(Autoencoder(s.middle, s.width), s.rate, device, decay=0)
-    variational = Learner(VariationalAutoencoder(s.middle, s.width), s.rate, device, decay=0, clip=100)
+    plain = Learner(Autoencoder(s.middle, s.width), s.lr, device, decay=0)
+    denoising = Learner(Autoencoder(s.middle, s.width), s.lr, device, decay=0)
+    variational = Learner(VariationalAutoencoder(s.middle, s.width), s.lr, device, decay=0, clip=100)
     batches = Batches(len(data.train), s.batch, seed=common.seed)
     parts: dict[str, Learner | Batches] = {
         "plain": plain,
@@ -122,22 +122,22 @@ class Networks:
     @torch.no_grad()
     def measure(self, x: Tensor, noise: float) -> dict[str, float]:
         """Errors and the bound on pictures that are not learnt from; the same noise each time."""
-        noisy = blur(x, noise, chance(x))
+        noisy = blur(x, noise, rng(x))
         return {
             "plain": F.mse_loss(self.plain(x), x).item(),
             "denoised": F.mse_loss(self.denoising(noisy), x).item(),
-            "elbo": self.variational.elbo(x, chance(x)).item(),
+            "elbo": self.variational.elbo(x, rng(x)).item(),
         }
 
 
-def chance(x: Tensor) -> torch.Generator:
+def rng(x: Tensor) -> torch.Generator:
     """Noise that is the same in every measurement."""
     return torch.Generator(x.device).manual_seed(0)
 
 
-def blur(x: Tensor, noise: float, chance: torch.Generator | None = None) -> Tensor:
+def blur(x: Tensor, noise: float, rng: torch.Generator | None = None) -> Tensor:
     """Grain all over the picture."""
-    return (x + noise * torch.randn(x.shape, generator=chance, device=x.device)).clamp(0, 1)
+    return (x + noise * torch.randn(x.shape, generator=rng, device=x.device)).clamp(0, 1)
 
 
 class Linear:
@@ -160,7 +160,7 @@ def judge(
     run: Run, networks: Networks, train: Tensor, test: Tensor, s: Settings, *, step: int, epoch: float
 ) -> list[str]:
     """The last word, on pictures looked at once, beside the baselines."""
-    linear, noisy = Linear(train, s.middle), blur(test, s.noise, chance(test))
+    linear, noisy = Linear(train, s.middle), blur(test, s.noise, rng(test))
     scores = networks.measure(test, s.noise)
     run.log(
         step=step, epoch=epoch, split="test", loss=scores["plain"], denoised=scores["denoised"], elbo=scores["elbo"]
@@ -192,7 +192,7 @@ def draw(run: Run, networks: Networks, train: Tensor, test: Tensor, names: Tenso
     """Reconstructions, the map of the middle, ways from one picture to another, pictures out of nothing."""
     run.figure("curve.png", loss_curve(run.metrics, unit="squared error a pixel"))
     linear, some = Linear(train, s.middle), test[:12]
-    noisy = blur(some, s.noise, chance(some))
+    noisy = blur(some, s.noise, rng(some))
     rows = {"input": some, "PCA": linear(some), "autoencoder": networks.plain(some)}
     rows |= {"noisy": noisy, "PCA of it": linear(noisy), "denoised": networks.denoising(noisy)}
     run.figure("reconstructions.png", picture_rows(rows))
@@ -206,7 +206,7 @@ def draw(run: Run, networks: Networks, train: Tensor, test: Tensor, names: Tenso
         one, other = test[12 + 2 * i], test[13 + 2 * i]
         ways[f"pixels faded {i + 1}"] = one + along[:, :, None, None] * (other - one)
     run.figure("interpolations.png", picture_rows(ways))
-    drawn = torch.randn(4, 12, s.middle, generator=chance(some), device=some.device)
+    drawn = torch.randn(4, 12, s.middle, generator=rng(some), device=some.device)
     run.figure("samples.png", picture_rows({f"draw {i + 1}": variational.decode(z) for i, z in enumerate(drawn)}))
     run.figure("map.png", draw_map(variational, test, names))
 

@@ -35,11 +35,11 @@ class CharRNN(nn.Module):
                 nn.init.ones_(layer.bias_ih_l0.data[hidden : 2 * hidden])  # type: ignore[index]
 
     def forward(
-        self, ids: Tensor, memory: Memory | None = None, chance: torch.Generator | None = None
+        self, ids: Tensor, memory: Memory | None = None, rng: torch.Generator | None = None
     ) -> tuple[Tensor, Memory]:
         """Logits (time, batch, vocabulary) of what follows ``ids`` (time, batch), and the memory after it.
 
-        Units fall silent only where ``chance`` is given, and only on the way to the next layer: what is remembered
+        Units fall silent only where ``rng`` is given, and only on the way to the next layer: what is remembered
         stays whole (Zaremba et al., 2014).
         """
         x, after = self.embed(ids), []
@@ -47,28 +47,28 @@ class CharRNN(nn.Module):
             before = memory[i] if memory else None
             heard, state = layer(x, before[0] if before and len(before) == 1 else before)
             after.append(state if isinstance(state, tuple) else (state,))
-            heard = self._silence(heard, chance)
+            heard = self._silence(heard, rng)
             x = x + heard if i else heard
         return self.read(x), tuple(after)
 
-    def _silence(self, x: Tensor, chance: torch.Generator | None) -> Tensor:
-        if chance is None or not self.dropout:
+    def _silence(self, x: Tensor, rng: torch.Generator | None) -> Tensor:
+        if rng is None or not self.dropout:
             return x
         share = round(256 * self.dropout) / 256
-        kept = _chance_bytes(x.numel(), chance).view_as(x) >= 256 * share
+        kept = _rng_bytes(x.numel(), rng).view_as(x) >= 256 * share
         return x * kept / (1 - share)
 
 
-def _chance_bytes(count: int, chance: torch.Generator) -> Tensor:
+def _rng_bytes(count: int, rng: torch.Generator) -> Tensor:
     """Numbers from 0 to 255, (count,). A processor draws eight at a time, in a quarter of the time of one by one."""
-    if chance.device.type != "cpu":
-        return torch.randint(256, (count,), dtype=torch.uint8, device=chance.device, generator=chance)
-    words = torch.empty(math.ceil(count / 8), dtype=torch.int64).random_(-(2**63), None, generator=chance)
+    if rng.device.type != "cpu":
+        return torch.randint(256, (count,), dtype=torch.uint8, device=rng.device, generator=rng)
+    words = torch.empty(math.ceil(count / 8), dtype=torch.int64).random_(-(2**63), None, generator=rng)
     return words.view(torch.uint8)[:count]
 
 
 class Committee(nn.Module):
-    """Networks of one shape that learnt apart foresee together: a character is as likely as they deem it on the mean.
+    """Networks of one shape, trained independently, predict together: a character's probability is the mean of theirs.
 
     Each errs in its own way where the text is too short to learn from, so together they err less.
     """
@@ -85,13 +85,13 @@ class Committee(nn.Module):
             logits, remembered = network(ids, memory[i * size : (i + 1) * size] if memory else None)
             guesses.append(logits)
             after += remembered
-        return guesses[0] if len(guesses) == 1 else _mean_chance(guesses), tuple(after)
+        return guesses[0] if len(guesses) == 1 else _mean_probability(guesses), tuple(after)
 
 
-def _mean_chance(guesses: list[Tensor]) -> Tensor:
-    """The logarithm of the mean of the chances that logits stand for."""
-    chances = torch.stack([F.log_softmax(logits.float(), dim=-1) for logits in guesses])
-    return chances.logsumexp(0) - math.log(len(guesses))
+def _mean_probability(guesses: list[Tensor]) -> Tensor:
+    """The logarithm of the mean of the probabilities that logits stand for."""
+    probabilities = torch.stack([F.log_softmax(logits.float(), dim=-1) for logits in guesses])
+    return probabilities.logsumexp(0) - math.log(len(guesses))
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -130,13 +130,13 @@ def write(model: CharRNN | Committee, prime: Tensor, *, length: int, temperature
 
     Chance is this function's own, so that a sample in the middle of training changes nothing of it.
     """
-    device, chance = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    device, rng = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     logits, memory = model(prime[:, None].to(device))
     written: list[int] = []
     for _ in range(length):
         guess = logits[-1, 0].float().cpu()
         if temperature > 0:
-            drawn = torch.multinomial(F.softmax(guess / temperature, dim=-1), 1, generator=chance)
+            drawn = torch.multinomial(F.softmax(guess / temperature, dim=-1), 1, generator=rng)
         else:
             drawn = guess.argmax(keepdim=True)
         written.append(int(drawn))

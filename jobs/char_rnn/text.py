@@ -77,8 +77,8 @@ class Streams:
         """Characters (sequence, batch), the characters that follow them, and whether a new epoch begins here."""
         number, place = divmod(self.step, self.per_epoch)
         span = self.per_epoch * self.sequence  # what one eye reads in an epoch
-        chance = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        shift = int(torch.randint(len(self.ids), (), generator=chance))
+        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        shift = int(torch.randint(len(self.ids), (), generator=rng))
         begins = shift + torch.arange(self.batch) * span + place * self.sequence
         where = torch.arange(self.sequence + 1)[:, None] + begins[None, :]
         window = self.ids[where % len(self.ids)]
@@ -93,7 +93,7 @@ class Streams:
 
 
 def counting_nats(train: Tensor, test: Tensor, *, context: int) -> float:
-    """The baseline: foresee ``test`` by how often each character followed the same ``context`` characters in ``train``.
+    """The baseline: predict ``test`` by how often each character followed the same ``context`` characters in ``train``.
 
     Nats a character. Each count begins at a half, so that nothing is impossible.
     """
@@ -107,5 +107,5 @@ def counting_nats(train: Tensor, test: Tensor, *, context: int) -> float:
         return place
 
     counts = torch.bincount(places(train), minlength=kinds ** (context + 1)).double() + 0.5
-    chances = counts.view(-1, kinds) / counts.view(-1, kinds).sum(1, keepdim=True)
-    return -float(chances.flatten()[places(test)].log().mean())
+    probabilities = counts.view(-1, kinds) / counts.view(-1, kinds).sum(1, keepdim=True)
+    return -float(probabilities.flatten()[places(test)].log().mean())

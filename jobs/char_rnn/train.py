@@ -37,18 +37,18 @@ SAMPLE_AT = (0.03, 0.17, 0.20, 0.37, 11.5)  # epochs: noise, then word shapes, t
 class Settings:
     data: str = option("", "text file to learn from; without one, all of Shakespeare's plays")
     cell: str = option("lstm", "kind of recurrent layer", choices=sorted(CELLS))
-    networks: int = option(1, "networks that learn apart and foresee together")
+    networks: int = option(1, "networks, trained independently, that predict together")
     layers: int = option(2, "recurrent layers of each")
     hidden: int = option(256, "units a layer")
     embedding: int = option(48, "numbers a character is turned into")
     dropout: float = option(0.1, "share of a layer's units that the next one does not hear", most=0.95)
-    forget: float = option(0.02, "chance that a place of the text is read on with an empty memory", most=1)
+    forget: float = option(0.02, "probability that a position of the text is read on with an empty memory", most=1)
     batch: int = option(64, "places of the text read at once")
     sequence: int = option(64, "characters read a step, which errors flow back through")
     steps: int = option(7500, "steps to train")
-    rate: float = option(0.08, "learning rate of the recurrent layers' matrices (Muon) at its height")
+    lr: float = option(0.08, "learning rate of the recurrent layers' matrices (Muon) at its height")
     decay: float = option(0.1, "weight decay of those matrices, so that little is learnt by heart")
-    other_rate: float = option(1.2e-2, "learning rate of all other weights (AdamW) at its height")
+    other_lr: float = option(1.2e-2, "learning rate of all other weights (AdamW) at its height")
     other_decay: float = option(0.01, "weight decay of all other weights")
     warm_up: int = option(20, "steps until the learning rates are there")
     clip: float = option(1.0, "longest step of the gradient")
@@ -60,9 +60,7 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(
-        layers=1, hidden=64, batch=32, sequence=32, steps=150, eval_every=50, other_rate=1e-2, warm_up=10
-    ),
+    "smoke": Settings(layers=1, hidden=64, batch=32, sequence=32, steps=150, eval_every=50, other_lr=1e-2, warm_up=10),
     "laptop": Settings(),
     # A text of a megabyte is soon learnt by heart: rather several networks than a larger one, or a longer training.
     "small-text": Settings(networks=4, steps=2000),
@@ -72,9 +70,9 @@ PRESETS = {
         batch=128,
         sequence=128,
         steps=6000,
-        rate=0.02,
+        lr=0.02,
         decay=0.08,
-        other_rate=2e-3,
+        other_lr=2e-3,
         warm_up=100,
     ),
 }
@@ -99,8 +97,8 @@ class Learner:
         matrices = [weight for weight in self.model.layers.parameters() if weight.ndim == 2]
         others = [weight for weight in self.weights if all(weight is not matrix for matrix in matrices)]
         self.optimizers: list[torch.optim.Optimizer] = [
-            *(Muon([matrix], lr=s.rate, weight_decay=s.decay) for matrix in matrices),
-            torch.optim.AdamW(others, lr=s.other_rate, betas=(0.9, 0.99), weight_decay=s.other_decay),
+            *(Muon([matrix], lr=s.lr, weight_decay=s.decay) for matrix in matrices),
+            torch.optim.AdamW(others, lr=s.other_lr, betas=(0.9, 0.99), weight_decay=s.other_decay),
         ]
         self.bfloat16 = False
         self.shares = threads if device.type == "cpu" else 1
@@ -126,18 +124,18 @@ class Learner:
         torch.autograd.grad(loss_of(logits, ids), self.weights)
 
     def _learn(self, number: int, share: int, inputs: Tensor, targets: Tensor) -> tuple[float, tuple[Tensor, ...]]:
-        """One share's loss and gradients, weighed by its size. What chance does follows from the step and the share."""
-        chance = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + number) * 1024 + share)
-        memory = self._remembered(share, inputs.shape[1], chance)
+        """One share's loss and gradients, weighed by its size. Its random numbers follow from step and share."""
+        rng = torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + number) * 1024 + share)
+        memory = self._remembered(share, inputs.shape[1], rng)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
-            logits, memory = self.model(inputs.to(self.device), memory, chance)
+            logits, memory = self.model(inputs.to(self.device), memory, rng)
             loss = loss_of(logits, targets.to(self.device)) * (inputs.shape[1] / self.s.batch)
         self.memories[share] = tuple(tuple(part.detach() for part in layer) for layer in memory)
         return loss.item(), torch.autograd.grad(loss, self.weights)
 
-    def _remembered(self, share: int, places: int, chance: torch.Generator) -> Memory | None:
+    def _remembered(self, share: int, places: int, rng: torch.Generator) -> Memory | None:
         """A share's memory, now and then emptied: what has never begun to read would not know how to."""
-        kept = torch.rand((1, places, 1), generator=chance, device=self.device) >= self.s.forget
+        kept = torch.rand((1, places, 1), generator=rng, device=self.device) >= self.s.forget
         before = self.memories[share]
         return tuple(tuple(part * kept for part in layer) for layer in before) if before else None
 
@@ -257,7 +255,7 @@ def train(run: Run, s: Settings, *, device: torch.device, seed: int) -> None:
 
 
 def report(run: Run, s: Settings, *, epochs: float, losses: dict[str, float], counted: list[float]) -> str:
-    """What came of it, beside what mere counting foresees, and how the writing grew."""
+    """What came of it, beside what mere counting predicts, and how the writing grew."""
     lines = [f"nats a character on the last tenth of the text, after {epochs:.2f} epochs, {run.elapsed_s:.0f} s"]
     names = ("how often each character comes", "what follows each character", "what follows each two characters")
     lines += [f"  counting {name:33}{nats:.4f}" for name, nats in zip(names, counted, strict=False)]

@@ -1,4 +1,4 @@
-"""What a trained network is good for: `sample` writes, `evaluate` tells how well it foresees a text."""
+"""What a trained network is good for: `sample` writes, `evaluate` says how well it predicts a text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sample.add_argument("--prime", default="\n", help="what the sample goes on from (default: a new line)")
     sample.add_argument("--length", type=int, default=1000, help="characters (1000)")
     sample.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest, 1 draws as learnt (0.8)")
-    sample.add_argument("--seed", type=int, default=1337, help="where chance begins (1337)")
+    sample.add_argument("--seed", type=int, default=1337, help="seed of the random numbers (1337)")
     evaluate = verbs.add_parser("evaluate", parents=[both], help="nats a character over a whole text")
     evaluate.add_argument("--data", required=True, help="a text file")
     given = parser.parse_args(argv)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = read_text(given.data)
         ids = vocabulary.encode(text)
         if len(ids) < 2:
-            raise SystemExit(f"{given.data}: nothing to foresee in {len(ids)} characters")
+            raise SystemExit(f"{given.data}: nothing to predict in {len(ids)} characters")
         if len(ids) < len(text):
             print(f"{len(text) - len(ids):,} characters that the network has never seen are left out")
         print(f"{nats(model, ids):.4f} nats a character over {len(ids):,} characters, step {state['step']}")

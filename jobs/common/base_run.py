@@ -45,11 +45,11 @@ class BaseRun:
         """Read one. Raises SystemExit with one line where it cannot be read, or could run code here."""
         raise NotImplementedError
 
-    def chance(self) -> State:
+    def rng(self) -> State:
         """The state of every random number generator that is not a part of its own."""
         return {}
 
-    def set_chance(self, chance: State) -> None:
+    def set_rng(self, rng: State) -> None:
         """Put them back into it."""
 
     def __init__(
@@ -146,15 +146,15 @@ class BaseRun:
         return self._write(name, lambda file: self.write_state({**state, "elapsed_s": self.elapsed_s}, file))
 
     def capture(self, **parts: Any) -> State:
-        """The state of every part (models, optimizers, `Batches`; numbers and arrays as they are) and of chance."""
+        """The state of every part (models, optimizers, `Batches`; numbers and arrays as they are) and of the RNGs."""
         kept = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
-        return {**kept, "chance": self.chance()}
+        return {**kept, "rng": self.rng()}
 
     def restore(self, state: State, **parts: Stateful) -> None:
-        """Put every part, chance and the clock (but of a run that had finished) back to where `capture` saw them."""
+        """Put every part, the RNGs and the clock (but of a run that had finished) back to where `capture` saw them."""
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        self.set_chance(state["chance"])
+        self.set_rng(state["rng"])
         self._earlier_s = 0.0 if state.get("finished") else float(state["elapsed_s"])
 
     def resume(self, settings: Mapping[str, Any] | None = None) -> State | None:

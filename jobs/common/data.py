@@ -53,8 +53,8 @@ class Batches:
         """The next minibatch's indices."""
         number, place = divmod(self.step, self.per_epoch)
         if number != self._order_of:
-            chance = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-            self._order_of, self._order = number, torch.randperm(self.n, generator=chance)
+            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            self._order_of, self._order = number, torch.randperm(self.n, generator=rng)
         self.step += 1
         return self._order[place * self.batch : (place + 1) * self.batch]
 

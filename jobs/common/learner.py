@@ -15,20 +15,20 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
-        rate: float,
+        lr: float,
         device: torch.device,
         *,
         decay: float = 0.02,
         clip: float = 5.0,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        self.model, self.rate, self.clip = model.to(device), rate, clip
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=betas, weight_decay=decay)
+        self.model, self.lr, self.clip = model.to(device), lr, clip
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=betas, weight_decay=decay)
 
     def step(self, loss: Tensor, progress: float) -> float:
         """One step downhill; `progress` says how much of the training is done, from 0 to 1. Gives the loss."""
         rising, falling = progress / 0.1, 0.5 + 0.5 * math.cos(math.pi * max(0.0, progress - 0.1) / 0.9)
-        self.optimizer.param_groups[0]["lr"] = self.rate * min(rising, falling)
+        self.optimizer.param_groups[0]["lr"] = self.lr * min(rising, falling)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)

@@ -43,13 +43,13 @@ class Run(BaseRun):
         """Read one, on to the processor."""
         return load(path)
 
-    def chance(self) -> State:
+    def rng(self) -> State:
         """The state of Python's, NumPy's and torch's random numbers."""
-        return _chance()
+        return _rng_state()
 
-    def set_chance(self, chance: State) -> None:
+    def set_rng(self, rng: State) -> None:
         """Put them back into it."""
-        _set_chance(chance)
+        _set_rng(rng)
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> State:
@@ -66,24 +66,24 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> State:
     return state
 
 
-def _chance() -> State:
+def _rng_state() -> State:
     """The state of every random number generator, in types that `load` accepts."""
     name, keys, *rest = np.random.get_state()
-    chance: State = {
+    rng: State = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        chance["cuda"] = torch.cuda.get_rng_state_all()
-    return chance
+        rng["cuda"] = torch.cuda.get_rng_state_all()
+    return rng
 
 
-def _set_chance(chance: State) -> None:
-    version, keys, gauss = chance["python"]
+def _set_rng(rng: State) -> None:
+    version, keys, gauss = rng["python"]
     random.setstate((version, tuple(keys), gauss))
-    name, numbers, *rest = chance["numpy"]
+    name, numbers, *rest = rng["numpy"]
     np.random.set_state((name, numbers.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(chance["torch"])
-    if "cuda" in chance and torch.cuda.is_available() and len(chance["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(chance["cuda"])
+    torch.set_rng_state(rng["torch"])
+    if "cuda" in rng and torch.cuda.is_available() and len(rng["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(rng["cuda"])

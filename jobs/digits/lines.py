@@ -26,18 +26,18 @@ class Lines:
 
 
 def write_lines(
-    part: Part, count: int, chance: torch.Generator, *, shortest: int = 3, longest: int = LONGEST, warped: bool = False
+    part: Part, count: int, rng: torch.Generator, *, shortest: int = 3, longest: int = LONGEST, warped: bool = False
 ) -> Lines:
-    """`count` lines of digits drawn from `part`. How long, which, how far apart: all of it follows from `chance`."""
-    lengths = torch.randint(shortest, longest + 1, (count,), generator=chance)
-    chosen = part.take(torch.randint(len(part), (int(lengths.sum()),), generator=chance))
-    pictures = warp(chosen.x, chance) if warped else chosen.x
+    """`count` lines of digits drawn from `part`. How long, which, how far apart: all of it follows from `rng`."""
+    lengths = torch.randint(shortest, longest + 1, (count,), generator=rng)
+    chosen = part.take(torch.randint(len(part), (int(lengths.sum()),), generator=rng))
+    pictures = warp(chosen.x, rng) if warped else chosen.x
     lines = torch.zeros(count, 1, 28, 28 + FAR * (longest - 1) + MARGIN)
     digits, first = [], 0
     for i, length in enumerate(lengths.tolist()):
-        steps = torch.randint(CLOSE, FAR + 1, (length,), generator=chance)
-        steps[0] = torch.randint(MARGIN + 1, (1,), generator=chance)
-        heights = torch.randint(-DANCE, DANCE + 1, (length,), generator=chance).tolist()
+        steps = torch.randint(CLOSE, FAR + 1, (length,), generator=rng)
+        steps[0] = torch.randint(MARGIN + 1, (1,), generator=rng)
+        heights = torch.randint(-DANCE, DANCE + 1, (length,), generator=rng).tolist()
         for picture, at, height in zip(
             pictures[first : first + length], steps.cumsum(0).tolist(), heights, strict=True
         ):
@@ -48,12 +48,12 @@ def write_lines(
     return Lines(lines, digits)
 
 
-def warp(x: Tensor, chance: torch.Generator | None = None, *, strength: float = 1.0) -> Tensor:
+def warp(x: Tensor, rng: torch.Generator | None = None, *, strength: float = 1.0) -> Tensor:
     """Each digit as another hand might have written it: turned, slanted, larger or smaller, off its place."""
 
     def between(low: float, high: float) -> Tensor:
-        device = chance.device if chance is not None else x.device
-        drawn = torch.rand(len(x), generator=chance, device=device) * (high - low) + low
+        device = rng.device if rng is not None else x.device
+        drawn = torch.rand(len(x), generator=rng, device=device) * (high - low) + low
         return (drawn * strength).to(x.device)
 
     turn, size, slant = between(-0.26, 0.26), 1 + between(-0.15, 0.15), between(-0.25, 0.25)

@@ -38,19 +38,17 @@ class Settings:
     dropout: float = option(0.4, "share of what the convolutions saw that falls silent", most=0.95)
     epochs: int = option(40, "epochs over single digits")
     batch: int = option(32, "digits a step")
-    rate: float = option(3e-3, "learning rate at its height, for digits")
+    lr: float = option(3e-3, "learning rate at its height, for digits")
     line_steps: int = option(4000, "steps on lines; 0: no lines", least=0)
     line_width: int = option(16, "the same, of the network that reads lines")
     line_batch: int = option(16, "lines a step")
-    line_rate: float = option(3e-3, "learning rate at its height, for lines")
+    line_lr: float = option(3e-3, "learning rate at its height, for lines")
     line_tests: int = option(1000, "lines of test digits to be judged by")
     compile: bool = option(False, "let torch compile the convolutions")
 
 
 PRESETS = {
-    "smoke": Settings(
-        limit=1000, width=8, epochs=3, rate=1e-2, line_steps=10, line_width=8, line_batch=8, line_tests=50
-    ),
+    "smoke": Settings(limit=1000, width=8, epochs=3, lr=1e-2, line_steps=10, line_width=8, line_batch=8, line_tests=50),
     "laptop": Settings(),
     "fashion": Settings(data="fashion", dropout=0.2, epochs=12, batch=64),  # 55,000 pictures: less is learnt by heart
     "gpu": Settings(width=48, epochs=60, batch=128, line_width=48, line_steps=2500, line_batch=64, compile=True),
@@ -67,8 +65,8 @@ class Reading:
         self.are_digits = self.pictures.names == DIGITS
         self.line_steps = s.line_steps if self.are_digits else 0
         self.reader, self.line_reader = DigitReader(s.width, s.dropout), LineReader(s.line_width)
-        self.digits = Learner(self.reader, s.rate, device)
-        self.lines = Learner(self.line_reader, s.line_rate, device)
+        self.digits = Learner(self.reader, s.lr, device)
+        self.lines = Learner(self.line_reader, s.line_lr, device)
         self.batches = Batches(len(self.pictures.train), s.batch, seed=seed)
         self.steps = s.epochs * self.batches.per_epoch
         self.line_step = 0
@@ -165,9 +163,9 @@ class Reading:
             progress = max(self.line_step / max(1, self.line_steps), spent)
             if progress >= 1:
                 return
-            chance = torch.Generator().manual_seed(self.seed * 1_000_003 + self.line_step)
+            rng = torch.Generator().manual_seed(self.seed * 1_000_003 + self.line_step)
             longest = min(LONGEST, 2 + int(progress * 10))
-            lines = write_lines(digits, self.s.line_batch, chance, shortest=1, longest=longest, warped=True)
+            lines = write_lines(digits, self.s.line_batch, rng, shortest=1, longest=longest, warped=True)
             self.line_reader.train()
             self.recent.append(self.lines.step(self.line_loss(lines), progress))
             self.line_step += 1

@@ -42,7 +42,7 @@ class Settings:
     content: str = option("cat", "what a picture is of: a photograph's name or a file")
     style: str = option("tissue", "how it is painted: a photograph's name or a file")
     descend: int = option(180, "steps of style transfer")
-    rate: float = option(0.05, "how far a step of style transfer changes a pixel, about")
+    lr: float = option(0.05, "how far a step of style transfer changes a pixel, about")
     content_weight: float = option(1.0, "what losing the content costs")
     smoothness: float = option(0.02, "what noise costs (total variation)")
     every: int = option(10, "steps between lines of the log, and checkpoints")
@@ -185,11 +185,11 @@ class Studio:
             scenes = {view: self.sees(x, CONTENT_LAYER)[0] for view, x in views.items()}
             starts = {view: self.far(x, wanted) for view, x in views.items()}
         x = (content if place.picture is None else place.picture.to(self.device)).clone().requires_grad_()
-        optimizer = torch.optim.Adam([x], lr=s.rate)
+        optimizer = torch.optim.Adam([x], lr=s.lr)
         if place.optimizer is not None:
             optimizer.load_state_dict(place.optimizer)
         while place.stage < s.descend and not self.run.stopping:
-            optimizer.param_groups[0]["lr"] = s.rate * (1 - 0.9 * place.stage / s.descend)
+            optimizer.param_groups[0]["lr"] = s.lr * (1 - 0.9 * place.stage / s.descend)
             down, right = torch.randint(-8, 9, (2,)).tolist()  # or it fits the network's own grid
             painted = self.far(x.roll((down, right), dims=(2, 3)), wanted) / starts["train"]
             lost = F.mse_loss(self.sees(x, CONTENT_LAYER)[0], scenes["train"]) / scenes["train"].var()

@@ -61,12 +61,12 @@ class SigmoidNetwork:
                 delta = delta @ self.W[layer].T * sigmoid_slope(a[layer])  # BP2: the error one layer back
         return dW, db
 
-    def step(self, x: Array, y: Array, rate: float) -> None:
-        """One step of gradient descent on one mini-batch: downhill, by `rate` times the slope."""
+    def step(self, x: Array, y: Array, lr: float) -> None:
+        """One step of gradient descent on one mini-batch: downhill, by `lr` times the slope."""
         dW, db = self.gradients(x, y)
         for layer in range(len(self.W)):
-            self.W[layer] -= rate * dW[layer]
-            self.b[layer] -= rate * db[layer]
+            self.W[layer] -= lr * dW[layer]
+            self.b[layer] -= lr * db[layer]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs."""

@@ -34,7 +34,7 @@ class Settings:
     hidden: int = option(30, "hidden neurons of the network that reads digits")
     epochs: int = option(150, "epochs over the digits")
     batch: int = option(10, "digits a step")
-    rate: float = option(3.0, "how far a step goes downhill")
+    lr: float = option(3.0, "how far a step goes downhill")
 
 
 PRESETS = {
@@ -160,7 +160,7 @@ def learn_digits(run: NumpyRun, state: State, settings: Settings, seed: int) -> 
     while batches.epoch < settings.epochs:
         for batch in batches.next_epoch():
             chosen = train[batch]
-            network.step(images[chosen], wanted[chosen], settings.rate)
+            network.step(images[chosen], wanted[chosen], settings.lr)
         costs = {"train": network.cost(images[train], wanted[train]), "val": network.cost(images[val], wanted[val])}
         right = float(np.mean(network.answers(images[val]) == names[val]))
         run.log(step=batches.step, epoch=batches.epoch, losses=costs, val_accuracy=right)

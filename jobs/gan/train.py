@@ -39,7 +39,7 @@ class Settings:
     width: int = option(48, "filters of the layer next to the pixels; the other has twice as many")
     steps: int = option(4000, "steps of the game")
     batch: int = option(64, "pictures a step")
-    rate: float = option(5e-4, "learning rate of both players at its height")
+    lr: float = option(5e-4, "learning rate of both players at its height")
     reader_epochs: int = option(10, "epochs of the reader that judges")
     looks: int = option(1000, "pictures made for each look")
     every: int = option(200, "steps between looks at what is made, and checkpoints")
@@ -47,7 +47,7 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(limit=1000, width=8, steps=60, batch=32, rate=2e-3, reader_epochs=3, looks=300, every=30),
+    "smoke": Settings(limit=1000, width=8, steps=60, batch=32, lr=2e-3, reader_epochs=3, looks=300, every=30),
     "laptop": Settings(),
     "gpu": Settings(width=96, batch=256, every=250, compile=True),
 }
@@ -64,9 +64,9 @@ class Game:
         self.generator, self.averaging = Generator(s.noise, s.width), Generator(s.noise, s.width)
         self.smooth = copy.deepcopy(self.generator).to(device).eval()
         self.discriminator = Discriminator(s.width)
-        self.makes = Learner(self.generator, s.rate, device, decay=0, betas=(0.5, 0.99))
-        self.judges = Learner(self.discriminator, s.rate, device, decay=0, betas=(0.5, 0.99))
-        self.averages = Learner(self.averaging, s.rate, device, decay=0)
+        self.makes = Learner(self.generator, s.lr, device, decay=0, betas=(0.5, 0.99))
+        self.judges = Learner(self.discriminator, s.lr, device, decay=0, betas=(0.5, 0.99))
+        self.averages = Learner(self.averaging, s.lr, device, decay=0)
         self.batches = Batches(len(self.pictures.train), s.batch, seed=seed)
         self.fixed = torch.randn(64, s.noise, generator=torch.Generator().manual_seed(0)).to(device)
         self.over_time: dict[str, Tensor] = {}

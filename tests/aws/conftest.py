@@ -67,7 +67,7 @@ def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     state = tmp_path_factory.mktemp("cloud")
 
     def command(verb: str, *words: str) -> Any:
-        line = [sys.executable, "-m", "gpuctl.localcloud", verb, "--state", str(state), *words]
+        line = [sys.executable, "-m", "gpuctl.embedded_cloud", verb, "--state", str(state), *words]
         done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr + _log(state)
         return json.loads(done.stdout)
@@ -94,7 +94,7 @@ def cloud(running_cloud: Cloud) -> Iterator[Cloud]:
 def profile(running_cloud: Cloud) -> Profile:
     """The cloud as gpuctl knows it: endpoint and credentials of its own."""
     return Profile(
-        name="local",
+        name="embedded",
         caller_address_url=f"{running_cloud.endpoint}/gpuctl/caller-address",
         image_parameters=IMAGES,
         endpoint_url=running_cloud.endpoint,
@@ -155,7 +155,7 @@ def planned(account: Account) -> Planner:
             pools=tuple(Pool("g6.xlarge", "L4", 1, one.zone, one.subnet_id, Decimal("0.3")) for one in subnets),
         )
         name = run or f"test-{uuid.uuid4().hex[:8]}"
-        made = a_plan(attempt, run=name, cloud="local", owner=owner or account.owner(), lease=Lease(LEASE_ENDS))
+        made = a_plan(attempt, run=name, cloud="embedded", owner=owner or account.owner(), lease=Lease(LEASE_ENDS))
         group = open_access(account, made.tags, CALLER, vpc=attempt.vpc_id)
         text = "#cloud-config\n" + json.dumps(SSH_CONFIG)
         template = template_request(made, attempt, group_id=group, user_data=text)

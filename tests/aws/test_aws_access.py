@@ -14,7 +14,7 @@ from aws_world import CALLER, LEASE_ENDS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.aws.access import caller_cidr, claim_group, default_subnets, open_access, parse_address, set_caller
+from gpuctl.aws.access import allow_ssh_from, caller_cidr, claim_group, default_subnets, open_access, parse_address
 from gpuctl.aws.account import Account
 from gpuctl.core.errors import CloudError, GpuctlError, NameInUse
 from gpuctl.core.profile import Profile
@@ -175,9 +175,9 @@ def test_a_callers_new_address_replaces_the_old_one(account: Account, vpc: str) 
             {"IpProtocol": "udp", "FromPort": 53, "ToPort": 53, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]},
         ],
     )
-    set_caller(account, group_id, "198.51.100.9/32")
+    allow_ssh_from(account, group_id, "198.51.100.9/32")
     assert rules(account, group_id) == exactly("198.51.100.9/32")
-    set_caller(account, group_id, "2001:db8::7/128")
+    allow_ssh_from(account, group_id, "2001:db8::7/128")
     assert rules(account, group_id) == exactly("2001:db8::7/128")
 
 
@@ -185,7 +185,7 @@ def test_the_right_rules_are_left_alone(account: Account, vpc: str, cloud) -> No
     """Looking costs one call, and no connection is cut."""
     group_id = open_access(account, some_tags(), CALLER, vpc=vpc)
     cloud.clear()
-    set_caller(account, group_id, CALLER)
+    allow_ssh_from(account, group_id, CALLER)
     assert cloud.calls() == ["DescribeSecurityGroups"]
 
 
@@ -193,7 +193,7 @@ def test_a_new_rule_is_there_before_the_old_one_goes(account: Account, vpc: str,
     """A connection in use is not cut in between."""
     group_id = open_access(account, some_tags(), CALLER, vpc=vpc)
     cloud.clear()
-    set_caller(account, group_id, "198.51.100.9/32")
+    allow_ssh_from(account, group_id, "198.51.100.9/32")
     changes = [call for call in cloud.calls() if call != "DescribeSecurityGroups"]
     assert changes == ["AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"]
 
@@ -202,7 +202,7 @@ def test_two_that_set_the_same_caller_agree(account: Account, vpc: str) -> None:
     """A rule that the other has added or revoked meanwhile is no error."""
     group_id = open_access(account, some_tags(), CALLER, vpc=vpc)
     with ThreadPoolExecutor(4) as pool:
-        for future in [pool.submit(set_caller, account, group_id, "198.51.100.9/32") for _ in range(4)]:
+        for future in [pool.submit(allow_ssh_from, account, group_id, "198.51.100.9/32") for _ in range(4)]:
             future.result()
     assert rules(account, group_id) == exactly("198.51.100.9/32")
 
@@ -210,7 +210,7 @@ def test_two_that_set_the_same_caller_agree(account: Account, vpc: str) -> None:
 def test_a_group_that_is_gone_says_so(account: Account) -> None:
     """Not forever waited for, and told in one line."""
     with pytest.raises(CloudError, match="sg-0123456789abcdef0 is gone"):
-        set_caller(account, "sg-0123456789abcdef0", CALLER, settle_s=0)
+        allow_ssh_from(account, "sg-0123456789abcdef0", CALLER, settle_s=0)
 
 
 class Answering(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import NO_SPOT_ROLE, Means, aws_errors, classify, explain, permitted
+from gpuctl.aws.errors import NO_SPOT_ROLE, ErrorClass, aws_errors, classify, explain, permitted
 from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.profile import Profile
 
@@ -19,46 +19,46 @@ from gpuctl.core.profile import Profile
 @pytest.mark.parametrize(
     ("code", "means"),
     [
-        ("InsufficientInstanceCapacity", Means.ANOTHER_OFFER),
-        ("Server.InsufficientInstanceCapacity", Means.ANOTHER_OFFER),
-        ("Server.SpotInstanceTermination", Means.ANOTHER_OFFER),
-        ("UnfulfillableCapacity", Means.ANOTHER_OFFER),
-        ("SpotMaxPriceTooLow", Means.ANOTHER_OFFER),
-        ("InsufficientFreeAddressesInSubnet", Means.ANOTHER_OFFER),
-        ("Unsupported", Means.ANOTHER_OFFER),
-        ("MaxSpotInstanceCountExceeded", Means.ANOTHER_REGION_OR_USER),
-        ("VcpuLimitExceeded", Means.ANOTHER_REGION_OR_USER),
-        ("Client.VolumeLimitExceeded", Means.ANOTHER_REGION_OR_USER),
-        ("PendingVerification", Means.ANOTHER_REGION_OR_USER),
-        ("RequestLimitExceeded", Means.WAIT),
-        ("Throttling", Means.WAIT),
-        ("DependencyViolation", Means.WAIT),
-        ("InvalidGroup.InUse", Means.WAIT),
-        ("VolumeInUse", Means.WAIT),
-        ("InvalidInstanceID.NotFound", Means.GONE),
-        ("InvalidGroup.NotFound", Means.GONE),
-        ("InvalidVolume.NotFound", Means.GONE),
-        ("InvalidLaunchTemplateId.NotFound", Means.GONE),
-        ("InvalidLaunchTemplateName.NotFoundException", Means.GONE),
-        ("InvalidNetworkInterfaceID.NotFound", Means.GONE),
-        ("ParameterNotFound", Means.GONE),
-        ("AuthFailure", Means.NOT_ALLOWED),
-        (NO_SPOT_ROLE, Means.NOT_ALLOWED),
-        ("UnauthorizedOperation", Means.NOT_ALLOWED),
-        ("AccessDeniedException", Means.NOT_ALLOWED),
-        ("ExpiredToken", Means.NOT_ALLOWED),
-        ("InvalidClientTokenId", Means.NOT_ALLOWED),
-        ("OptInRequired", Means.NOT_ALLOWED),
-        ("InvalidGroup.Duplicate", Means.ALREADY),
-        ("InvalidPermission.Duplicate", Means.ALREADY),
-        ("InvalidLaunchTemplateName.AlreadyExistsException", Means.ALREADY),
-        ("InvalidParameterValue", Means.OTHER),
-        ("IdempotentParameterMismatch", Means.OTHER),
-        ("AuthFailureX", Means.OTHER),
-        ("", Means.OTHER),
+        ("InsufficientInstanceCapacity", ErrorClass.ANOTHER_OFFER),
+        ("Server.InsufficientInstanceCapacity", ErrorClass.ANOTHER_OFFER),
+        ("Server.SpotInstanceTermination", ErrorClass.ANOTHER_OFFER),
+        ("UnfulfillableCapacity", ErrorClass.ANOTHER_OFFER),
+        ("SpotMaxPriceTooLow", ErrorClass.ANOTHER_OFFER),
+        ("InsufficientFreeAddressesInSubnet", ErrorClass.ANOTHER_OFFER),
+        ("Unsupported", ErrorClass.ANOTHER_OFFER),
+        ("MaxSpotInstanceCountExceeded", ErrorClass.ANOTHER_REGION_OR_USER),
+        ("VcpuLimitExceeded", ErrorClass.ANOTHER_REGION_OR_USER),
+        ("Client.VolumeLimitExceeded", ErrorClass.ANOTHER_REGION_OR_USER),
+        ("PendingVerification", ErrorClass.ANOTHER_REGION_OR_USER),
+        ("RequestLimitExceeded", ErrorClass.WAIT),
+        ("Throttling", ErrorClass.WAIT),
+        ("DependencyViolation", ErrorClass.WAIT),
+        ("InvalidGroup.InUse", ErrorClass.WAIT),
+        ("VolumeInUse", ErrorClass.WAIT),
+        ("InvalidInstanceID.NotFound", ErrorClass.GONE),
+        ("InvalidGroup.NotFound", ErrorClass.GONE),
+        ("InvalidVolume.NotFound", ErrorClass.GONE),
+        ("InvalidLaunchTemplateId.NotFound", ErrorClass.GONE),
+        ("InvalidLaunchTemplateName.NotFoundException", ErrorClass.GONE),
+        ("InvalidNetworkInterfaceID.NotFound", ErrorClass.GONE),
+        ("ParameterNotFound", ErrorClass.GONE),
+        ("AuthFailure", ErrorClass.NOT_ALLOWED),
+        (NO_SPOT_ROLE, ErrorClass.NOT_ALLOWED),
+        ("UnauthorizedOperation", ErrorClass.NOT_ALLOWED),
+        ("AccessDeniedException", ErrorClass.NOT_ALLOWED),
+        ("ExpiredToken", ErrorClass.NOT_ALLOWED),
+        ("InvalidClientTokenId", ErrorClass.NOT_ALLOWED),
+        ("OptInRequired", ErrorClass.NOT_ALLOWED),
+        ("InvalidGroup.Duplicate", ErrorClass.ALREADY),
+        ("InvalidPermission.Duplicate", ErrorClass.ALREADY),
+        ("InvalidLaunchTemplateName.AlreadyExistsException", ErrorClass.ALREADY),
+        ("InvalidParameterValue", ErrorClass.OTHER),
+        ("IdempotentParameterMismatch", ErrorClass.OTHER),
+        ("AuthFailureX", ErrorClass.OTHER),
+        ("", ErrorClass.OTHER),
     ],
 )
-def test_each_code_means_what_it_lets_the_caller_do(code: str, means: Means) -> None:
+def test_each_code_means_what_it_lets_the_caller_do(code: str, means: ErrorClass) -> None:
     """One table, and nobody else looks at a code."""
     assert classify(code) is means
 
@@ -123,7 +123,7 @@ def test_an_error_over_the_wire_is_told_with_its_next_step(
 
 def test_no_credentials_at_all_are_told_before_anything_is_asked(no_credentials: Profile, cloud) -> None:
     """Exit code 5, with how to get some and what needs none; AWS hears nothing."""
-    with pytest.raises(NotAllowed, match=r"no AWS credentials.*aws configure.*--cloud local"):
+    with pytest.raises(NotAllowed, match=r"no AWS credentials.*aws configure.*--cloud embedded"):
         Account(no_credentials).owner()
     assert cloud.calls() == []
 

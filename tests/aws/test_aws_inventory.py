@@ -13,7 +13,7 @@ from aws_world import LEASE_ENDS
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import AWAY_S, Resource, find_instances, find_resources, survey
-from gpuctl.aws.parallel import NotYet, together, until
+from gpuctl.aws.parallel import NotReady, gather, poll
 from gpuctl.aws.removal import IN_USE_S, StillInUse, remove
 from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NotAllowed
 from gpuctl.core.profile import Profile
@@ -322,14 +322,14 @@ def test_calls_together_answer_in_order_and_fail_with_the_first_error() -> None:
         time.sleep(0.05)
         return "slow"
 
-    assert together([slow, lambda: "quick"]) == ["slow", "quick"]
+    assert gather([slow, lambda: "quick"]) == ["slow", "quick"]
 
     def fail(name: str, seconds: float) -> str:
         time.sleep(seconds)
         raise GpuctlError(name)
 
     with pytest.raises(GpuctlError, match="first"):
-        together([lambda: fail("first", 0.05), lambda: fail("second", 0)])
+        gather([lambda: fail("first", 0.05), lambda: fail("second", 0)])
 
 
 def test_waiting_slows_down_and_ends() -> None:
@@ -339,10 +339,10 @@ def test_waiting_slows_down_and_ends() -> None:
 
     def look() -> str:
         if next(left) < 8:
-            raise NotYet
+            raise NotReady
         return "there"
 
-    assert until(look, deadline=time.monotonic() + 60, sleep=slept.append) == "there"
+    assert poll(look, deadline=time.monotonic() + 60, sleep=slept.append) == "there"
     assert slept == sorted(slept)
     assert slept[0] <= 0.1
     assert max(slept) == 2.0

@@ -13,13 +13,13 @@ from gpuctl.aws.images import find_image
 from gpuctl.aws.inventory import find_instances
 from gpuctl.aws.offers import as_instance_type, find_offers, on_demand_price, prices
 from gpuctl.core.errors import CloudError, NoCapacity, NotAllowed, UsageError
-from gpuctl.core.offers import Wanted, rank
+from gpuctl.core.offers import Requirements, rank
 from gpuctl.core.profile import Profile
 
 
 def test_the_default_is_the_cheapest_gpu_with_16_gb_and_bfloat16(account: Account) -> None:
     """On this price list an L4 or an A10G, each zone with its own price."""
-    ranked = rank(find_offers(account, Wanted()), Wanted())
+    ranked = rank(find_offers(account, Requirements()), Requirements())
     best = ranked[0]
     assert best.instance_type.gpu in ("L4", "A10G")
     assert best.instance_type.gpus == 1
@@ -32,7 +32,7 @@ def test_the_default_is_the_cheapest_gpu_with_16_gb_and_bfloat16(account: Accoun
 
 def test_few_round_trips_and_no_price_list_unless_on_demand_is_wanted(account: Account, cloud) -> None:
     """Four calls, at most two after one another."""
-    find_offers(account, Wanted(gpu="a10g"))
+    find_offers(account, Requirements(gpu="a10g"))
     assert sorted(cloud.calls()) == [
         "DescribeInstanceTypeOfferings",
         "DescribeInstanceTypes",
@@ -44,16 +44,16 @@ def test_few_round_trips_and_no_price_list_unless_on_demand_is_wanted(account: A
 @pytest.mark.parametrize(("gpu", "names"), [("t4", {"g4dn"}), ("A100-80gb", {"p4de"}), ("h100:8", {"p5"})])
 def test_a_gpu_is_found_by_name(account: Account, gpu: str, names: set[str]) -> None:
     """Families are EC2's to know, not ours."""
-    families = {one.instance_type.name.partition(".")[0] for one in find_offers(account, Wanted(gpu=gpu))}
+    families = {one.instance_type.name.partition(".")[0] for one in find_offers(account, Requirements(gpu=gpu))}
     assert families == names
 
 
 def test_a_wrong_name_costs_no_price_look_up(account: Account, cloud) -> None:
     """An unknown GPU or type is told before anything else is asked."""
     with pytest.raises(UsageError, match="A10G"):
-        find_offers(account, Wanted(gpu="a10h"))
+        find_offers(account, Requirements(gpu="a10h"))
     with pytest.raises(UsageError, match=r"g5\.xlarge"):
-        find_offers(account, Wanted(instance_type="g5.xlarg"))
+        find_offers(account, Requirements(instance_type="g5.xlarg"))
     assert "DescribeSpotPriceHistory" not in cloud.calls()
 
 
@@ -61,7 +61,7 @@ def test_another_makers_gpu_will_not_do(account: Account) -> None:
     """AMD's GPUs and accelerators that are no GPU are told by name, not launched and then found wanting."""
     for name in ("g4ad.xlarge", "inf2.xlarge", "trn1.2xlarge"):
         with pytest.raises(UsageError, match=name.replace(".", r"\.")):
-            find_offers(account, Wanted(instance_type=name))
+            find_offers(account, Requirements(instance_type=name))
 
 
 def test_a_type_without_a_gpu_can_be_asked_for_by_name(account: Account) -> None:
@@ -70,24 +70,24 @@ def test_a_type_without_a_gpu_can_be_asked_for_by_name(account: Account) -> None
     kind = as_instance_type(asked["InstanceTypes"][0])
     assert kind is not None
     assert (kind.name, kind.gpu, kind.gpus, kind.architecture) == ("t3.large", "", 0, "x86_64")
-    assert {offer.instance_type for offer in find_offers(account, Wanted(instance_type="t3.large"))} == {kind}
+    assert {offer.instance_type for offer in find_offers(account, Requirements(instance_type="t3.large"))} == {kind}
 
 
 def test_on_demand_prices_come_from_the_price_list(account: Account) -> None:
     """On demand every zone has one price, and spot is cheaper."""
-    offers = find_offers(account, Wanted(gpu="l4", on_demand="fallback"))
+    offers = find_offers(account, Requirements(gpu="l4", on_demand="fallback"))
     xlarge = [one for one in offers if one.instance_type.name == "g6.xlarge"]
     on_demand = {one.price_usd_per_hour for one in xlarge if one.market == "on-demand"}
     spot = {one.price_usd_per_hour for one in xlarge if one.market == "spot"}
     assert on_demand == {Decimal("0.8048")}
     assert max(spot) < min(on_demand)
-    only = find_offers(account, Wanted(gpu="l4", on_demand="only"))
+    only = find_offers(account, Requirements(gpu="l4", on_demand="only"))
     assert {one.market for one in only} == {"on-demand"}
 
 
 def test_zones_that_do_not_have_the_type_are_no_offers(account: Account) -> None:
     """Each offer is a type in a zone that EC2 says has it, with a default subnet."""
-    offers = find_offers(account, Wanted(gpu="a10g"))
+    offers = find_offers(account, Requirements(gpu="a10g"))
     answer = account.client("ec2").describe_instance_type_offerings(LocationType="availability-zone")
     having = {(one["InstanceType"], one["Location"]) for one in answer["InstanceTypeOfferings"]}
     assert {(one.instance_type.name, one.zone) for one in offers} <= having
@@ -97,13 +97,13 @@ def test_no_permission_for_prices_is_told(account: Account, cloud) -> None:
     """The error of a thread is the caller's error, as one of ours."""
     cloud.fault("DescribeSpotPriceHistory", code="UnauthorizedOperation", message="no")
     with pytest.raises(NotAllowed, match="ask for spot prices"):
-        find_offers(account, Wanted(gpu="l4"))
+        find_offers(account, Requirements(gpu="l4"))
 
 
 def test_a_region_that_lacks_a_gpu_says_so(profile: Profile) -> None:
     """A GPU that is real and elsewhere is no capacity here: exit code 4."""
     with pytest.raises(NoCapacity, match="GB200 is not offered in this region"):
-        find_offers(Account(profile, "eu-west-1"), Wanted(gpu="gb200"))
+        find_offers(Account(profile, "eu-west-1"), Requirements(gpu="gb200"))
 
 
 def test_only_whole_gpus_of_nvidia_are_gpus() -> None:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.core.errors import JobError
-from gpuctl.core.losses import MATCH_LIMIT, LossReader, Marked
+from gpuctl.core.losses import MATCH_LIMIT, LogLine, LossReader
 from gpuctl.core.metrics import Point
 
 CAPTURED = Path(__file__).with_name("captured")
 
 
-def read(data: bytes, *, pattern: str | None = None) -> list[Marked]:
+def read(data: bytes, *, pattern: str | None = None) -> list[LogLine]:
     """All lines of a whole log."""
     reader = LossReader(pattern)
     return reader.feed(data) + reader.finish()

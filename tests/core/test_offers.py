@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.core.errors import NoCapacity, UsageError
-from gpuctl.core.offers import COMPUTE_CAPABILITY, InstanceType, Offer, Subnet, Wanted, parse_gpu, rank, suitable
+from gpuctl.core.offers import COMPUTE_CAPABILITY, InstanceType, Offer, Requirements, Subnet, parse_gpu, rank, suitable
 
 
 def kind(name: str, gpu: str, gpus: int, gib: str = "22.4", *, architecture: str = "x86_64") -> InstanceType:
@@ -35,20 +35,21 @@ def offer(type_: InstanceType, price: str, zone: str = "us-east-1a", market: str
 
 def test_without_a_wish_one_gpu_of_16_gb_with_bfloat16_will_do() -> None:
     """A T4 has no bfloat16 and a p4d has eight GPUs: neither is what nobody asked for."""
-    assert suitable(KINDS, Wanted()) == [G5, G5_BIG, G6, P5]
+    assert suitable(KINDS, Requirements()) == [G5, G5_BIG, G6, P5]
 
 
 def test_any_gpu_is_every_type_that_has_one() -> None:
     """What lists all that there is asks for it in this way."""
-    assert suitable([*KINDS, NO_GPU], Wanted(gpu="any")) == KINDS
-    assert [one.instance_type for one in rank([offer(P4D, "9"), offer(G4DN, "0.2")], Wanted(gpu="any"))] == [G4DN, P4D]
+    assert suitable([*KINDS, NO_GPU], Requirements(gpu="any")) == KINDS
+    ranked = rank([offer(P4D, "9"), offer(G4DN, "0.2")], Requirements(gpu="any"))
+    assert [one.instance_type for one in ranked] == [G4DN, P4D]
 
 
 def test_a_gpu_that_is_not_in_the_table_is_never_chosen_by_itself() -> None:
     """What EC2 offers tomorrow can be had by name, and is not taken for granted."""
     new = kind("g9.xlarge", "X900", 1)
-    assert suitable([G6, new], Wanted()) == [G6]
-    assert suitable([G6, new], Wanted(gpu="x900")) == [new]
+    assert suitable([G6, new], Requirements()) == [G6]
+    assert suitable([G6, new], Requirements(gpu="x900")) == [new]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_gpu_that_is_not_in_the_table_is_never_chosen_by_itself() -> None:
 )
 def test_a_gpu_is_found_by_the_names_that_people_use(text: str, expected: list[InstanceType]) -> None:
     """Case, maker, memory and count are read; without a count it is as few GPUs as there are."""
-    assert suitable(KINDS, Wanted(gpu=text)) == expected
+    assert suitable(KINDS, Requirements(gpu=text)) == expected
 
 
 @pytest.mark.parametrize("text", ["", ":4", "a10g:", "a10g:0", "a10g:four", "a10g:-1", "a10g:1:2", "--"])
@@ -94,40 +95,40 @@ def test_any_text_is_a_wish_or_a_usage_error(text: str) -> None:
 def test_an_unknown_gpu_is_told_with_what_is_near_it() -> None:
     """A slip of the finger is answered with the right name."""
     with pytest.raises(UsageError, match="A10G") as error:
-        suitable(KINDS, Wanted(gpu="a10gg"))
+        suitable(KINDS, Requirements(gpu="a10gg"))
     assert "A10G" in str(error.value.next_step)
     with pytest.raises(UsageError, match="there is: A100, A10G, H100, L4, T4"):
-        suitable(KINDS, Wanted(gpu="zzz"))
+        suitable(KINDS, Requirements(gpu="zzz"))
 
 
 def test_a_gpu_that_exists_elsewhere_is_a_matter_of_region() -> None:
     """The name is right, so it is no wrong usage: another region has it."""
     with pytest.raises(NoCapacity, match=r"H100 is not offered in this region.*--region"):
-        suitable([G5, G6], Wanted(gpu="h100"))
+        suitable([G5, G6], Requirements(gpu="h100"))
 
 
 def test_a_count_that_no_host_has_names_those_that_exist() -> None:
     """`a10g:3` is answered with 1 or 4."""
     with pytest.raises(UsageError, match="1 or 4 a host"):
-        suitable(KINDS, Wanted(gpu="a10g:3"))
+        suitable(KINDS, Requirements(gpu="a10g:3"))
 
 
 def test_an_instance_type_is_taken_as_it_is() -> None:
     """Named outright, a type needs no GPU at all, and case does not matter."""
-    assert suitable([*KINDS, NO_GPU], Wanted(instance_type="T3.large")) == [NO_GPU]
+    assert suitable([*KINDS, NO_GPU], Requirements(instance_type="T3.large")) == [NO_GPU]
 
 
 def test_an_unknown_instance_type_is_told_with_what_is_near_it() -> None:
     """`g5.xlrage` is answered with `g5.xlarge`."""
     with pytest.raises(UsageError, match=r"near it: g5\.xlarge"):
-        suitable(KINDS, Wanted(instance_type="g5.xlrage"))
+        suitable(KINDS, Requirements(instance_type="g5.xlrage"))
 
 
 def test_an_instance_type_and_another_gpu_contradict_each_other() -> None:
     """Both are told, and neither is ignored."""
     with pytest.raises(UsageError, match=r"g5\.xlarge has 1 × A10G, not --gpu h100"):
-        suitable(KINDS, Wanted(instance_type="g5.xlarge", gpu="h100"))
-    assert suitable(KINDS, Wanted(instance_type="g5.xlarge", gpu="a10g")) == [G5]
+        suitable(KINDS, Requirements(instance_type="g5.xlarge", gpu="h100"))
+    assert suitable(KINDS, Requirements(instance_type="g5.xlarge", gpu="a10g")) == [G5]
 
 
 def test_the_cheapest_comes_first_and_ties_have_one_order() -> None:
@@ -139,31 +140,31 @@ def test_the_cheapest_comes_first_and_ties_have_one_order() -> None:
         offer(P5, "2.00"),
         offer(G5, "0.40"),
     ]
-    ranked = [(one.instance_type.name, one.zone) for one in rank(offers, Wanted())]
+    ranked = [(one.instance_type.name, one.zone) for one in rank(offers, Requirements())]
     assert ranked[:3] == [("g5.xlarge", "us-east-1c"), ("g6.xlarge", "us-east-1a"), ("g6.xlarge", "us-east-1b")]
-    assert rank(reversed(offers), Wanted()) == rank(offers, Wanted())
+    assert rank(reversed(offers), Requirements()) == rank(offers, Requirements())
 
 
 def test_on_demand_as_a_fallback_stands_behind_every_spot_offer() -> None:
     """A cheap on-demand host is still not what spot was asked for."""
     offers = [offer(G6, "0.80", market="on-demand"), offer(P5, "3.00")]
-    assert [one.market for one in rank(offers, Wanted(on_demand="fallback"))] == ["spot", "on-demand"]
-    assert [one.market for one in rank(offers, Wanted(on_demand="only"))] == ["on-demand"]
-    assert [one.market for one in rank(offers, Wanted())] == ["spot"]
+    assert [one.market for one in rank(offers, Requirements(on_demand="fallback"))] == ["spot", "on-demand"]
+    assert [one.market for one in rank(offers, Requirements(on_demand="only"))] == ["on-demand"]
+    assert [one.market for one in rank(offers, Requirements())] == ["spot"]
 
 
 def test_a_maximum_price_that_nothing_meets_names_the_cheapest() -> None:
     """The answer is what to raise it to."""
     with pytest.raises(NoCapacity, match=r"g6\.xlarge \(spot\) in us-east-1a at \$0\.3000.*--max-price to 0\.3000"):
-        rank([offer(G5, "0.41"), offer(G6, "0.3000")], Wanted(max_price_usd_per_hour=Decimal("0.10")))
+        rank([offer(G5, "0.41"), offer(G6, "0.3000")], Requirements(max_price_usd_per_hour=Decimal("0.10")))
 
 
 def test_no_offer_at_all_is_no_capacity() -> None:
     """Exit code 4, not a crash on an empty list."""
     with pytest.raises(NoCapacity, match="nothing that would do is offered"):
-        rank([], Wanted())
+        rank([], Requirements())
     with pytest.raises(NoCapacity, match="bfloat16"):
-        rank([offer(G4DN, "0.2")], Wanted())
+        rank([offer(G4DN, "0.2")], Requirements())
 
 
 prices = st.decimals(min_value=Decimal("0.01"), max_value=Decimal(100), places=4)
@@ -178,7 +179,7 @@ some_offers = st.lists(
     max_size=30,
 )
 wishes = st.builds(
-    Wanted,
+    Requirements,
     gpu=st.none() | st.sampled_from(["a10g", "l4", "A100", "h100:1"]),
     max_price_usd_per_hour=st.none() | prices,
     on_demand=st.sampled_from(["never", "fallback", "only"]),
@@ -186,7 +187,7 @@ wishes = st.builds(
 
 
 @given(some_offers, wishes, st.randoms(use_true_random=False))
-def test_ranking_keeps_its_promises(offers: list[Offer], wanted: Wanted, random: object) -> None:
+def test_ranking_keeps_its_promises(offers: list[Offer], wanted: Requirements, random: object) -> None:
     """Only offers that were there, none dearer than allowed, none on an unwanted market, in an order of its own."""
     try:
         ranked = rank(offers, wanted)

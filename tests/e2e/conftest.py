@@ -75,7 +75,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory, name: str) -> tuple[Path, d
 
 def _tool(folder: Path, environment: Mapping[str, str]) -> Gpuctl:
     home = folder / "g"
-    return Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local", "NO_COLOR": "1"})
+    return Gpuctl(home, folder, {**environment, "GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "embedded", "NO_COLOR": "1"})
 
 
 @contextmanager

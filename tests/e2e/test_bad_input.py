@@ -70,7 +70,7 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     ((*LAUNCH, "--env", "2B=1", *COMMAND), 2, "not a variable's name"),
     ((*LAUNCH, "--put", "no-such-file", *COMMAND), 2, "there is no no-such-file"),
     ((*LAUNCH, "--put", "a-file:../x", *COMMAND), 2, "outside the workspace"),
-    ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' will not do"),
+    ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' is not a valid name"),
     ((*LAUNCH, "--pull", "a-file", *COMMAND), 2, "is a file"),
     ((*LAUNCH, "-d", "--down", *COMMAND), 2, "choose one"),
     (("launch", "char_rnn", "--preset", "smoke"), 2, "after two dashes: gpuctl launch char_rnn -- --preset smoke"),
@@ -100,7 +100,7 @@ def test_wrong_words_are_told_before_anything_starts(
     alone: Gpuctl, words: tuple[str, ...], code: int, told: str
 ) -> None:
     """A usage error is that one line alone, whatever the cloud: none is asked, and none is started."""
-    answer = alone(*words, code=code, GPUCTL_CLOUD="local")
+    answer = alone(*words, code=code, GPUCTL_CLOUD="embedded")
     assert told in the_error(answer)
     assert answer.out == "" and len(answer.err.splitlines()) == 1
     assert not (alone.home / "state/cloud").exists()
@@ -149,7 +149,9 @@ WITHOUT_CREDENTIALS = [
 def test_without_credentials_it_says_how_to_get_some(alone: Gpuctl, words: tuple[str, ...]) -> None:
     """Whatever needs AWS ends with exit code 5 and the ways to sign in, and remembers no run."""
     error = the_error(alone(*words, code=5))
-    assert error.startswith("there are no AWS credentials; ") and "aws configure" in error and "--cloud local" in error
+    assert (
+        error.startswith("there are no AWS credentials; ") and "aws configure" in error and "--cloud embedded" in error
+    )
     assert not (alone.home / "state/runs").exists()
 
 
@@ -323,7 +325,9 @@ def test_a_python_that_the_image_does_not_have_is_told_before_anything_is_made(
     assert "needs Python >=3.99" in the_error(cloud("local", "./newer", "--", "python", "train.py", code=2))
     assert in_account(cloud.ec2()) == {}
     (folder / "job.toml").write_text('requires-python = ">=3.9"\n')
-    assert cloud.json("launch", "./newer", "--dry-run", "--", "python", "x.py")["requires_python"] == ">=3.9"
+    assert (
+        cloud.json("launch", "./newer", "--dry-run", "--", "python", "x.py")["workload"]["requires_python"] == ">=3.9"
+    )
 
 
 def test_json_answers_have_the_documented_keys(cloud: Gpuctl) -> None:
@@ -335,6 +339,7 @@ def test_json_answers_have_the_documented_keys(cloud: Gpuctl) -> None:
     assert list(job) == ["name", "summary", "command", "presets"]
     assert cloud.json("ls") == {"runs": []}
     plan = cloud.json(*LAUNCH, "--dry-run", "--name", "dry", *COMMAND)
-    assert plan["run"] == "dry" and plan["command"] == ["python", "train.py"]
+    assert plan["run"] == "dry" and plan["workload"]["command"] == ["python", "train.py"]
+    assert plan["attempts"][0]["region"] == "us-east-1" and plan["lease"]["ends"].endswith("Z")
     assert cloud.json("ls") == {"runs": []} and not (cloud.home / "state/runs/dry").exists()
     assert cloud("status", "no-such-run", "--json", code=6).out == ""

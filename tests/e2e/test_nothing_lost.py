@@ -9,8 +9,8 @@ from e2e_tool import Gpuctl, the_error
 
 from gpuctl.core.outputs import Left
 from gpuctl.core.text import safe
-from gpuctl.remote.pull import PullResult
-from gpuctl.workflows.pull import Brought, not_home
+from gpuctl.remote.pull import Transfer
+from gpuctl.workflows.pull import PullResult, not_home
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.pt")
 DEEP = "/".join(["d"] * 80)
@@ -105,6 +105,6 @@ def test_what_to_type_brings_it_home(tmp_path: Path) -> None:
     steps = {"home": f"gpuctl pull mine {tmp_path / 'mine'}", "name": "rename it", "reserved": "rename it"}
     for kind, step in steps.items():
         left = (Left(".ssh/id", "why", kind, files=1),)
-        result = PullResult((), 0, (), left, (), (), 0, {}, state="succeeded", over=True)
-        error = not_home("mine", Brought(tmp_path, result))
+        result = Transfer((), 0, (), left, (), (), 0, {}, state="succeeded", over=True)
+        error = not_home("mine", PullResult(tmp_path, result))
         assert error is not None and step in str(error.next_step), kind

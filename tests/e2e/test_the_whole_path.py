@@ -12,7 +12,7 @@ from e2e_tool import Gpuctl, wait_for
 def test_a_project_goes_to_a_host_and_comes_home(gpuctl: Gpuctl, project: Path) -> None:
     """`gpuctl launch FOLDER -- CMD` trains there, its losses are seen, its checkpoint comes home, nothing is left."""
     answer = gpuctl.json("launch", str(project), "--name", "toy", "-d", "--", "python", "train.py", "20")
-    assert answer["run"] == "toy" and answer["cloud"] == "local" and len(answer["hosts"]) == 1
+    assert answer["run"] == "toy" and answer["cloud"] == "embedded" and len(answer["hosts"]) == 1
     wait_for(lambda: gpuctl.json("status", "toy")["state"] == "succeeded", what="the end of the training")
 
     status = gpuctl.json("status", "toy")

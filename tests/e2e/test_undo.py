@@ -25,7 +25,11 @@ from e2e_tool import GPUCTL, Answer, Gpuctl, in_account, the_error, wait_for
 END_S = 150
 """How long a launch may take to undo itself, before the test says that it hangs."""
 
-HOST = [sys.executable, str(Path(__file__).parent.parent / "localcloud/stand_in_host.py"), "gpuctl.localcloud.host"]
+HOST = [
+    sys.executable,
+    str(Path(__file__).parent.parent / "embedded_cloud/stand_in_host.py"),
+    "gpuctl.embedded_cloud.host",
+]
 CREATES = ("CreateSecurityGroup", "CreateLaunchTemplate", "CreateFleet")
 SLOW = {"CreateFleet": 2.0, "CreateLaunchTemplate": 1.0, "CreateSecurityGroup": 1.0}
 SLOWEST = {"CreateFleet": 10.0, "CreateLaunchTemplate": 5.0, "CreateSecurityGroup": 5.0}
@@ -113,7 +117,7 @@ def cloud(shared_own_cloud: Gpuctl) -> Slow:
         folder.mkdir(parents=True)
     (project / "train.py").write_text("print(1)")
     words = ["start", "--state", str(state), "--host-command", json.dumps(HOST)]
-    subprocess.run([sys.executable, "-m", "gpuctl.localcloud", *words], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "gpuctl.embedded_cloud", *words], check=True, capture_output=True, timeout=60)
     return Slow(tool, project)
 
 

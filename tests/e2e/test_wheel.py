@@ -59,7 +59,7 @@ def test_what_the_wheel_carries_trains(wheel: Path, tmp_path: Path) -> None:
 @pytest.mark.prove
 @pytest.mark.timeout(900)
 def test_the_wheel_works_without_a_checkout(wheel: Path, tmp_path: Path, environments: Path) -> None:
-    """Alone it answers and refuses as it should; with [local] it runs a packaged job from end to end."""
+    """Alone it answers and refuses as it should; with [embedded] it runs a packaged job from end to end."""
     run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
     gpuctl, pip = str(tmp_path / "venv/bin/gpuctl"), str(tmp_path / "venv/bin/pip")
     home = tmp_path / "g"
@@ -70,16 +70,16 @@ def test_the_wheel_works_without_a_checkout(wheel: Path, tmp_path: Path, environ
     assert "char_rnn" in run(gpuctl, "jobs", GPUCTL_HOME=str(home)).stdout
     refused = run(gpuctl, "launch", "char_rnn", "-y", code=5, GPUCTL_HOME=str(home))
     assert "credentials" in refused.stderr
-    missing = run(gpuctl, "launch", "char_rnn", "-y", code=1, GPUCTL_HOME=str(home), GPUCTL_CLOUD="local")
-    assert "pip install 'gpuctl-train[local]'" in missing.stderr
+    missing = run(gpuctl, "launch", "char_rnn", "-y", code=1, GPUCTL_HOME=str(home), GPUCTL_CLOUD="embedded")
+    assert "pip install 'gpuctl-train[embedded]'" in missing.stderr
 
-    run(pip, "install", "-q", f"{wheel}[local]")
-    local = {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "local"}
+    run(pip, "install", "-q", f"{wheel}[embedded]")
+    embedded = {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "embedded"}
     try:
-        assert "char-rnn" in run(gpuctl, "launch", "char_rnn", "--dry-run", **local).stdout
+        assert "char-rnn" in run(gpuctl, "launch", "char_rnn", "--dry-run", **embedded).stdout
         words = ("--pull", str(tmp_path / "home"), "--down", "--", "--preset", "smoke")
-        run(gpuctl, "launch", "char_rnn", "-y", "--name", "from-wheel", *words, **local)
+        run(gpuctl, "launch", "char_rnn", "-y", "--name", "from-wheel", *words, **embedded)
         assert list((tmp_path / "home").rglob("*.pt"))
-        assert '"runs": []' in run(gpuctl, "ls", "--json", **local).stdout
+        assert '"runs": []' in run(gpuctl, "ls", "--json", **embedded).stdout
     finally:
-        run(gpuctl, "cloud", "stop", **local)
+        run(gpuctl, "cloud", "stop", **embedded)

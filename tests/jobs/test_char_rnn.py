@@ -223,16 +223,16 @@ def test_now_and_then_reading_begins_anew() -> None:
     """With `forget` at 1 every step begins with an empty memory, at 0 none does: a network must learn to begin, too."""
     ids = torch.randint(0, 7, (1000,), generator=torch.Generator().manual_seed(1))
     losses = {}
-    for chance in (0.0, 1.0):
+    for rng in (0.0, 1.0):
         torch.manual_seed(0)
-        settings = Settings(hidden=8, embedding=4, batch=4, sequence=16, dropout=0.0, forget=chance)
+        settings = Settings(hidden=8, embedding=4, batch=4, sequence=16, dropout=0.0, forget=rng)
         learner = Learner(settings, 7, device=torch.device("cpu"), seed=1)
         streams = Streams(ids, batch=4, sequence=16, seed=1)
         (first, wanted, _), (inputs, targets, _) = streams.next(), streams.next()
         learner.step(first, wanted, number=1, pace=0.0)
         carried = learner.step(inputs, targets, number=2, pace=0.0)
         learner.forget()
-        losses[chance] = (carried, learner.step(inputs, targets, number=3, pace=0.0))
+        losses[rng] = (carried, learner.step(inputs, targets, number=3, pace=0.0))
     assert losses[1.0][0] == losses[1.0][1] == losses[0.0][1] != losses[0.0][0]
 
 
@@ -303,11 +303,11 @@ def test_a_step_of_muon_leads_everywhere_alike(shape: tuple[int, int]) -> None:
 
 def test_muon_does_what_torchs_does() -> None:
     """Step by step the weights are those of `torch.optim.Muon`, but for its bfloat16."""
-    chance = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     ours, theirs = torch.ones(32, 8), torch.ones(32, 8)
     optimizers = Muon([ours], lr=0.1, weight_decay=0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.1)
     for _ in range(5):
-        ours.grad = theirs.grad = torch.randn(32, 8, generator=chance)
+        ours.grad = theirs.grad = torch.randn(32, 8, generator=rng)
         before = theirs.clone()
         for optimizer in optimizers:
             optimizer.step()
@@ -331,8 +331,8 @@ def test_whoever_goes_on_computes_as_at_the_beginning() -> None:
     assert all(torch.equal(*pair) for pair in zip(begun.weights, going_on.weights, strict=True))
 
 
-def test_a_committee_foresees_by_the_mean_of_its_chances() -> None:
-    """Networks begun apart; their chances are averaged, each reads with its own memory, and together they err less."""
+def test_a_committee_predicts_by_the_mean_of_its_probabilities() -> None:
+    """Their probabilities are averaged, each reads with its own memory, and together they err less."""
     settings = Settings(networks=3, hidden=8, layers=2, embedding=4, batch=4, sequence=16)
     learners = make_learners(settings, 7, device=torch.device("cpu"), seed=1)
     networks = [learner.model for learner in learners]

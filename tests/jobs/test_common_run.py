@@ -90,11 +90,11 @@ def test_metrics_go_where_gpuctl_says(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_checkpoint_is_never_half_written(tmp_path: Path) -> None:
     """Whenever a process that saves all the time is killed, the checkpoint is whole and a step that was saved."""
-    chance = random.Random(4)
+    rng = random.Random(4)
     for _ in range(4):
         process = start(LOOP, tmp_path)
         read_until(process, "saved 2")
-        time.sleep(chance.uniform(0, 0.05))
+        time.sleep(rng.uniform(0, 0.05))
         process.kill()
         process.communicate()
         state = load(tmp_path / "checkpoint.pt")

@@ -143,7 +143,7 @@ def test_a_checkpoint_holds_no_code(tmp_path: Path) -> None:
     state = {"W": [np.eye(2), np.zeros(3)], "best": {"cost": float("inf"), "moons": {"3": np.arange(4)}}, "none": None}
     path = run.save("checkpoint.npz", run.capture(**state))
     found = run.read_state(path)
-    assert found.pop("elapsed_s") >= 0 and found.pop("chance") == {}
+    assert found.pop("elapsed_s") >= 0 and found.pop("rng") == {}
     assert equal(found, state)
     np.savez(tmp_path / "objects.npz", state=np.array({"a": print}, dtype=object))
     (tmp_path / "text.npz").write_text("To be")

@@ -27,9 +27,9 @@ from typing import Any
 import pytest
 
 from gpuctl.core.boot import BootKeys, user_data
-from gpuctl.core.hosts import Reach
-from gpuctl.localcloud.host.environment import MARK_VARIABLE
-from gpuctl.localcloud.host.processes import end_all
+from gpuctl.core.hosts import SSHTarget
+from gpuctl.embedded_cloud.host.environment import MARK_VARIABLE
+from gpuctl.embedded_cloud.host.processes import end_all
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import KeyPair, generate_key
 from gpuctl.remote.ssh_config import render_known_hosts
@@ -77,8 +77,8 @@ class Server:
     folder: Path
 
     @property
-    def reach(self) -> Reach:
-        return Reach(alias="run-1", address="127.0.0.1", port=self.port, user=self.user)
+    def reach(self) -> SSHTarget:
+        return SSHTarget(alias="run-1", address="127.0.0.1", port=self.port, user=self.user)
 
     @property
     def identity(self) -> Path:
@@ -87,7 +87,7 @@ class Server:
     def host(
         self,
         *,
-        reach: Reach | None = None,
+        reach: SSHTarget | None = None,
         public: str | None = None,
         identity: Path | None = None,
         quiet_s: float = 15,
@@ -113,7 +113,7 @@ class Server:
             archive.writestr("__main__.py", PRELUDE + textwrap.dedent(source))
         place.write_bytes(data.getvalue())
 
-    def through(self, port: int) -> Reach:
+    def through(self, port: int) -> SSHTarget:
         """The same host, reached at another port."""
         return replace(self.reach, port=port)
 
@@ -176,7 +176,7 @@ def _embedded(folder: Path) -> Iterator[Server]:
             "mark": mark,
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "gpuctl.localcloud.host"],
+            [sys.executable, "-m", "gpuctl.embedded_cloud.host"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(listener.fileno(),),

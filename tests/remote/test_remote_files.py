@@ -18,14 +18,14 @@ import pytest
 from remote_servers import Server
 
 from gpuctl.core.errors import UsageError
-from gpuctl.core.hosts import Reach
+from gpuctl.core.hosts import SSHTarget
 from gpuctl.remote import upload
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload, payload_hash
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
 from gpuctl.remote.upload import workspace_tar
 
-REACH = Reach(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
+REACH = SSHTarget(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
 
 
 def test_keys_are_openssh_keys_and_never_the_same() -> None:

@@ -11,8 +11,8 @@ import pytest
 from remote_servers import Server
 
 from gpuctl.state.runs import RunFolder
-from gpuctl.workflows.hosts import OpenRun
-from gpuctl.workflows.pull import Brought, not_home, pull_from
+from gpuctl.workflows.hosts import RunHandle
+from gpuctl.workflows.pull import PullResult, not_home, pull_from
 from gpuctl.workflows.reporter import Silent
 
 
@@ -35,8 +35,8 @@ def _program(server: Server, files: list[str], state: dict[str, Any], *, wait_s:
     """)
 
 
-def _pull(server: Server, folder: RunFolder, home: Path) -> Brought:
-    run = OpenRun("toy", cast(Any, None), cast(Any, None), folder)
+def _pull(server: Server, folder: RunFolder, home: Path) -> PullResult:
+    run = RunHandle("toy", cast(Any, None), cast(Any, None), folder)
     with server.host() as host:
         return pull_from(run, host, home, reporter=Silent())
 

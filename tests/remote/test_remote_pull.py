@@ -16,7 +16,7 @@ from remote_servers import Relay, Server
 from gpuctl.core.errors import GpuctlError, HostError, HostRefused, HostUnreachable, UsageError
 from gpuctl.core.outputs import ASIDE, Pulled, RunMark
 from gpuctl.remote.destination import Destination
-from gpuctl.remote.pull import Progress, PullResult, pull_outputs
+from gpuctl.remote.pull import Progress, Transfer, pull_outputs
 
 MakeRelay = Callable[..., Relay]
 
@@ -52,7 +52,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def _pull(server: Server, dest: Path, known: dict[str, Pulled] | None = None) -> PullResult:
+def _pull(server: Server, dest: Path, known: dict[str, Pulled] | None = None) -> Transfer:
     """A pull that waits for no file longer than it takes to ask again."""
     now = [0.0]
 
@@ -63,7 +63,7 @@ def _pull(server: Server, dest: Path, known: dict[str, Pulled] | None = None) ->
         return pull_outputs(host, dest, known or {}, pause=pause, clock=lambda: now[0])
 
 
-def _left(result: PullResult) -> dict[str, str]:
+def _left(result: Transfer) -> dict[str, str]:
     """What stayed on the host, and of what kind it is."""
     return {one.path: one.kind for one in result.left}
 

@@ -45,6 +45,7 @@ def test_a_record_of_every_schema_is_read_whole(folder: RunFolder, schema: str) 
     shutil.copytree(RECORDS / schema, folder.path)
     record = folder.read()
     plan, attempt = record.plan, record.current
+    assert (plan.cloud, folder.header().cloud) == ("embedded", "embedded")
     assert (plan.run, plan.job, plan.owner) == ("recorded-1", "tiny", "123456789012:user/gpuctl")
     assert (plan.workload.command, plan.workload.outputs) == (("python", "train.py"), ("outputs",))
     assert (plan.workload.environment_names, plan.workload.checkpoints[0]) == (("FOO",), "*.pt")

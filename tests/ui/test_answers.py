@@ -32,7 +32,7 @@ HOST = {
 ROW: dict[str, Any] = {
     "run": "char-rnn-k3f9",
     "job": "char_rnn",
-    "cloud": "local",
+    "cloud": "embedded",
     "region": "us-east-1",
     "state": "running",
     "hosts": [HOST],

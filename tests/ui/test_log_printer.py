@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from gpuctl.core.losses import LossReader, Marked
+from gpuctl.core.losses import LogLine, LossReader
 from gpuctl.ui.console import console
 from gpuctl.ui.log import LogPrinter
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.ui.conftest import Terminal
 
 
-def lines(data: bytes) -> list[Marked]:
+def lines(data: bytes) -> list[LogLine]:
     """The lines of a whole log."""
     reader = LossReader()
     return reader.feed(data) + reader.finish()

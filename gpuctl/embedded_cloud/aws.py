@@ -1,0 +1,160 @@
+"""AWS requests, to the service that they are signed for, in this process, one at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from xml.sax.saxutils import escape
+
+from moto.core.request import Request as MotoRequest
+from werkzeug.wrappers import Response
+
+from gpuctl.embedded_cloud.ec2 import EC2, Memory
+from gpuctl.embedded_cloud.faults import Calls, Fault, Faults, in_place_of
+from gpuctl.embedded_cloud.images import Catalogue
+from gpuctl.embedded_cloud.instances import Instances
+from gpuctl.embedded_cloud.services import SSM, STS, get_products
+
+_SCOPE = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=[^/,\s]+/\d{8}/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request"
+)
+_FOR_TARGET = {"AmazonSSM": "ssm", "AWSPriceListService": "pricing"}
+_JSON = "application/x-amz-json-1.1"
+
+log = logging.getLogger(__name__)
+
+
+class Request(MotoRequest):
+    """A request that came over HTTP, in the class that moto's dispatch takes."""
+
+    from_wsgi_server = True
+
+
+@dataclass(frozen=True)
+class Call:
+    """One AWS call: to which service, which operation."""
+
+    service: str
+    operation: str
+
+
+class AWS:
+    """The API. Every call is counted, meets its fault if it has one, and runs under the one lock around moto."""
+
+    def __init__(
+        self, *, lock: threading.RLock, instances: Instances, faults: Faults, calls: Calls, images: Catalogue
+    ) -> None:
+        self._images = images
+        self._lock = lock
+        self._instances = instances
+        self._faults = faults
+        self._calls = calls
+        self._memory = Memory()
+
+    def answer(self, request: Request) -> tuple[Response, Fault | None]:
+        """The answer, and the fault that its way back has."""
+        scope = _SCOPE.match(request.headers.get("Authorization", ""))
+        if scope is None:
+            return _error(
+                "MissingAuthenticationToken", "Request is missing Authentication Token", status=403, json_body=False
+            ), None
+        call = _call(request, service=scope["service"])
+        self._calls.note(call.service, call.operation)
+        fault = self._faults.take(call.operation)
+        if fault is not None:
+            time.sleep(fault.delay_s)
+            if fault.code is not None:
+                return _faulty(fault, call), None
+            if fault.body is not None and fault.lost:
+                return _garbled(fault, Response(status=HTTPStatus.OK)), fault
+        began = time.monotonic()
+        response = self._carry_out(request, call)
+        duration_ms = (time.monotonic() - began) * 1000
+        log.info("%s %s %d %.1f ms", call.service, call.operation, response.status_code, duration_ms)
+        if fault is not None and fault.body is not None:
+            response = _garbled(fault, response)
+        return response, fault
+
+    def _carry_out(self, request: Request, call: Call) -> Response:
+        try:
+            with self._lock:
+                return self._dispatch(request, call)
+        except NotImplementedError as error:
+            return _not_there(call, str(error))
+        except Exception:
+            # whatever breaks in moto is answered as AWS answers what breaks there, and told in the log
+            log.exception("%s %s", call.service, call.operation)
+            return _error("InternalError", "An internal error has occurred", status=500, json_body=_is_json(call))
+
+    def _dispatch(self, request: Request, call: Call) -> Response:
+        handler: Any
+        if call.service == "ec2":
+            handler = EC2(instances=self._instances, faults=self._faults, memory=self._memory, images=self._images)
+        elif call.service == "ssm":
+            handler = SSM(images=self._images)
+        elif call.service == "sts":
+            handler = STS()
+        elif call.service == "pricing" and call.operation == "GetProducts":
+            body = json.dumps(get_products(json.loads(request.get_data() or b"{}")))
+            return Response(body, status=HTTPStatus.OK, content_type=_JSON)
+        else:
+            return _not_there(call, f"The embedded cloud has no {call.operation or call.service}")
+        status, headers, body = handler._dispatch(request)
+        return Response(body, status=int(status), headers=_headers(headers))
+
+
+def _call(request: Request, *, service: str) -> Call:
+    target = request.headers.get("X-Amz-Target")
+    if target:
+        prefix, _, operation = target.rpartition(".")
+        return Call(_FOR_TARGET.get(prefix.partition("_")[0], service), operation)
+    return Call(service, request.form.get("Action") or request.args.get("Action") or "")
+
+
+def _headers(headers: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(value)) for name, value in headers.items() if name.lower() not in ("status", "content-length")]
+
+
+def _is_json(call: Call) -> bool:
+    return call.service in ("ssm", "pricing")
+
+
+def _faulty(fault: Fault, call: Call) -> Response:
+    message = fault.message or f"The embedded cloud was told to answer {fault.code}"
+    return _error(str(fault.code), message, status=fault.status or 400, json_body=_is_json(call))
+
+
+def _garbled(fault: Fault, response: Response) -> Response:
+    """What something between EC2 and its caller puts in the place of the answer."""
+    whole = response.get_data()
+    body = in_place_of(str(fault.body), whole)
+    html = fault.body in ("page", "xhtml")
+    garbled = Response(body, status=fault.status or 200, content_type="text/html" if html else response.content_type)
+    if fault.body == "short":
+        garbled.headers["Content-Length"] = str(len(whole) or 1000)
+    return garbled
+
+
+def _not_there(call: Call, message: str) -> Response:
+    """400, where moto's server answers 500 and boto3 then tries again for a long time."""
+    return _error("InvalidAction", message, status=400, json_body=_is_json(call) or call.service not in ("ec2", "sts"))
+
+
+def _error(code: str, message: str, *, status: int, json_body: bool) -> Response:
+    request_id = str(uuid.uuid4())
+    if json_body:
+        body = json.dumps({"__type": code, "message": message})
+        return Response(body, status=status, content_type=_JSON, headers={"x-amzn-RequestId": request_id})
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f"<Response><Errors><Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error></Errors>"
+        f"<RequestID>{request_id}</RequestID></Response>"
+    )
+    return Response(text, status=status, content_type="text/xml")
