@@ -78,7 +78,7 @@ def command(
     for brought in went.brought:
         tell(brought)
     if as_json:
-        print_json(went.to_json())
+        print_json(went.answer)
     else:
         for resource in went.removed:
             click.echo(f"removed {resource.kind} {resource.id}")

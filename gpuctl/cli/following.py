@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from gpuctl.cli.options import now, open_run_of
-from gpuctl.core.endings import ending, failure, power_off_at
+from gpuctl.core.endings import ending, failure
 from gpuctl.core.errors import HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
+from gpuctl.core.host_state import HostState
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpuctl.workflows.hosts import RunHandle
 
 
-def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> Mapping[str, Any] | None:
+def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> HostState | None:
     """The log from its last `lines` (None: its start) to the end of the training: the state then, None if detached.
 
     Of a run that has ended and whose host is gone, what came home of its log.
@@ -45,7 +45,7 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
             raise
         printer.show(*follower.losses.finish())
         printer.finish()
-        return {"state": seen.ended, "exit_code": seen.exit_code}
+        return HostState(seen.ended, seen.exit_code)
     except KeyboardInterrupt:
         detached(run)
     return None
@@ -62,7 +62,7 @@ def detached(run: str) -> int:
 def after_the_end(
     run: str,
     cloud: str | None,
-    state: Mapping[str, Any] | None,
+    state: HostState | None,
     *,
     pull_to: Path | None,
     down_after: bool,
@@ -111,18 +111,17 @@ def after_the_end(
     return 0
 
 
-def _until(state: Mapping[str, Any], plan: Plan, *, home: bool) -> str:
+def _until(state: HostState, plan: Plan, *, home: bool) -> str:
     """When the host ends by itself: as it said at the end of the training, or by what `--then down` promised."""
-    at = power_off_at(state)
-    if at is not None:
-        return f" until {at.astimezone():%H:%M}"
+    if state.power_off_at is not None:
+        return f" until {state.power_off_at.astimezone():%H:%M}"
     then_s = plan.lease.then_s
     return f" for {then_s / 60:g} min" if then_s is not None and home else ""
 
 
-def raise_if_failed(run: str, state: Mapping[str, Any]) -> None:
+def raise_if_failed(run: str, state: HostState) -> None:
     """Raises TrainingFailed where the training command failed."""
-    if state.get("state") == "failed":
+    if state.training == "failed":
         raise TrainingFailed(failure(run, state))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from gpuctl.cli.options import json_option, print_json
+from gpuctl.core.answers import FileRow, JobDetails, JobRow, OptionRow
 from gpuctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def command(name: str | None, copy_to: Path | None, as_json: bool) -> None:
         return
     loaded = packaged_job(name)
     if copy_to is None:
-        row = {**_row(loaded), **_details(loaded)}
-        print_json(row) if as_json else _show(row)
+        details = _details(loaded)
+        print_json(details) if as_json else _show(details)
         return
     files = copy_job(loaded, copy_to)
     if as_json:
@@ -58,36 +59,33 @@ def command(name: str | None, copy_to: Path | None, as_json: bool) -> None:
     click.echo(f"{where} is yours, {len(files)} files; it launches as it is:\n  gpuctl launch {shlex.quote(where)}")
 
 
-def _row(loaded: LoadedJob) -> dict[str, Any]:
-    return {
-        "name": loaded.folder.name,
-        "summary": loaded.job.summary,
-        "command": shlex.join(loaded.job.command),
-        "presets": list(loaded.job.presets),
-    }
+def _row(loaded: LoadedJob) -> JobRow:
+    job = loaded.job
+    return JobRow(loaded.folder.name, job.summary, shlex.join(job.command), job.presets)
 
 
-def _details(loaded: LoadedJob) -> dict[str, Any]:
+def _details(loaded: LoadedJob) -> JobDetails:
     from gpuctl.workflows.job_options import options_of
     from gpuctl.workflows.jobs import files_of
 
-    return {
-        "requires_python": loaded.requires_python,
-        "requirements": list(loaded.requirements),
-        "options": [{"option": o.name, "help": o.help, "defaults": o.defaults} for o in options_of(loaded)],
-        "files": [{"path": file.name, "bytes": Path(file.source).stat().st_size} for file in files_of(loaded)],
-    }
+    return JobDetails(
+        **vars(_row(loaded)),
+        requires_python=loaded.requires_python,
+        requirements=loaded.requirements,
+        options=tuple(OptionRow(one.name, one.help, one.defaults) for one in options_of(loaded)),
+        files=tuple(FileRow(file.name, Path(file.source).stat().st_size) for file in files_of(loaded)),
+    )
 
 
-def _show_all(rows: list[dict[str, Any]]) -> None:
+def _show_all(rows: list[JobRow]) -> None:
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import jobs_table
 
     show(jobs_table(rows))
 
 
-def _show(row: dict[str, Any]) -> None:
+def _show(job: JobDetails) -> None:
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import job_view
 
-    show(job_view(row))
+    show(job_view(job))

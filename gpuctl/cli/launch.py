@@ -26,6 +26,7 @@ from gpuctl.core.errors import Interrupted, UsageError
 from gpuctl.core.outputs import Wish
 
 if TYPE_CHECKING:
+    from gpuctl.core.answers import LaunchAnswer
     from gpuctl.core.plan import Plan
     from gpuctl.workflows.launch import Launched
     from gpuctl.workflows.planning import Request
@@ -198,12 +199,12 @@ def _plan_row(plan: Plan, home: Path | None) -> dict[str, Any]:
     return {**to_plain(plan), **({"home": str(home)} if home is not None else {})}
 
 
-def _answer(launched: Launched) -> dict[str, Any]:
+def _answer(launched: Launched) -> LaunchAnswer:
+    from gpuctl.core.answers import LaunchAnswer
     from gpuctl.workflows.runs import host_row
 
-    plan, region = launched.plan, launched.record.current.region
-    hosts = [host_row(instance) for instance in launched.instances]
-    return {"run": plan.run, "cloud": plan.cloud, "region": region, "hosts": hosts}
+    hosts = tuple(host_row(instance) for instance in launched.instances)
+    return LaunchAnswer(launched.plan.run, launched.plan.cloud, launched.record.current.region, hosts)
 
 
 def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) -> int:
@@ -217,7 +218,7 @@ def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) ->
     ]
     lines += _then_line(launched.plan)
     lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
-    if state.get("state") == "failed":
+    if state.training == "failed":
         show_last(run, cloud, None, lines=LAST_LINES, to_stderr=True)
     click.echo("\n".join(lines), err=to_stderr)
     raise_if_failed(run, state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -111,7 +110,9 @@ def now() -> datetime:
 
 def print_json(value: object) -> None:
     """One document on standard output."""
-    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+    from gpuctl.core.codec import dumps
+
+    click.echo(dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def agreed(question: str, *, yes: bool) -> bool:

@@ -54,7 +54,7 @@ def command(
         brought = pull(opened, dest, wish=Wish(max_size, all_written), reporter=phases)
     tell(brought)
     if as_json:
-        print_json(brought.to_json())
+        print_json(brought.answer)
     left = not_home(run, brought)
     if brought.result.over and left is not None:
         raise left

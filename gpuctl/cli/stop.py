@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gpuctl.cli.options import cloud_options, json_option, open_run_of, print_json, run_argument
+from gpuctl.core.answers import StopAnswer
 from gpuctl.core.endings import ending
 
 
@@ -19,7 +20,7 @@ def command(run: str, grace: float, as_json: bool, cloud: str | None, region: st
 
     state = stop(open_run_of(run, cloud, region), grace_s=grace)
     if as_json:
-        print_json({"run": run, "state": state.get("state"), "exit_code": state.get("exit_code")})
+        print_json(StopAnswer(run, state.training, state.exit_code))
         return
     click.echo(f"{run} {ending(state)}; its host is still there and costs money")
     click.echo(f"next: gpuctl pull {run}, gpuctl down {run}")

@@ -20,10 +20,9 @@ def command(run: str, cloud: str | None, region: str | None) -> None:
     opened = open_run_of(run, cloud, region)
     follower = Follower(opened)
     costs = running_costs(opened)
-    price = costs.price_usd_per_hour
     view = WatchView(
         run,
-        price_usd_per_hour=None if price is None else float(price),
+        price_usd_per_hour=costs.price_usd_per_hour,
         started=costs.since,
         lease_ends=costs.lease_ends,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gpuctl.core.errors import HostError
+from gpuctl.core.host_state import HostState, parse_host_state
 from gpuctl.remote.host import Host
 from gpuctl.remote.protocol import Event
 
@@ -53,9 +54,9 @@ class Alive:
 
 @dataclass(frozen=True)
 class Ended:
-    """All is sent (`until_end`: and training has ended). `state` is the payload's `state` answer."""
+    """All is sent (`until_end`: and training has ended)."""
 
-    state: Mapping[str, object] = field(hash=False)
+    state: HostState
 
 
 Following = LogChunk | MetricsChunk | Differs | Alive | Ended
@@ -102,8 +103,7 @@ def follow(
                 if data:
                     yield LogChunk(offset, data) if kind == "log" else MetricsChunk(offset, data)
             elif kind == "end":
-                state = event.get("state")
-                yield Ended(state if isinstance(state, Mapping) else {})
+                yield Ended(parse_host_state(event.get("state")))
                 return
     raise HostError(f"{host.name} stopped telling of the run before its end", "try again")
 

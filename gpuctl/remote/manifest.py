@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpuctl.core.errors import HostError
+from gpuctl.core.host_state import ENDED, Training, parse_host_state
 from gpuctl.core.outputs import (
     GROWING,
     Left,
@@ -25,7 +26,6 @@ from gpuctl.remote.protocol import Event
 
 MOST_FILES = 500_000
 _MOST_NAME_CHARACTERS = 64 * 1024 * 1024
-_ENDED = ("succeeded", "failed", "stopped")
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Manifest:
     links: dict[str, Link] = field(default_factory=dict)
     left: dict[str, Left] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    state: str = ""
+    training: Training = "unknown"
     _characters: int = 0
 
     @property
     def over(self) -> bool:
         """True where it was made after training had ended."""
-        return self.state in _ENDED
+        return self.training in ENDED
 
     @property
     def bytes(self) -> int:
@@ -122,8 +122,7 @@ def ask_manifest(host: Host, wish: Wish, *, tells_case: bool) -> Manifest:
     last = host.call("manifest", request, on_event=manifest.take)
     if last["event"] != "manifest":
         raise HostError(f"{host.name} did not list its outputs to the end", "try again")
-    state = last.get("state")
-    manifest.state = str(state.get("state")) if isinstance(state, dict) else ""
+    manifest.training = parse_host_state(last.get("state")).training
     _refuse_repositories(manifest, tells_case=tells_case)
     if not tells_case:
         for path, other in collisions([*manifest.files, *manifest.links]).items():

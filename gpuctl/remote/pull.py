@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
+from gpuctl.core.host_state import Training
 from gpuctl.core.outputs import (
     GROWING,
     Left,
@@ -67,7 +68,7 @@ class Transfer:
     incomplete: tuple[str, ...]
     bytes_moved: int
     known: Mapping[str, Pulled] = field(hash=False)
-    state: str = ""
+    training: Training = "unknown"
     over: bool = False
     only_log: bool = False
     receipt_refused: str | None = None
@@ -75,7 +76,7 @@ class Transfer:
     @property
     def complete(self) -> bool:
         """True where all that the command wrote so far is home. A command that failed need not have got to a path."""
-        return not (self.left or self.incomplete or (self.missing and self.state == "succeeded"))
+        return not (self.left or self.incomplete or (self.missing and self.training == "succeeded"))
 
 
 def pull_outputs(
@@ -260,7 +261,7 @@ class _Pull:
             incomplete=tuple(awaited),
             bytes_moved=self._bytes,
             known={path: pulled for path, pulled in self._known.items() if path in files},
-            state=self.manifest.state,
+            training=self.manifest.training,
             over=self.manifest.over,
             only_log=self.manifest.only_log,
         )

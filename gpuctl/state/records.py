@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 
 from gpuctl import __version__
 from gpuctl.core.codec import from_plain
+from gpuctl.core.host_state import Training
 from gpuctl.core.plan import ROOM_GIB, Attempt, Plan, Workload
 
 SCHEMA = 2
@@ -88,7 +90,7 @@ class Progress:
     fleet_tries: int = 0
     instance_ids: tuple[str, ...] = ()
     start_answered: bool | None = None
-    ended: str | None = None
+    ended: Training | None = None
     exit_code: int | None = None
     destination: str | None = None
     home: bool = False
@@ -97,15 +99,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run's host said of its training when it was last asked, `seen.json`: times as `core.tags.iso` has them.
+    """What a run's host said of its training when it was last asked, `seen.json`.
 
     `why` is the reason for its state, `power_off_at` when the host ends itself, each where it told one.
     """
 
-    state: str
-    at: str
+    state: Training
+    at: datetime
     why: str | None = None
-    power_off_at: str | None = None
+    power_off_at: datetime | None = None
 
 
 def header_of(data: Any) -> RunHeader:

@@ -58,9 +58,9 @@ def _end(plan: Plan, now: datetime) -> list[tuple[str, str, str]]:
     left = plan.lease.ends - now
     first = plan.attempts[0].best.price_usd_per_hour
     most = max(pool.price_usd_per_hour for attempt in plan.attempts for pool in attempt.pools)
-    cost = f"at most {money(float(cost_usd(most, left)))}, a whole lease of {span(max(0.0, left.total_seconds()))}"
+    cost = f"at most {money(cost_usd(most, left))}, a whole lease of {span(max(0.0, left.total_seconds()))}"
     if most > first:
-        cost += f" at the dearest offer above; {money(float(cost_usd(first, left)))} at the first"
+        cost += f" at the dearest offer above; {money(cost_usd(first, left))} at the first"
     return [
         ("costs", cost, "bold"),
         ("ends", f"{clock(plan.lease.ends)}: the host ends itself then, whatever happens to this machine", ""),
@@ -84,8 +84,7 @@ def _afterwards(lease: Lease) -> list[tuple[str, str, str]]:
 
 def _pool(attempt: Attempt, pool: Pool) -> str:
     gpus = f"{pool.gpus}× " if pool.gpus > 1 else ""
-    money_an_hour = price(float(pool.price_usd_per_hour))
-    return f"{pool.instance_type} ({gpus}{pool.gpu}), {attempt.market}, {pool.zone}, {money_an_hour}"
+    return f"{pool.instance_type} ({gpus}{pool.gpu}), {attempt.market}, {pool.zone}, {price(pool.price_usd_per_hour)}"
 
 
 def _others(pools: Sequence[tuple[Attempt, Pool]]) -> list[str]:
@@ -94,7 +93,7 @@ def _others(pools: Sequence[tuple[Attempt, Pool]]) -> list[str]:
     if more <= 0:
         return shown
     most = max(pool.price_usd_per_hour for _, pool in pools)
-    return [*shown, f"else {more} more, the dearest {price(float(most))}"]
+    return [*shown, f"else {more} more, the dearest {price(most)}"]
 
 
 def _uploads(work: Workload) -> str:

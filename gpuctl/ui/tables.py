@@ -1,4 +1,4 @@
-"""The answers of `ls`, `jobs`, `offers` and `status` for people, made of the same dictionaries that `--json` prints."""
+"""The answers of `ls`, `jobs`, `offers` and `status` for people, made of the same values that `--json` prints."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from gpuctl.core.answers import JobDetails, JobRow, LastLoss, OfferRow, ResourceRow, RunStatus, RunSummary
+from gpuctl.core.metrics import Split
 from gpuctl.core.text import safe
-from gpuctl.ui.words import clock, left, loss, moment, money, price
+from gpuctl.ui.words import clock, left, loss, money, price
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +32,7 @@ STATE_STYLES = {
 SPLIT_STYLES = {"train": "cyan", "val": "yellow", "test": "magenta"}
 
 
-def runs_table(rows: Sequence[Mapping[str, Any]], *, now: datetime | None = None) -> RenderableType:
+def runs_table(rows: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
     """`ls`: one line a run."""
     from rich.console import Group
 
@@ -40,54 +42,54 @@ def runs_table(rows: Sequence[Mapping[str, Any]], *, now: datetime | None = None
     table = _table("run", "state", "host", "price", "so far", "host ends")
     reasons: list[RenderableType] = []
     for row in rows:
-        hosts = [f"{h['instance_type']} {h['market']} {h['zone']}" for h in row["hosts"] if h["state"] != "terminated"]
+        hosts = [f"{h.instance_type} {h.market} {h.zone}" for h in row.hosts if h.state != "terminated"]
         table.add_row(
-            _text(row["run"], "bold"),
-            _state(row["state"]).append_text(_seen(row, now)),
+            _text(row.run, "bold"),
+            _state(row.state).append_text(_seen(row, now)),
             _text(", ".join(_counted(hosts)) or "-"),
-            _text(price(row["price_usd_per_hour"])),
-            _text(money(row["cost_usd"])),
+            _text(price(row.price_usd_per_hour)),
+            _text(money(row.cost_usd)),
             _text(left(_host_ends(row), now) if hosts else "-"),
         )
-        if row.get("why"):
-            reasons.append(_text(f"{row['run']} {row['state']}: {row['why']}", STATE_STYLES.get(row["state"], "")))
+        if row.why:
+            reasons.append(_text(f"{row.run} {row.state}: {row.why}", STATE_STYLES.get(row.state, "")))
     return Group(table, *reasons)
 
 
-def _host_ends(row: Mapping[str, Any]) -> datetime | None:
+def _host_ends(row: RunSummary) -> datetime | None:
     """The end of its lease, or sooner where the host has told so."""
-    ends = [at for at in (moment(row["lease_ends"]), moment(row.get("power_off_at"))) if at is not None]
+    ends = [at for at in (row.lease_ends, row.power_off_at) if at is not None]
     return min(ends, default=None)
 
 
-def jobs_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def jobs_table(rows: Sequence[JobRow]) -> RenderableType:
     """`jobs`: one line a job."""
     if not rows:
         return _text("no packaged jobs", "dim")
     table = _table("job", "what it is", "presets")
     for row in rows:
-        table.add_row(_text(row["name"], "bold"), _text(row["summary"]), _text(", ".join(row["presets"]), "dim"))
+        table.add_row(_text(row.name, "bold"), _text(row.summary), _text(", ".join(row.presets), "dim"))
     return table
 
 
-def job_view(row: Mapping[str, Any]) -> RenderableType:
+def job_view(row: JobDetails) -> RenderableType:
     """`jobs NAME`: one job whole."""
     from rich.console import Group
 
     lines = facts()
-    lines.add_row("job", _text(row["name"], "bold"))
-    lines.add_row("what it is", _text(row["summary"]))
-    lines.add_row("command", _text(row["command"]))
-    lines.add_row("presets", _text(", ".join(row["presets"]) or "-"))
-    lines.add_row("Python", _text(row["requires_python"] or "any"))
-    lines.add_row("installs", _text(", ".join(row["requirements"]) or "nothing"))
-    lines.add_row("files", _text(", ".join(file["path"] for file in row["files"])))
+    lines.add_row("job", _text(row.name, "bold"))
+    lines.add_row("what it is", _text(row.summary))
+    lines.add_row("command", _text(row.command))
+    lines.add_row("presets", _text(", ".join(row.presets) or "-"))
+    lines.add_row("Python", _text(row.requires_python or "any"))
+    lines.add_row("installs", _text(", ".join(row.requirements) or "nothing"))
+    lines.add_row("files", _text(", ".join(file.path for file in row.files)))
     options = _table("option", "what it means", "default")
-    for option in row["options"]:
-        options.add_row(_text(option["option"], "bold"), _text(option["help"]), _text(_defaults(option["defaults"])))
-    words = f"gpuctl launch {row['name']} -- --preset {row['presets'][0]}" if row["presets"] else ""
+    for option in row.options:
+        options.add_row(_text(option.option, "bold"), _text(option.help), _text(_defaults(option.defaults)))
+    words = f"gpuctl launch {row.name} -- --preset {row.presets[0]}" if row.presets else ""
     shown: list[RenderableType] = [lines]
-    if row["options"]:
+    if row.options:
         shown += [_text(""), _text(f"its options, after two dashes: {words}", "dim"), options]
     return Group(*shown)
 
@@ -100,49 +102,47 @@ def _defaults(values: Mapping[str, Any]) -> str:
     return next((str(value) if str(value).strip() else repr(value) for value in values.values()), "")
 
 
-def offers_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def offers_table(rows: Sequence[OfferRow]) -> RenderableType:
     """`offers`: one line an offer, in the order given."""
     if not rows:
         return _text("no offers", "dim")
     table = _table("type", "GPU", "market", "zone", "price")
     for row in rows:
         table.add_row(
-            _text(row["instance_type"], "bold"),
-            _text(_gpu(row["gpu"], row["gpus"])),
-            _text(row["market"], "green" if row["market"] == "spot" else ""),
-            _text(row["zone"]),
-            _text(price(row["price_usd_per_hour"])),
+            _text(row.instance_type, "bold"),
+            _text(_gpu(row.gpu, row.gpus)),
+            _text(row.market, "green" if row.market == "spot" else ""),
+            _text(row.zone),
+            _text(price(row.price_usd_per_hour)),
         )
     return table
 
 
-def status_view(row: Mapping[str, Any], *, now: datetime | None = None) -> RenderableType:
+def status_view(row: RunStatus, *, now: datetime | None = None) -> RenderableType:
     """`status`: one run whole."""
     now = now or datetime.now(timezone.utc)
-    ends, off = moment(row["lease_ends"]), moment(row.get("power_off_at"))
+    ends, off = row.lease_ends, row.power_off_at
     lines = facts()
-    state = _state(row["state"]).append_text(_seen(row, now))
-    if row.get("exit_code") is not None:
-        state.append(f", exit code {row['exit_code']}", "default")
-    if row.get("why"):
-        state.append(f": {safe(row['why'])}", "default")
-    lines.add_row("run", _text(row["run"], "bold"))
+    state = _state(row.state).append_text(_seen(row, now))
+    if row.exit_code is not None:
+        state.append(f", exit code {row.exit_code}", "default")
+    if row.why:
+        state.append(f": {safe(row.why)}", "default")
+    lines.add_row("run", _text(row.run, "bold"))
     lines.add_row("state", state)
-    if row.get("problem"):
-        lines.add_row("", _text(row["problem"], "red"))
-    lines.add_row("job", _text(row["job"]))
-    for host in row["hosts"]:
-        where = f"{host['instance_type']} {host['market']} in {host['zone']}, {host['instance_id']}, {host['state']}"
+    if row.problem:
+        lines.add_row("", _text(row.problem, "red"))
+    lines.add_row("job", _text(row.job))
+    for host in row.hosts:
+        where = f"{host.instance_type} {host.market} in {host.zone}, {host.instance_id}, {host.state}"
         lines.add_row("host", _text(where))
-    lines.add_row("cost", _text(f"{money(row['cost_usd'])} so far, {price(row['price_usd_per_hour'])}"))
+    lines.add_row("cost", _text(f"{money(row.cost_usd)} so far, {price(row.price_usd_per_hour)}"))
     lines.add_row("lease", _text("-" if ends is None else f"ends {left(ends, now)}, {clock(ends)}"))
     if off is not None:
         lines.add_row("host ends", _text(f"itself {left(off, now)}, {clock(off)}"))
-    lines.add_row("losses", _losses(row.get("losses")))
-    lines.add_row("in AWS", _text(_resources(row.get("resources") or ())))
-    lines.add_row(
-        "ssh", _text(f"ssh -F {shlex.quote(row['ssh_config'])} {row['run']}" if row.get("ssh_config") else "-")
-    )
+    lines.add_row("losses", _losses(row.losses))
+    lines.add_row("in AWS", _text(_resources(row.resources)))
+    lines.add_row("ssh", _text(f"ssh -F {shlex.quote(row.ssh_config)} {row.run}" if row.ssh_config else "-"))
     return lines
 
 
@@ -183,13 +183,13 @@ def _state(state: str) -> Text:
     return _text(state, STATE_STYLES.get(state, ""))
 
 
-def _seen(row: Mapping[str, Any], now: datetime) -> Text:
+def _seen(row: RunSummary, now: datetime) -> Text:
     """Of a host that does not answer: what it said last, and when."""
-    at = moment(row.get("seen"))
-    if row["state"] != "lost" or at is None:
+    at = row.seen
+    if row.state != "lost" or at is None:
         return _text("")
     when = f"{at.astimezone():%H:%M}" if abs((now - at).total_seconds()) < 12 * 3600 else clock(at)
-    return _text(f", last seen {when} {row['seen_state']}")
+    return _text(f", last seen {when} {row.seen_state}")
 
 
 def _gpu(name: str, count: int) -> str:
@@ -201,18 +201,16 @@ def _counted(names: Iterable[str]) -> list[str]:
     return [n if listed.count(n) == 1 else f"{listed.count(n)}× {n}" for n in dict.fromkeys(listed)]
 
 
-def _losses(losses: Mapping[str, Any] | None) -> Text:
+def _losses(losses: Mapping[Split, LastLoss] | None) -> Text:
     if not losses:
         return _text("none seen yet" if losses is not None else "not known here", "dim")
     text = _text("")
     for split, last in losses.items():
-        text.append(f"{split} ", "dim").append(
-            loss(last["loss"], last.get("nonfinite", "not finite")), SPLIT_STYLES[split]
-        )
-        text.append(f" at step {last['step']}   " if last["step"] is not None else "   ", "dim")
+        text.append(f"{split} ", "dim").append(loss(last.loss, last.nonfinite or "not finite"), SPLIT_STYLES[split])
+        text.append(f" at step {last.step}   " if last.step is not None else "   ", "dim")
     text.rstrip()
     return text
 
 
-def _resources(resources: Iterable[Mapping[str, Any]]) -> str:
-    return ", ".join(_counted(str(r["kind"]) for r in resources)) or "nothing"
+def _resources(resources: Iterable[ResourceRow]) -> str:
+    return ", ".join(_counted(one.kind for one in resources)) or "nothing"

@@ -7,9 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from gpuctl.core.cost import cost_usd
+from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses import LogLine
 from gpuctl.core.metrics import Point, Split, last_by_split, positions
 from gpuctl.core.text import safe
@@ -41,7 +44,7 @@ class WatchView:
         self,
         run: str,
         *,
-        price_usd_per_hour: float | None = None,
+        price_usd_per_hour: Decimal | None = None,
         started: datetime | None = None,
         training_since: datetime | None = None,
         lease_ends: datetime | None = None,
@@ -82,10 +85,10 @@ class WatchView:
         *,
         points: Sequence[Point] | None = None,
         lines: Iterable[LogLine] = (),
-        state: Mapping[str, Any] | None = None,
+        state: HostState | None = None,
         notice: str | None = None,
     ) -> None:
-        """What is new: all the points so far, more lines of the log, the host's `state` (docs/payload.md), a notice
+        """What is new: all the points so far, more lines of the log, the host's word, a notice
         for people (a lost connection; an empty one takes it away)."""
         with self._lock:
             for line in lines:
@@ -117,16 +120,12 @@ class WatchView:
                 parts.append(self._plot(min(width, 160), plot_height))
             return Group(*parts, *log)
 
-    def _read_state(self, state: Mapping[str, Any]) -> None:
-        self._state = safe(str(state.get("state", self._state)))
-        code = state.get("exit_code")
-        if isinstance(code, int) and self._state in ("failed", "stopped"):
-            self._state += f", exit code {code}"
-        started = state.get("started")
-        if isinstance(started, (int, float)) and 0 < started < 1e11:
-            self._training_since = datetime.fromtimestamp(started, timezone.utc)
-        gpus = state.get("gpus")
-        self._gpus = ", ".join(map(_gpu, gpus)) if isinstance(gpus, list) else ""
+    def _read_state(self, state: HostState) -> None:
+        self._state = state.training
+        if state.exit_code is not None and state.training in ("failed", "stopped"):
+            self._state += f", exit code {state.exit_code}"
+        self._training_since = state.started or self._training_since
+        self._gpus = ", ".join(map(_gpu, state.gpus))
 
     def _heads(self) -> list[Text]:
         """The run and its state, then time, money and machine."""
@@ -159,8 +158,7 @@ class WatchView:
         if self._rate.text:
             facts.append(self._rate.text)
         if self._price is not None and self._started is not None:
-            hours = max(0.0, (now - self._started).total_seconds() / 3600)
-            facts.append(f"{money(hours * self._price)} so far ({price(self._price)})")
+            facts.append(f"{money(cost_usd(self._price, now - self._started))} so far ({price(self._price)})")
         if self._lease_ends is not None:
             facts.append(f"lease ends {left(self._lease_ends, now)}")
         return [*facts, self._gpus] if self._gpus else facts
@@ -276,14 +274,7 @@ def _place(point: Point) -> str:
     return f"({', '.join(words)})" if words else ""
 
 
-def _gpu(gpu: object) -> str:
-    if not isinstance(gpu, Mapping):
-        return ""
-    used, total = (_number(gpu.get(f"memory_{what}_mib")) for what in ("used", "total"))
-    busy = _number(gpu.get("utilization_percent"))
+def _gpu(gpu: Gpu) -> str:
+    used, total, busy = gpu.memory_used_mib, gpu.memory_total_mib, gpu.utilization_percent
     memory = "" if used is None or total is None else f", {used / 1024:.1f} of {total / 1024:.1f} GiB"
-    return f"{safe(str(gpu.get('name', 'GPU')))} {'?' if busy is None else f'{busy:.0f}'}%{memory}"
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return f"{gpu.name} {'?' if busy is None else busy}%{memory}"

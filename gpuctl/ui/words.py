@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
+from decimal import Decimal
 
 
 def span(seconds: float) -> str:
@@ -21,12 +22,12 @@ def span(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def price(usd_per_hour: float | None) -> str:
+def price(usd_per_hour: Decimal | float | None) -> str:
     """`$0.413/h`, `-` where it is not known."""
     return "-" if usd_per_hour is None else f"${usd_per_hour:,.3f}/h"
 
 
-def money(usd: float | None) -> str:
+def money(usd: Decimal | float | None) -> str:
     """`$12.34`, `-` where it is not known."""
     if usd is None:
         return "-"
@@ -38,16 +39,6 @@ def loss(value: float | None, nonfinite: str | None = None) -> str:
     if value is None:
         return nonfinite or "-"
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
-
-
-def moment(text: str | None) -> datetime | None:
-    """A time as the JSON answers have it."""
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
-    except ValueError:
-        return None
 
 
 def clock(when: datetime) -> str:

@@ -8,16 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import Resource, find_instances, find_resources
 from gpuctl.aws.offers import prices
+from gpuctl.core.answers import DownAnswer, DownFailure, ResourceRow
+from gpuctl.core.cost import hours
 from gpuctl.core.errors import GpuctlError, HostError, NotFound, NotHome
 from gpuctl.core.hosts import Instance
 from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
+from gpuctl.remote.training import stop_training, training_state
 from gpuctl.state.places import Places
 from gpuctl.state.records import RunHeader, RunRecord
 from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
@@ -44,13 +46,11 @@ class DownResult:
     brought: tuple[PullResult, ...]
     failed: tuple[tuple[str, GpuctlError], ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """As `down --json` prints it; `failed` is there where something has."""
-        rows = {"removed": self.removed, "left": self.left}
-        told: dict[str, Any] = {key: [{"kind": r.kind, "id": r.id} for r in value] for key, value in rows.items()}
-        if self.failed:
-            told["failed"] = [{"run": run, "error": str(error)} for run, error in self.failed]
-        return told
+    @property
+    def answer(self) -> DownAnswer:
+        """As `down --json` prints it."""
+        removed, left = (tuple(ResourceRow(one.kind, one.id) for one in each) for each in (self.removed, self.left))
+        return DownAnswer(removed, left, tuple(DownFailure(run, str(error)) for run, error in self.failed))
 
 
 def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[RunHandle, ...]:
@@ -178,10 +178,9 @@ def _bring_one_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wis
 def _save(run: RunHandle, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> PullResult | None:
     try:
         with open_host_started(run) as host:
-            state = host.call("state", {})
-            if state.get("state") == "running":
+            if training_state(host, gpus=False).training == "running":
                 reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
-                host.call("stop", {"grace_s": POLITE_S}, timeout_s=POLITE_S + 30)
+                stop_training(host, grace_s=POLITE_S)
             brought = pull_from(run, host, destination_of(run, None), wish=wish, reporter=reporter)
             _keep_log(run, host)
     except HostError as error:
@@ -208,9 +207,9 @@ def _keep_log(run: RunHandle, host: Host) -> None:
 
 def _waiting_costs(run: RunHandle, living: list[Instance], now: datetime) -> str:
     """What refusing costs, in words."""
-    if living[0].state in ("stopping", "stopped"):
+    if all(i.state in ("stopping", "stopped") for i in living):
         return "its disk costs, until it is removed"
     priced = prices(run.account, living)
     an_hour = sum((i.price_usd_per_hour or Decimal(0) for i in priced), Decimal(0))
-    hours = max(0.0, (living[0].tags.lease_ends - now).total_seconds() / 3600)
-    return f"it costs ${an_hour:.2f} an hour until its lease ends in {hours:.1f} h"
+    left = hours(max(i.tags.lease_ends for i in living) - now)
+    return f"it costs ${an_hour:.2f} an hour until its lease ends in {left:.1f} h"

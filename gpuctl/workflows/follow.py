@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
-from gpuctl.core.endings import power_off_at, reason
 from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
+from gpuctl.core.host_state import HostState
 from gpuctl.core.losses import LogLine, LossReader
 from gpuctl.core.metrics import Point, parse_metrics_line
-from gpuctl.core.tags import iso
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
@@ -27,7 +25,6 @@ from gpuctl.workflows.hosts import RunHandle, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
-ENDED = ("succeeded", "failed", "stopped")
 
 
 @dataclass
@@ -87,7 +84,7 @@ class Update:
 
     lines: tuple[LogLine, ...] = ()
     points: tuple[Point, ...] = ()
-    ended: Mapping[str, Any] | None = None
+    ended: HostState | None = None
     again: bool = False
 
 
@@ -242,7 +239,7 @@ class Follower:
             self._metrics.keep(chunk.offset, chunk.data)
         return Update(points=tuple(self.losses.read_metrics(self._metrics.took(chunk.data))))
 
-    def _finish(self, host: Host, state: Mapping[str, Any], *, until_end: bool) -> None:
+    def _finish(self, host: Host, state: HostState, *, until_end: bool) -> None:
         """Note how it ended; fetch what is missing of the copies (the disk was full, somebody removed them)."""
         with self._kept():
             note_state(self.run.folder, state)
@@ -272,13 +269,9 @@ def _pattern_of(folder: RunFolder) -> str | None:
         return None
 
 
-def note_state(folder: RunFolder, state: Mapping[str, Any]) -> bool:
+def note_state(folder: RunFolder, state: HostState) -> bool:
     """Remember what the host says of the training; how it ended `ls` can tell then without asking. True at its end."""
-    off = power_off_at(state)
-    now = iso(datetime.now(timezone.utc))
-    folder.note_seen(Seen(str(state.get("state")), now, reason(state), iso(off) if off is not None else None))
-    ended = state.get("state") in ENDED
-    if ended:
-        code = state.get("exit_code")
-        folder.note(ended=str(state["state"]), exit_code=code if isinstance(code, int) else None)
-    return ended
+    folder.note_seen(Seen(state.training, datetime.now(timezone.utc), state.why, state.power_off_at))
+    if state.over:
+        folder.note(ended=state.training, exit_code=state.exit_code)
+    return state.over

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from gpuctl.aws.access import allow_ssh_from, allows_ssh, caller_cidr
 from gpuctl.aws.account import Account
@@ -24,11 +23,13 @@ from gpuctl.core.errors import (
     NotAllowed,
     NotFound,
 )
+from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance, SSHTarget
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.reach import reach_of
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
+from gpuctl.remote.training import training_state
 from gpuctl.state.places import Places
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.clouds import open_cloud
@@ -202,7 +203,7 @@ def host_at(run: RunHandle, reach: SSHTarget) -> Host:
     return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
 
 
-def ask_state(run: RunHandle, *, timeout_s: float) -> Mapping[str, Any]:
+def ask_state(run: RunHandle, *, timeout_s: float) -> HostState:
     """What the run's host says of its training now, asked where it was last and of nobody else.
 
     A host that answers and has no payload that does has no training: `none`. Raises HostError kinds.
@@ -213,11 +214,11 @@ def ask_state(run: RunHandle, *, timeout_s: float) -> Mapping[str, Any]:
     with host_at(run, stored) as host:
         host.connect(timeout_s=timeout_s)
         try:
-            return host.call("state", {"gpus": False}, timeout_s=timeout_s)
+            return training_state(host, gpus=False, timeout_s=timeout_s)
         except HostUnreachable:
             raise
         except HostError:
-            return {"state": "none"}
+            return HostState("none")
 
 
 def refresh_reach(run: RunHandle) -> None:

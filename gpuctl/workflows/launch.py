@@ -18,12 +18,14 @@ from gpuctl.aws.inventory import find_resources
 from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.core.errors import GpuctlError, Interrupted, LeftBehind, NameInUse, NoAnswer, NoCapacity, UsageError
 from gpuctl.core.fleet import fleet_request, template_request
+from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
 from gpuctl.core.plan import Plan
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload
+from gpuctl.remote.training import start_training, training_state
 from gpuctl.remote.upload import workspace_tar
 from gpuctl.state.places import Places
 from gpuctl.state.records import Made, RunRecord
@@ -50,7 +52,7 @@ class Launched:
 
     record: RunRecord
     instances: tuple[Instance, ...]
-    state: Mapping[str, Any]
+    state: HostState
 
     @property
     def plan(self) -> Plan:
@@ -264,15 +266,14 @@ def _provisioned(
 
 def _runs_already(host: Host, folder: RunFolder) -> bool:
     """Whether a launch that was cut off at its start has started training after all: it is not to start anew."""
-    return folder.progress().started and host.call("state", {}).get("state") != "none"
+    return folder.progress().started and training_state(host).training != "none"
 
 
-def _start(host: Host, plan: Plan, folder: RunFolder, reporter: Reporter) -> Mapping[str, Any]:
-    """Start the training command; its state as the host tells it."""
+def _start(host: Host, plan: Plan, folder: RunFolder, reporter: Reporter) -> HostState:
+    """Start the training command."""
     reporter.phase("start", " ".join(plan.workload.command))
     folder.note(started=True, start_answered=False)
-    state = host.call("start", {}).get("state")
-    return state if isinstance(state, Mapping) else {}
+    return start_training(host)
 
 
 def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter: Reporter) -> None:

@@ -15,6 +15,7 @@ from gpuctl.aws.account import Account
 from gpuctl.aws.images import find_image
 from gpuctl.aws.inventory import find_resources
 from gpuctl.aws.offers import find_offers
+from gpuctl.core.answers import OfferRow
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command
 from gpuctl.core.lease import Lease, check_then, lease_ends, lease_hours
@@ -168,18 +169,18 @@ def list_offers(
     gpu: str | None,
     instance_type: str | None,
     on_demand: Literal["never", "fallback", "only"],
-) -> list[dict[str, Any]]:
-    """What there is now, as `offers --json` has it, in the order in which a launch would try it."""
+) -> list[OfferRow]:
+    """What there is now, in the order in which a launch would try it."""
     wanted = Requirements(gpu=gpu, instance_type=instance_type, on_demand=on_demand)
     ranked = rank(find_offers(Account(profile, region), wanted), wanted)
     return [
-        {
-            "instance_type": offer.instance_type.name,
-            "gpu": offer.instance_type.gpu,
-            "gpus": offer.instance_type.gpus,
-            "zone": offer.zone,
-            "market": offer.market,
-            "price_usd_per_hour": float(offer.price_usd_per_hour),
-        }
+        OfferRow(
+            instance_type=offer.instance_type.name,
+            gpu=offer.instance_type.gpu,
+            gpus=offer.instance_type.gpus,
+            zone=offer.zone,
+            market=offer.market,
+            price_usd_per_hour=offer.price_usd_per_hour,
+        )
         for offer in ranked
     ]

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpuctl.core.answers import NotPulled, PullAnswer, Skipped
 from gpuctl.core.errors import NotHome, UsageError
 from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, described, printable
 from gpuctl.core.shell import command
 from gpuctl.remote.destination import read_mark
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import Transfer, pull_outputs
+from gpuctl.remote.training import training_state
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.follow import note_state
@@ -37,20 +39,21 @@ class PullResult:
     result: Transfer
     ran_s: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def answer(self) -> PullAnswer:
         """As `pull --json` prints it."""
         result = self.result
-        return {
-            "destination": str(self.destination),
-            "files": list(result.files),
-            "unchanged": result.unchanged,
-            "bytes": result.bytes_moved,
-            "skipped": [{"name": name, "why": why} for name, why in result.skipped],
-            "left": [{"name": one.path, "why": one.why, "files": one.files, "bytes": one.bytes} for one in result.left],
-            "missing": list(result.missing),
-            "incomplete": list(result.incomplete),
-            "complete": result.complete,
-        }
+        return PullAnswer(
+            destination=str(self.destination),
+            files=result.files,
+            unchanged=result.unchanged,
+            bytes=result.bytes_moved,
+            skipped=tuple(Skipped(name, why) for name, why in result.skipped),
+            left=tuple(NotPulled(one.path, one.why, one.files, one.bytes) for one in result.left),
+            missing=result.missing,
+            incomplete=result.incomplete,
+            complete=result.complete,
+        )
 
 
 @dataclass
@@ -129,7 +132,7 @@ def pull_from(
 ) -> PullResult:
     """Bring home over a connection that is there. What came home is all there will be only once training has ended."""
     reporter.phase("pull", f"into {destination}")
-    state = host.call("state", {})
+    state = training_state(host)
     note_state(run.folder, state)
     home = str(destination)
     with _Memory.kept(run.folder) as memory:
@@ -141,7 +144,7 @@ def pull_from(
         run.folder.note(destination=home)
 
     def brought(result: Transfer) -> PullResult:
-        return PullResult(destination, result, _ran_s(state))
+        return PullResult(destination, result, state.ran_s)
 
     result = pull_outputs(
         host,
@@ -156,16 +159,6 @@ def pull_from(
     remember((), result.known)
     run.folder.note(home=result.over and not_home(run.name, brought(result)) is None)
     return brought(result)
-
-
-def _ran_s(state: Mapping[str, Any]) -> float | None:
-    started, ended = state.get("started"), state.get("ended")
-    if not isinstance(started, (int, float)) or not isinstance(ended, (int, float)):
-        return None
-    try:
-        return float(ended) - float(started)
-    except OverflowError:  # a whole number that no clock shows
-        return None
 
 
 def not_home(run: str, brought: PullResult) -> NotHome | None:
@@ -187,7 +180,7 @@ def not_home(run: str, brought: PullResult) -> NotHome | None:
 
 def _left_nothing(brought: PullResult) -> bool:
     result = brought.result
-    return result.only_log and result.state == "succeeded" and (brought.ran_s or 0) > LEAVES_SOMETHING_AFTER_S
+    return result.only_log and result.training == "succeeded" and (brought.ran_s or 0) > LEAVES_SOMETHING_AFTER_S
 
 
 def _remedy(run: str, destination: Path, left: Left) -> str | None:

@@ -11,21 +11,22 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
+from gpuctl.core.answers import HostRow, LastLoss, ResourceRow, RunState, RunStatus, RunSummary
 from gpuctl.core.cost import cost_usd
 from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
+from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
 from gpuctl.core.metrics import Point, Split, last_by_split
 from gpuctl.core.profile import Profile
-from gpuctl.core.tags import iso
 from gpuctl.state.places import Places
 from gpuctl.state.records import Progress
 from gpuctl.state.runs import RunFolder, run_folder
-from gpuctl.workflows.follow import ENDED, Follower, note_state
+from gpuctl.workflows.follow import Follower, note_state
 from gpuctl.workflows.hosts import RunHandle, ask_state, instances_of, nobody
 
 T = TypeVar("T")
@@ -44,13 +45,13 @@ class Known:
     progress: Progress | None = None
     launching: bool = False
     asked: bool = False
-    answer: Mapping[str, Any] | None = None
+    answer: HostState | None = None
 
 
 def list_runs(
     profile: Profile, *, places: Places, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
-) -> list[dict[str, Any]]:
-    """Every run with a host in the account, as `ls --json` has it: two kinds of AWS calls, then all hosts at once.
+) -> list[RunSummary]:
+    """Every run with a host in the account: two kinds of AWS calls, then all hosts at once.
 
     `tell` hears of a run whose folder here is damaged; its row has what the account knows.
     """
@@ -86,7 +87,7 @@ def _ask_hosts(runs: Mapping[str, tuple[RunHandle, list[Instance]]]) -> dict[str
     return known
 
 
-def _ask(run: RunHandle) -> Mapping[str, Any] | None:
+def _ask(run: RunHandle) -> HostState | None:
     try:
         state = ask_state(run, timeout_s=ASK_TIMEOUT_S)
     except GpuctlError:
@@ -120,35 +121,37 @@ def _known_here(run: RunHandle) -> Known:
     return Known(progress, launching=run.folder.being_launched())
 
 
-def summary(run: RunHandle, hosts: list[Instance], known: Known, *, now: datetime) -> dict[str, Any]:
-    """One run as `ls --json` has it."""
+def summary(run: RunHandle, hosts: list[Instance], known: Known, *, now: datetime) -> RunSummary:
+    """One run as `ls` shows it."""
     costing = [h for h in hosts if h.price_usd_per_hour is not None and h.state not in (*_OFF, "terminated")]
-    price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0)) if costing else None
+    price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0))
     cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in costing), Decimal(0))
-    ends = hosts[0].tags.lease_ends if hosts else None
     seen, state = run.folder.seen(), state_of({h.state for h in hosts}, known)
-    return {
-        "run": run.name,
-        "job": hosts[0].tags.job if hosts else _job_of(run.folder),
-        "cloud": run.profile.name,
-        "region": run.account.region,
-        "state": state,
-        "hosts": [host_row(h) for h in hosts],
-        "price_usd_per_hour": None if price is None else float(price),
-        "cost_usd": float(cost) if costing else None,
-        "lease_ends": None if ends is None else iso(ends),
-        "seen": seen.at if seen else None,
-        "seen_state": seen.state if seen else None,
-        "why": seen.why if seen and state in (seen.state, "lost") else None,
-        "power_off_at": seen.power_off_at if seen and any(h.state == "running" for h in hosts) else None,
-    }
+    return RunSummary(
+        run=run.name,
+        job=next((h.tags.job for h in hosts), None) or _job_of(run.folder),
+        cloud=run.profile.name,
+        region=run.account.region,
+        state=state,
+        hosts=tuple(host_row(h) for h in hosts),
+        price_usd_per_hour=price if costing else None,
+        cost_usd=cost if costing else None,
+        lease_ends=min((h.tags.lease_ends for h in hosts), default=None),
+        seen=seen.at if seen else None,
+        seen_state=seen.state if seen else None,
+        why=seen.why if seen and state in (seen.state, "lost") else None,
+        power_off_at=seen.power_off_at if seen and any(h.state == "running" for h in hosts) else None,
+    )
 
 
 def _job_of(folder: RunFolder) -> str | None:
-    return folder.read().plan.job if folder.exists() else None
+    try:
+        return folder.read().plan.job if folder.exists() else None
+    except GpuctlError:  # damaged, or a newer version's
+        return None
 
 
-def state_of(instances: Set[str], known: Known) -> str:
+def state_of(instances: Set[str], known: Known) -> RunState:
     """A run's state, given its instances' states: the host's own word first, and never more than is known.
 
     Beside a run's own states: `host up`, where nothing was started on it or nobody here can ask; `host stopped`.
@@ -162,48 +165,46 @@ def state_of(instances: Set[str], known: Known) -> str:
     progress = known.progress
     if progress is None or progress.down or not progress.started:
         return "down"
-    return progress.ended or "interrupted"
+    return _ended(progress) or "interrupted"
 
 
-def _state_of_a_host_that_is_up(known: Known) -> str:
-    said = str(known.answer.get("state")) if known.answer is not None else None
-    if said in (*ENDED, "running"):
+def _state_of_a_host_that_is_up(known: Known) -> RunState:
+    said = known.answer.training if known.answer is not None else None
+    if said in ("succeeded", "failed", "stopped", "running"):
         return said
     if known.launching:
         return "starting"
-    if said in (None, "none") and known.progress is not None and known.progress.ended:
-        return known.progress.ended
+    if said in (None, "none") and known.progress is not None and (ended := _ended(known.progress)) is not None:
+        return ended
     return "lost" if known.asked and said is None else "host up"
 
 
-def host_row(instance: Instance) -> dict[str, Any]:
-    """One host as `ls --json` has it."""
-    return {
-        "instance_id": instance.instance_id,
-        "instance_type": instance.instance_type,
-        "zone": instance.zone,
-        "market": instance.market,
-        "state": instance.state,
-    }
+def _ended(progress: Progress) -> RunState | None:
+    """How its training ended, as far as this laptop has seen."""
+    return progress.ended if progress.ended in ("succeeded", "failed", "stopped") else None
 
 
-def status(run: RunHandle, *, now: datetime) -> dict[str, Any]:
-    """One run whole, as `status --json` has it. Where this laptop has no key to it, losses and exit code are null."""
+def host_row(instance: Instance) -> HostRow:
+    """One host as answers have it."""
+    return HostRow(instance.instance_id, instance.instance_type, instance.zone, instance.market, instance.state)
+
+
+def status(run: RunHandle, *, now: datetime) -> RunStatus:
+    """One run whole. Where this laptop has no key to it, losses and exit code are not known."""
     hosts = prices(run.account, instances_of(run))
     resources = find_resources(run.account, run=run.name)
     points: list[Point] = []
     known, problem = _known_here(run), None
     if run.folder.exists():
         known, points, problem = _ask_host(run, known, living=any(h.state == "running" for h in hosts))
-    last = last_by_split(points)
-    return {
-        **summary(run, hosts, known, now=now),
-        "exit_code": run.folder.progress().exit_code,
-        "losses": _losses(last) if run.folder.exists() else None,
-        "resources": [{"kind": r.kind, "id": r.id} for r in resources],
-        "ssh_config": str(run.folder.ssh_config) if run.folder.ssh_config.exists() else None,
-        "problem": problem,
-    }
+    return RunStatus(
+        **vars(summary(run, hosts, known, now=now)),
+        exit_code=run.folder.progress().exit_code,
+        losses=_losses(points) if run.folder.exists() else None,
+        resources=tuple(ResourceRow(one.kind, one.id) for one in resources),
+        ssh_config=str(run.folder.ssh_config) if run.folder.ssh_config.exists() else None,
+        problem=problem,
+    )
 
 
 def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, list[Point], str | None]:
@@ -221,14 +222,9 @@ def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, lis
     except (HostUnreachable, HostKeyMismatch) as error:
         problem = error.message
     except HostError as error:  # it answers, and has nothing that tells of a training
-        known, problem = replace(known, answer={"state": "none"}), error.message
+        known, problem = replace(known, answer=HostState("none")), error.message
     return known, follower.losses.points, problem
 
 
-def _losses(last: Mapping[Split, Point]) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for split, point in last.items():
-        rows[split] = {"step": point.step, "loss": point.loss}
-        if point.nonfinite is not None:
-            rows[split]["nonfinite"] = point.nonfinite
-    return rows
+def _losses(points: list[Point]) -> dict[Split, LastLoss]:
+    return {split: LastLoss(last.step, last.loss, last.nonfinite) for split, last in last_by_split(points).items()}

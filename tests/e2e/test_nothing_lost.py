@@ -105,6 +105,6 @@ def test_what_to_type_brings_it_home(tmp_path: Path) -> None:
     steps = {"home": f"gpuctl pull mine {tmp_path / 'mine'}", "name": "rename it", "reserved": "rename it"}
     for kind, step in steps.items():
         left = (Left(".ssh/id", "why", kind, files=1),)
-        result = Transfer((), 0, (), left, (), (), 0, {}, state="succeeded", over=True)
+        result = Transfer((), 0, (), left, (), (), 0, {}, training="succeeded", over=True)
         error = not_home("mine", PullResult(tmp_path, result))
         assert error is not None and step in str(error.next_step), kind

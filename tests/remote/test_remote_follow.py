@@ -12,6 +12,7 @@ import pytest
 from remote_servers import Relay, Server
 
 from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
+from gpuctl.core.host_state import HostState
 from gpuctl.remote.follow import SILENCE_S, Alive, Differs, Ended, LogChunk, MetricsChunk, follow
 
 MakeRelay = Callable[..., Relay]
@@ -29,7 +30,7 @@ def test_a_log_and_its_metrics_come_to_their_end(server: Server) -> None:
     """)
     with server.host() as host:
         events = list(follow(host, log_offset=2, metrics_offset=0, until_end=True))
-    assert events == [LogChunk(2, b"\x1b[2J\xff"), MetricsChunk(0, b"{}\n"), Alive(), Ended({"state": "succeeded"})]
+    assert events == [LogChunk(2, b"\x1b[2J\xff"), MetricsChunk(0, b"{}\n"), Alive(), Ended(HostState("succeeded"))]
 
 
 def test_broken_connections_lose_and_double_nothing(server: Server, relay: MakeRelay) -> None:

@@ -182,7 +182,7 @@ def test_a_growing_log_is_followed_over_broken_connections(server: Server, host:
         finally:
             writer.join()
     assert got == {LogChunk: content, MetricsChunk: lines}
-    assert ended.state["state"] == "succeeded"
+    assert ended.state.training == "succeeded"
 
 
 def _grow(server: Server, files: dict[Path, bytes]) -> None:

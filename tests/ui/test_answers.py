@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import RenderableType
 
-from gpuctl.core.codec import to_plain
+from gpuctl.core.answers import HostRow, JobRow, LastLoss, OfferRow, ResourceRow, RunStatus, RunSummary
 from gpuctl.core.lease import Lease
 from gpuctl.core.metrics import Point
 from gpuctl.core.plan import Image, Pool, Upload, Workload
@@ -22,24 +22,19 @@ from gpuctl.ui.words import loss, money, price, span
 from tests.plans import a_plan, an_attempt
 
 NOW = datetime(2026, 11, 25, 2, 30, tzinfo=timezone.utc)
-HOST = {
-    "instance_id": "i-0123456789abcdef0",
-    "instance_type": "g5.xlarge",
-    "zone": "us-east-1a",
-    "market": "spot",
-    "state": "running",
-}
-ROW: dict[str, Any] = {
-    "run": "char-rnn-k3f9",
-    "job": "char_rnn",
-    "cloud": "embedded",
-    "region": "us-east-1",
-    "state": "running",
-    "hosts": [HOST],
-    "price_usd_per_hour": 0.4131,
-    "cost_usd": 0.0312,
-    "lease_ends": "2026-11-25T22:30:00Z",
-}
+HOST = HostRow("i-0123456789abcdef0", "g5.xlarge", "us-east-1a", "spot", "running")
+ROW = RunSummary(
+    run="char-rnn-k3f9",
+    job="char_rnn",
+    cloud="embedded",
+    region="us-east-1",
+    state="running",
+    hosts=(HOST,),
+    price_usd_per_hour=Decimal("0.4131"),
+    cost_usd=Decimal("0.0312"),
+    lease_ends=NOW + timedelta(hours=20),
+)
+STATUS = RunStatus(**vars(ROW))
 PLAN = a_plan(
     an_attempt(
         Pool("g5.xlarge", "A10G", 1, "us-east-1a", "subnet-1", Decimal("0.5")),
@@ -65,7 +60,7 @@ def shown(what: RenderableType, capsys: pytest.CaptureFixture[str]) -> list[str]
 
 def test_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """One line a run: state, host, price, cost so far and how long the lease goes on."""
-    gone = {**ROW, "run": "old", "state": "down", "hosts": [], "price_usd_per_hour": None, "cost_usd": None}
+    gone = replace(ROW, run="old", state="down", hosts=(), price_usd_per_hour=None, cost_usd=None)
     head, first, second = shown(runs_table([ROW, gone], now=NOW), capsys)
     assert head.split() == ["run", "state", "host", "price", "so", "far", "host", "ends"]
     assert first.split("  ")[0] == "char-rnn-k3f9"
@@ -76,31 +71,28 @@ def test_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_run_that_does_not_answer_tells_what_it_said_last(capsys: pytest.CaptureFixture[str]) -> None:
     """The hour of today, else the day too; a run that answers needs none, and of one never heard of there is none."""
+    lately, long_ago = NOW - timedelta(minutes=30), NOW - timedelta(days=5)
     for seen, state, expected in (
-        ("2026-11-25T02:00:00Z", "lost", f"lost, last seen {local('2026-11-25T02:00:00Z'):%H:%M} running"),
-        ("2026-11-20T02:00:00Z", "lost", f"{local('2026-11-20T02:00:00Z').day} Nov "),
-        ("2026-11-25T02:00:00Z", "running", "running  "),
+        (lately, "lost", f"lost, last seen {lately.astimezone():%H:%M} running"),
+        (long_ago, "lost", f"{long_ago.astimezone().day} Nov "),
+        (lately, "running", "running  "),
         (None, "lost", "lost  "),
         (None, "host up", "host up  "),
     ):
-        row = {**ROW, "state": state, "seen": seen, "seen_state": seen and "running"}
+        row = replace(ROW, state=state, seen=seen, seen_state="running" if seen else None)
         assert expected in shown(runs_table([row], now=NOW), capsys)[1]
 
 
 def test_what_a_host_says_of_its_state_and_of_its_end_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Why a run is as it is, below the table; its host's end, where that is sooner than the lease's; both in status."""
     why = "its host was restarted meanwhile"
-    row = {**ROW, "state": "failed", "why": why, "power_off_at": "2026-11-25T02:44:00Z"}
+    off = NOW + timedelta(minutes=14)
+    row = replace(STATUS, state="failed", why=why, power_off_at=off)
     _, first, second = shown(runs_table([row], now=NOW), capsys)
     assert "in 14 min 00 s" in first and second == f"char-rnn-k3f9 failed: {why}"
     whole = " ".join(" ".join(shown(status_view(row, now=NOW), capsys)).split())
     assert f"failed: {why} job" in whole
-    assert f"host ends itself in 14 min 00 s, {local(row['power_off_at']):%a} " in whole
-
-
-def local(text: str) -> datetime:
-    """A time in this machine's own zone."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    assert f"host ends itself in 14 min 00 s, {off.astimezone():%a} " in whole
 
 
 def test_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +105,7 @@ def test_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     """Long summaries stay on their line where nobody looks at a width."""
     summary = "what it is, at length " * 6
-    lines = shown(jobs_table([{"name": "x", "summary": summary, "presets": ["smoke", "gpu"]}]), capsys)
+    lines = shown(jobs_table([JobRow("x", summary, "python train.py", ("smoke", "gpu"))]), capsys)
     assert len(lines) == 2
     assert summary.strip() in lines[1]
     assert lines[1].endswith("smoke, gpu")
@@ -121,7 +113,8 @@ def test_a_table_in_a_pipe_is_not_cut(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_offers(capsys: pytest.CaptureFixture[str]) -> None:
     """One line an offer, in the given order, several GPUs counted."""
-    rows = [{**to_plain(pool), "gpu": "H100", "market": "spot"} for pool in PLAN.attempts[0].pools]
+    pools = PLAN.attempts[0].pools
+    rows = [OfferRow(p.instance_type, "H100", p.gpus, p.zone, "spot", p.price_usd_per_hour) for p in pools]
     _, first, second = shown(offers_table(rows), capsys)
     assert first.split() == ["g5.xlarge", "H100", "spot", "us-east-1a", "$0.500/h"]
     assert "4× H100" in second
@@ -129,15 +122,15 @@ def test_offers(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_status(capsys: pytest.CaptureFixture[str]) -> None:
     """One run whole: why it failed, what it cost, its last losses, what is in AWS, how to reach it."""
-    row = {
-        **ROW,
-        "state": "failed",
-        "exit_code": 1,
-        "losses": {"train": {"step": 1200, "loss": 1.4931}, "val": {"step": 1200, "loss": None}},
-        "resources": [{"kind": kind, "id": "x"} for kind in ("instance", "volume", "volume")],
-        "ssh_config": "/home/me/my runs/ssh_config",
-        "problem": "it does not answer",
-    }  # fmt: skip
+    row = replace(
+        STATUS,
+        state="failed",
+        exit_code=1,
+        losses={"train": LastLoss(1200, 1.4931), "val": LastLoss(1200, None)},
+        resources=tuple(ResourceRow(kind, "x") for kind in ("instance", "volume", "volume")),
+        ssh_config="/home/me/my runs/ssh_config",
+        problem="it does not answer",
+    )
     text = "\n".join(shown(status_view(row, now=NOW), capsys))
     for part in (
         "failed, exit code 1",
@@ -155,9 +148,8 @@ def test_status(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_losses_that_are_not_known_are_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
     """A laptop without a key says that it does not know; a run without losses says that there are none."""
-    base = {**ROW, "exit_code": None, "resources": [], "ssh_config": None, "problem": None}
-    assert "losses  not known here" in shown(status_view({**base, "losses": None}, now=NOW), capsys)
-    assert "losses  none seen yet" in shown(status_view({**base, "losses": {}}, now=NOW), capsys)
+    assert "losses  not known here" in shown(status_view(STATUS, now=NOW), capsys)
+    assert "losses  none seen yet" in shown(status_view(replace(STATUS, losses={}), now=NOW), capsys)
 
 
 def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +203,7 @@ def test_points(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_text_from_elsewhere_is_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither escapes nor rich's markup in names reach the terminal as anything but text."""
-    row = {**ROW, "run": "a\x1b[2Jb", "hosts": [{**HOST, "instance_type": "[red]x[/red]\x1b]0;t\x07"}]}
+    row = replace(ROW, run="a\x1b[2Jb", hosts=(replace(HOST, instance_type="[red]x[/red]\x1b]0;t\x07"),))
     line = shown(runs_table([row], now=NOW), capsys)[1]
     assert "\x1b" not in line
     assert line.startswith("ab ")

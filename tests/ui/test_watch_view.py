@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import math
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses import LossReader
 from gpuctl.core.metrics import Point, Split
 from gpuctl.ui.plot import plot, shown_splits
@@ -45,7 +47,7 @@ def view_of(stream: io.StringIO, now: Now | None = None) -> WatchView:
     """A view of a run that has cost money for an hour and trained for half of it."""
     return WatchView(
         "char-rnn-k3f9",
-        price_usd_per_hour=0.5,
+        price_usd_per_hour=Decimal("0.5"),
         started=NOW - timedelta(hours=1),
         training_since=NOW - timedelta(minutes=30),
         lease_ends=NOW + timedelta(hours=3, minutes=20),
@@ -57,9 +59,9 @@ def view_of(stream: io.StringIO, now: Now | None = None) -> WatchView:
 def test_on_a_terminal_everything_is_there(terminal: Terminal) -> None:
     """State, times, money, lease, GPU, last losses, the plot, and the log's last lines."""
     log = LossReader().feed(b"".join(b"line %d\n" % i for i in range(20)) + b"step 9: train loss 1.5, val loss 1.6\n")
-    gpu = {"name": "NVIDIA A10G", "utilization_percent": 97, "memory_used_mib": 3072, "memory_total_mib": 23552}
+    gpu = Gpu("NVIDIA A10G", utilization_percent=97, memory_used_mib=3072, memory_total_mib=23552)
     with view_of(terminal) as view:
-        view.update(points=run_of(), lines=log, state={"state": "running", "gpus": [gpu]})
+        view.update(points=run_of(), lines=log, state=HostState("running", gpus=(gpu,)))
     frame = terminal.text
     for part in (
         "char-rnn-k3f9  running",
@@ -102,7 +104,7 @@ def test_elsewhere_it_is_a_line_now_and_then() -> None:
             now.time += timedelta(seconds=0.25)
             view.update(points=points[:count])
         view.update(notice="lost the host\x1b[2J; trying again")
-        view.update(state={"state": "failed", "exit_code": 1}, points=points)
+        view.update(state=HostState("failed", 1), points=points)
     lines = pipe.getvalue().splitlines()
     assert len(lines) == 1 + 2 + 1 + 1
     assert lines[0].startswith("char-rnn-k3f9  running  train 4.2000 (step 0, epoch 0.00)  val 4.3000")
