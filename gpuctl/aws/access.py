@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from http.client import HTTPException
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.error import URLError
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
 
-from gpuctl.aws.account import Account, is_loopback
+from gpuctl import web
+from gpuctl.aws.account import Account
 from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
 from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, NameInUse
@@ -36,16 +33,11 @@ SETTLE_S = 30.0
 def caller_cidr(profile: Profile) -> str:
     """The caller's own address as `/32` or `/128`, as the cloud's service for that sees it. Raises CloudError."""
     url = profile.caller_address_url
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise CloudError(f"{url} is not a web address")
-    loopback = is_loopback(url)
-    opener = build_opener(ProxyHandler({})) if loopback else build_opener()
     try:
-        with opener.open(url, timeout=_ADDRESS_TIMEOUT_S) as answer:
-            raw: bytes = answer.read(_ADDRESS_LIMIT + 1)
-    except (OSError, URLError, HTTPException) as error:
+        raw = web.get(url, limit=_ADDRESS_LIMIT + 1, timeout_s=_ADDRESS_TIMEOUT_S)
+    except OSError as error:
         raise CloudError(f"{url} did not say what this machine's address is: {error}", "check the network") from error
-    return parse_address(raw, loopback=loopback, source=url)
+    return parse_address(raw, loopback=web.is_loopback(url), source=url)
 
 
 def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:

@@ -8,15 +8,14 @@ import re
 import threading
 from difflib import get_close_matches
 from functools import cached_property
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, overload
-from urllib.parse import urlsplit
 
 from gpuctl import __version__
 from gpuctl.aws.answers import expect_answers
 from gpuctl.aws.errors import aws_errors
 from gpuctl.core.errors import NotAllowed, UsageError
 from gpuctl.core.profile import Profile
+from gpuctl.web import is_loopback
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -172,12 +171,3 @@ def owner_of(arn: str) -> str:
         return owner
     digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
     return f"{owner[: _TAG_LIMIT - 17]}-{digest}"
-
-
-def is_loopback(url: str | None) -> bool:
-    """True for the address of a server on this machine."""
-    host = urlsplit(url or "").hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

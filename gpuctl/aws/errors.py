@@ -15,6 +15,7 @@ from typing import Any
 from gpuctl.aws.parallel import NotReady
 from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.text import safe, shorten
+from gpuctl.web import is_loopback
 
 
 class ErrorClass(Enum):
@@ -272,8 +273,6 @@ def _without_answer(error: Exception, doing: str) -> GpuctlError:
 
 def _no_answer(error: Exception, text: str, doing: str) -> NoAnswer:
     from botocore.exceptions import EndpointConnectionError
-
-    from gpuctl.aws.account import is_loopback  # which imports this module
 
     url = getattr(error, "kwargs", {}).get("endpoint_url")
     if isinstance(error, EndpointConnectionError) and isinstance(url, str) and is_loopback(url):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import aws_errors
 from gpuctl.aws.instances import as_instance
+from gpuctl.aws.kinds import INSTANCE, KINDS, Kind
 from gpuctl.aws.parallel import gather
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.hosts import Instance
 from gpuctl.core.tags import OWNER, RUN, RunTags
 
 _LIVING = ("pending", "running", "shutting-down", "stopping", "stopped")
-_BATCH = 100
-
-
 AWAY_S = 30.0
 """What was made, and has not been found for so long, is not there: EC2 may take seconds to know of what it made."""
 CONFIRM_S = 2.0
@@ -35,38 +34,6 @@ class Resource:
     id: str
     run: str
     seen: bool = field(default=True, compare=False)
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """How one kind is listed: the paginated operation, the key of its items, of their id and of their tags."""
-
-    kind: str
-    operation: str
-    items: str
-    id: str
-    tags: str = "Tags"
-    living: Callable[[Any], bool] = lambda item: True
-
-
-_LISTINGS = (
-    _Listing("launch-template", "describe_launch_templates", "LaunchTemplates", "LaunchTemplateId"),
-    _Listing(
-        "volume",
-        "describe_volumes",
-        "Volumes",
-        "VolumeId",
-        living=lambda item: item.get("State") not in ("deleting", "deleted"),
-    ),
-    _Listing(
-        "network-interface",
-        "describe_network_interfaces",
-        "NetworkInterfaces",
-        "NetworkInterfaceId",
-        tags="TagSet",
-    ),
-    _Listing("security-group", "describe_security_groups", "SecurityGroups", "GroupId"),
-)
 
 
 def find_instances(
@@ -117,26 +84,24 @@ def survey(account: Account, *, run: str) -> tuple[list[Resource], list[GpuctlEr
 def _lists(account: Account, *, run: str | None, owner: str | None) -> list[Callable[[], list[Resource]]]:
     def instances() -> list[Resource]:
         found = find_instances(account, run=run, owner=owner)
-        return [Resource("instance", one.instance_id, one.tags.run) for one in found]
+        return [Resource(INSTANCE, one.instance_id, one.tags.run) for one in found]
 
-    def listed(listing: _Listing) -> Callable[[], list[Resource]]:
-        return lambda: list(_list(account, listing, run=run, owner=owner))
-
-    return [instances, *(listed(listing) for listing in _LISTINGS)]
+    return [instances, *(partial(_list, account, kind, run=run, owner=owner) for kind in KINDS)]
 
 
-def _list(account: Account, listing: _Listing, *, run: str | None, owner: str | None) -> Iterator[Resource]:
+def _list(account: Account, kind: Kind, *, run: str | None, owner: str | None) -> list[Resource]:
     """Tags are compared here too, so that what is removed never hangs on how a filter reads a value."""
     ec2: Any = account.client("ec2")
-    with aws_errors(f"list what there is ({listing.kind})"):
-        pages = list(ec2.get_paginator(listing.operation).paginate(Filters=_tag_filters(run, owner)))
-    for page in pages:
-        for item in page[listing.items]:
-            tags = RunTags.from_dict({tag["Key"]: tag["Value"] for tag in item.get(listing.tags, [])})
-            if tags is None or run not in (None, tags.run) or owner not in (None, tags.owner):
-                continue
-            if listing.living(item):
-                yield Resource(listing.kind, item[listing.id], tags.run)
+    with aws_errors(f"list what there is ({kind.name})"):
+        pages = list(ec2.get_paginator(kind.describe).paginate(Filters=_tag_filters(run, owner)))
+    found = []
+    for item in (item for page in pages for item in page[kind.items]):
+        tags = RunTags.from_dict({tag["Key"]: tag["Value"] for tag in item.get(kind.tags_key, [])})
+        if tags is None or run not in (None, tags.run) or owner not in (None, tags.owner):
+            continue
+        if kind.is_there(item):
+            found.append(Resource(kind.name, item[kind.id_key], tags.run))
+    return found
 
 
 def _tag_filters(run: str | None, owner: str | None) -> list[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
 from gpuctl.aws.inventory import AWAY_S, CONFIRM_S, Resource
+from gpuctl.aws.kinds import INSTANCE, KINDS, Kind
 from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, GpuctlError
 
@@ -20,12 +21,6 @@ Clock = Callable[[], float]
 _BATCH = 100
 IN_USE_S = 5.0
 """How long one resource that is in use is asked for: what uses it may be an instance that was not found before."""
-_IDS: Mapping[str, tuple[str, str, str]] = {
-    "launch-template": ("describe_launch_templates", "LaunchTemplateIds", "LaunchTemplates"),
-    "volume": ("describe_volumes", "VolumeIds", "Volumes"),
-    "network-interface": ("describe_network_interfaces", "NetworkInterfaceIds", "NetworkInterfaces"),
-    "security-group": ("describe_security_groups", "GroupIds", "SecurityGroups"),
-}
 
 
 def remove(
@@ -45,18 +40,18 @@ def remove(
     """
     todo = list(resources)
     failed: list[GpuctlError] = []
-    instances = [one for one in todo if one.kind == "instance"]
+    instances = [one for one in todo if one.kind == INSTANCE]
     try:
         _Ending(account, instances, clock=clock, on_removed=on_removed).carry_out(deadline=deadline, sleep=sleep)
     except GpuctlError as error:
         failed.append(error)
         deadline = clock()
-    for kind in _IDS:
+    for kind in KINDS:
         for one in todo:
-            if one.kind != kind:
+            if one.kind != kind.name:
                 continue
             try:
-                _remove_one(account, one, deadline=deadline, sleep=sleep, clock=clock)
+                _remove_one(account, kind, one, deadline=deadline, sleep=sleep, clock=clock)
             except GpuctlError as error:
                 failed.append(error)
             else:
@@ -172,32 +167,23 @@ def _states(account: Account, ids: Sequence[str]) -> dict[str, str]:
     return states
 
 
-def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Sleep, clock: Clock) -> None:
+def _remove_one(account: Account, kind: Kind, one: Resource, *, deadline: float, sleep: Sleep, clock: Clock) -> None:
     ec2 = account.client("ec2")
-    deletions: Mapping[str, Callable[[], object]] = {
-        "launch-template": lambda: ec2.delete_launch_template(LaunchTemplateId=one.id),
-        "volume": lambda: ec2.delete_volume(VolumeId=one.id),
-        "network-interface": lambda: ec2.delete_network_interface(NetworkInterfaceId=one.id),
-        "security-group": lambda: ec2.delete_security_group(GroupId=one.id),
-    }
     away, in_use = _Lasting(clock), _Lasting(clock)
 
     def attempt() -> None:
         try:
-            deletions[one.kind]()
+            kind.remove(account, one.id)
         except ec2.exceptions.ClientError as error:
-            code = code_of(error)
-            means = classify(code)
-            # A network interface that is still attached is refused with this code (DeleteNetworkInterface).
-            attached = one.kind == "network-interface" and code == "InvalidParameterValue"
-            if means is ErrorClass.WAIT or attached:
+            means = classify(code_of(error))
+            if kind.is_in_use(code_of(error)):
                 if in_use.lasts(for_s=IN_USE_S):
                     raise _still_in_use(one, error) from error
                 raise NotReady(str(error)) from error
             # A permission that hangs on a tag is refused for what EC2 does not know yet.
             if means is not ErrorClass.GONE and (means is not ErrorClass.NOT_ALLOWED or one.seen):
                 raise
-            if _known(account, one):
+            if kind.is_known(account, one.id):
                 if means is ErrorClass.NOT_ALLOWED:
                     raise
                 away.ended()
@@ -214,18 +200,6 @@ def _remove_one(account: Account, one: Resource, *, deadline: float, sleep: Slee
 
 def _still_in_use(one: Resource, why: Exception) -> StillInUse:
     return StillInUse(f"the {one.kind} {one.id} is still in use: {why}", "run the same command again")
-
-
-def _known(account: Account, one: Resource) -> bool:
-    """Whether EC2 finds it by its id."""
-    ec2: Any = account.client("ec2")
-    operation, parameter, items = _IDS[one.kind]
-    try:
-        return bool(getattr(ec2, operation)(**{parameter: [one.id]})[items])
-    except ec2.exceptions.ClientError as error:
-        if classify(code_of(error)) is ErrorClass.GONE:
-            return False
-        raise
 
 
 def _told(error: ClientError, doing: str) -> GpuctlError:

@@ -17,7 +17,7 @@ from gpuctl.core.errors import HostError
 @json_option
 def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> None:
     """Every point so far, as a table or as JSON lines."""
-    from gpuctl.core.metrics import to_json
+    from gpuctl.core.metrics import point_row
     from gpuctl.ui.console import show
     from gpuctl.ui.metrics import points_table
     from gpuctl.workflows.follow import Follower
@@ -37,4 +37,4 @@ def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> N
         show(points_table(points))
         return
     for point in points:
-        click.echo(json.dumps(to_json(point)))
+        click.echo(json.dumps(point_row(point)))

@@ -57,7 +57,7 @@ def point(
     return Point(step=step, epoch=epoch, split=split, loss=loss if finite else None, nonfinite=name, time=time)
 
 
-def to_json(point: Point) -> dict[str, Any]:
+def point_row(point: Point) -> dict[str, Any]:
     """The point as `gpuctl metrics --json` prints it; `nonfinite` is there only where the loss is null."""
     found = {
         "step": point.step,

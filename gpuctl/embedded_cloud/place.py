@@ -6,11 +6,12 @@ Nothing here imports moto: `start`, `stop` and `status` ask what runs, in millis
 from __future__ import annotations
 
 import http.client
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gpuctl.core.codec import dumps, loads, parse
 
 HEALTH_TIMEOUT_S = 5.0
 
@@ -79,21 +80,15 @@ def write_aside(path: Path, text: str) -> None:
 
 def publish(place: Place, running: Running) -> None:
     """Says to everybody who knows the state folder which cloud runs on it."""
-    write_aside(place.cloud_json, json.dumps(asdict(running)) + "\n")
+    write_aside(place.cloud_json, dumps(running) + "\n")
     write_aside(place.port, running.endpoint.rpartition(":")[2] + "\n")
 
 
 def recorded(place: Place) -> Running | None:
     """What `cloud.json` says, true or not; None where there is none or it cannot be read."""
     try:
-        values = json.loads(place.cloud_json.read_text(encoding="utf-8"))
-        return Running(
-            endpoint=str(values["endpoint"]),
-            pid=int(values["pid"]),
-            started=float(values["started"]),
-            state=str(values["state"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        return loads(place.cloud_json.read_bytes(), Running)
+    except (OSError, ValueError):
         return None
 
 
@@ -112,7 +107,7 @@ def ask_health(endpoint: str, *, timeout_s: float = HEALTH_TIMEOUT_S) -> dict[st
     try:
         connection.request("GET", "/gpuctl/health")
         answer = connection.getresponse()
-        values = json.loads(answer.read(65536)) if answer.status == http.HTTPStatus.OK else None
+        values = parse(answer.read(65536)) if answer.status == http.HTTPStatus.OK else None
     except (OSError, ValueError, http.client.HTTPException):
         return None
     finally:

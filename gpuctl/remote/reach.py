@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-from http.client import HTTPException
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from dataclasses import dataclass
 
+from gpuctl import web
+from gpuctl.core.codec import loads
 from gpuctl.core.errors import HostUnreachable
 from gpuctl.core.hosts import Instance, SSHTarget
 from gpuctl.core.profile import Profile
 
 _ANSWER_LIMIT = 4096
+_TIMEOUT_S = 10
 
 
 def reach_of(profile: Profile, instance: Instance, *, alias: str, user: str) -> SSHTarget:
@@ -27,12 +27,19 @@ def reach_of(profile: Profile, instance: Instance, *, alias: str, user: str) -> 
     return SSHTarget(alias=alias, address=instance.public_ip, port=22, user=user)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A host in its cloud's directory."""
+
+    address: str
+    port: int
+
+
 def _from_directory(url: str, instance_id: str) -> tuple[str, int]:
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=10) as answer:
-            known = json.loads(answer.read(_ANSWER_LIMIT))
-        return str(ipaddress.ip_address(known["address"])), int(known["port"])
-    except (URLError, HTTPException, OSError, ValueError, KeyError, TypeError) as error:
+        entry = loads(web.get(url, limit=_ANSWER_LIMIT, timeout_s=_TIMEOUT_S), _Entry)
+        return str(ipaddress.ip_address(entry.address)), entry.port
+    except (OSError, ValueError) as error:
         raise HostUnreachable(
             f"host {instance_id} is not in its cloud's directory ({error})", "is it still there? `gpuctl ls` tells"
         ) from error

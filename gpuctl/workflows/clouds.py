@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from http.client import HTTPException
 from importlib.util import find_spec
 from typing import Any
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
+from gpuctl import web
+from gpuctl.core.codec import parse
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
@@ -27,6 +25,8 @@ CHECK_IP = "https://checkip.amazonaws.com"
 
 _KEY = "embedded"
 _NOT_AS_ASKED = 2
+_HEALTH_LIMIT = 65536
+_HEALTH_TIMEOUT_S = 5
 
 
 def open_cloud(name: str, places: Places, *, on_lost: Callable[[str], None] | None = None) -> Profile:
@@ -102,12 +102,11 @@ def embedded_status(places: Places) -> dict[str, Any]:
 def embedded_if_running(places: Places) -> dict[str, Any] | None:
     """The embedded cloud as its own file tells of it, if it answers at that address as itself."""
     try:
-        known: dict[str, Any] = json.loads((places.cloud / "cloud.json").read_text())
-        with build_opener(ProxyHandler({})).open(f"{known['endpoint']}/gpuctl/health", timeout=5) as answer:
-            health = json.load(answer)
-    except (OSError, ValueError, KeyError, URLError, HTTPException):
+        known: dict[str, Any] = parse((places.cloud / "cloud.json").read_bytes())
+        health = parse(web.get(f"{known['endpoint']}/gpuctl/health", limit=_HEALTH_LIMIT, timeout_s=_HEALTH_TIMEOUT_S))
+        return known if health["pid"] == known["pid"] else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return known if health.get("pid") == known.get("pid") else None
 
 
 def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
@@ -127,5 +126,5 @@ def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
             raise UsageError(said[-1])
         what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}[verb]
         raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {places.cloud / 'cloud.log'}")
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    answer: dict[str, Any] = parse(done.stdout.strip().splitlines()[-1])
     return answer

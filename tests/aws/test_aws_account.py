@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.aws.account import Account, is_loopback, owner_of
+from gpuctl.aws.account import Account, owner_of
 from gpuctl.core.errors import UsageError
 from gpuctl.core.profile import Profile
+from gpuctl.web import is_loopback
 
 
 def bare(default_region: str | None = None) -> Profile:

@@ -14,8 +14,8 @@ from gpuctl.core.metrics import (
     downsample,
     last_by_split,
     parse_metrics_line,
+    point_row,
     positions,
-    to_json,
 )
 
 
@@ -76,17 +76,17 @@ _VALUES = st.recursive(
 def test_any_json_gives_points_that_can_be_printed(said: dict[str, object]) -> None:
     """Whatever the values, what comes out is strict JSON again, and reads back as the same point."""
     for point in parse_metrics_line(json.dumps(said).encode()):
-        line = json.dumps(to_json(point), allow_nan=False)
+        line = json.dumps(point_row(point), allow_nan=False)
         assert parse_metrics_line(line.encode()) == [point]
 
 
 def test_json_says_what_was_not_finite() -> None:
     """A loss that is not finite is null, with what it was; a finite one has no such key."""
     moment = datetime(2026, 11, 25, 2, 30, tzinfo=timezone.utc)
-    assert to_json(Point(1, None, "val", None, "nan")) == {
+    assert point_row(Point(1, None, "val", None, "nan")) == {
         "step": 1, "epoch": None, "split": "val", "loss": None, "time": None, "nonfinite": "nan",
     }  # fmt: skip
-    assert to_json(Point(1, 0.5, "val", 2.0, None, moment)) == {
+    assert point_row(Point(1, 0.5, "val", 2.0, None, moment)) == {
         "step": 1, "epoch": 0.5, "split": "val", "loss": 2.0, "time": "2026-11-25T02:30:00Z",
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The policy in docs/aws.md is what gpuctl/aws calls: no action more, none less."""
+"""The policy in gpuctl/aws, and in docs/aws.md, is what gpuctl/aws calls: no action more, none less."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ IMPLIED = {
 
 
 def policy() -> dict[str, Any]:
-    """The policy that the page shows."""
-    (text,) = fences(CHECKOUT / "docs/aws.md", "json")
-    document: dict[str, Any] = json.loads(text)
+    """The policy that comes with gpuctl."""
+    document: dict[str, Any] = json.loads((Path(gpuctl.aws.__path__[0]) / "policy.json").read_text())
     return document
 
 
@@ -59,6 +58,12 @@ def called() -> set[str]:
             if isinstance(name, str) and name in known:
                 found.add(known[name])
     return found
+
+
+def test_the_page_shows_the_policy_that_comes_with_gpuctl() -> None:
+    """It is one text."""
+    (text,) = fences(CHECKOUT / "docs/aws.md", "json")
+    assert json.loads(text) == policy()
 
 
 def test_the_policy_is_what_the_code_calls() -> None:
