@@ -43,7 +43,7 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
         seen = opened.folder.progress()
         if seen.ended is None:
             raise
-        printer.show(*follower.losses.finish())
+        printer.show(*follower.losses.log.finish())
         printer.finish()
         return HostState(seen.ended, seen.exit_code)
     except KeyboardInterrupt:
@@ -148,7 +148,7 @@ def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to
                 found, read_again = [], True
             found.extend(update.lines)
     except HostError as error:
-        found.extend(follower.losses.finish())
+        found.extend(follower.losses.log.finish())
         if not found:
             raise
         only_what_is_here(opened, error)

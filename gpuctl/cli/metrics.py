@@ -17,7 +17,7 @@ from gpuctl.core.errors import HostError
 @json_option
 def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> None:
     """Every point so far, as a table or as JSON lines."""
-    from gpuctl.core.metrics import point_row
+    from gpuctl.core.losses.points import point_row
     from gpuctl.ui.console import show
     from gpuctl.ui.metrics import points_table
     from gpuctl.workflows.follow import Follower

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from gpuctl.core.host_state import Training
-from gpuctl.core.metrics import Split
+from gpuctl.core.losses.points import Split
 
 RunState = Literal[
     "starting",

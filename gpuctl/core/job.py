@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from gpuctl.core.errors import JobError, UsageError
-from gpuctl.core.loss_styles import job_style
+from gpuctl.core.losses.formats import job_format
 from gpuctl.core.python_version import is_specifier
 from gpuctl.core.text import safe
 
@@ -317,7 +317,7 @@ def _path(path: str) -> str:
 def _pattern(value: Any) -> str:
     if not isinstance(value, str):
         raise _WrongError(f"must be a string, not {_kind(value)}")
-    job_style(value)
+    job_format(value)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,12 @@ class LocalCopy:
                 with self.path.open("r+b" if self.path.exists() else "wb") as file:
                     file.seek(offset)
                     file.write(data)
+
+    def cut(self, size: int) -> None:
+        """What is here beyond that size is not the host's. Raises OSError."""
+        with self._lock:
+            if self.size() > size:
+                os.truncate(self.path, size)
 
     def clear(self) -> None:
         """Begin anew: the host's file is another one. Raises OSError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuctl.core.losses import LogLine
+from gpuctl.core.losses.reader import LogLine
 from gpuctl.ui.console import out
 
 if TYPE_CHECKING:

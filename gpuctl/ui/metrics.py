@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpuctl.core.metrics import Point
+from gpuctl.core.losses.points import Point
 from gpuctl.ui.words import loss
 
 if TYPE_CHECKING:

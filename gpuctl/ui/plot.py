@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpuctl.core.metrics import Point, Split, downsample, positions
+from gpuctl.core.losses.points import Point, Split, downsample, positions
 
 if TYPE_CHECKING:
     from rich.text import Text

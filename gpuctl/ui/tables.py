@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from gpuctl.core.answers import JobDetails, JobRow, LastLoss, OfferRow, ResourceRow, RunStatus, RunSummary
-from gpuctl.core.metrics import Split
+from gpuctl.core.losses.points import Split
 from gpuctl.core.text import safe
 from gpuctl.ui.words import clock, left, loss, money, price
 

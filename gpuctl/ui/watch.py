@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from gpuctl.core.cost import cost_usd
 from gpuctl.core.host_state import Gpu, HostState
-from gpuctl.core.losses import LogLine
-from gpuctl.core.metrics import Point, Split, last_by_split, positions
+from gpuctl.core.losses.points import Point, Split, last_by_split, positions
+from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.text import safe
 from gpuctl.ui.console import console
 from gpuctl.ui.words import left, loss, money, price, span

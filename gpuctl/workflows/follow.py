@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
 from gpuctl.core.host_state import HostState
-from gpuctl.core.losses import LogLine, LossReader
-from gpuctl.core.metrics import Point, parse_metrics_line
+from gpuctl.core.losses.points import Point
+from gpuctl.core.losses.reader import LogLine
+from gpuctl.core.losses.sources import Losses
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
@@ -25,54 +26,6 @@ from gpuctl.workflows.hosts import RunHandle, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
-
-
-@dataclass
-class Losses:
-    """The points of a run, and where they come from: its metrics file if that gives any, else its log. Never merged."""
-
-    pattern: str | None = None
-    from_metrics: list[Point] = field(default_factory=list)
-    from_log: list[Point] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._reader = LossReader(self.pattern)
-        self._rest = b""
-
-    @property
-    def points(self) -> list[Point]:
-        """The run's points so far."""
-        return self.from_metrics or self.from_log
-
-    def read_log(self, data: bytes) -> list[LogLine]:
-        """The finished lines of a piece of the log."""
-        return self._took(self._reader.feed(data))
-
-    def finish(self) -> list[LogLine]:
-        """The last line, where the log ends without a line's end."""
-        return self._took(self._reader.finish())
-
-    def forget_log(self) -> None:
-        """The log is read again from its start."""
-        self._reader = LossReader(self.pattern)
-        self.from_log = []
-
-    def forget_metrics(self) -> None:
-        """The metrics file is read again from its start."""
-        self._rest = b""
-        self.from_metrics = []
-
-    def _took(self, lines: list[LogLine]) -> list[LogLine]:
-        for line in lines:
-            self.from_log.extend(line.points)
-        return lines
-
-    def read_metrics(self, data: bytes) -> list[Point]:
-        """The points of a piece of the metrics file."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        new = [point for line in lines for point in parse_metrics_line(line)]
-        self.from_metrics.extend(new)
-        return new
 
 
 @dataclass(frozen=True)
@@ -120,6 +73,11 @@ class _Reading:
         self._mending, self._digest = False, hashlib.sha256()
         self.copy.clear()
 
+    def is_whole(self) -> None:
+        """Nothing more comes: what the copy has beyond that was another file's. Raises OSError."""
+        if self._mending:
+            self.copy.cut(self.at)
+
     def keep(self, offset: int, data: bytes) -> None:
         """Keep what came in the copy. Raises OSError."""
         if self._mending:
@@ -142,9 +100,9 @@ class Follower:
         """The lines that are here already, read for their losses."""
         lines: list[LogLine] = []
         for data in self._log.copy.pieces():
-            lines.extend(self.losses.read_log(self._log.took(data)))
+            lines.extend(self.losses.log.feed(self._log.took(data)))
         for data in self._metrics.copy.pieces():
-            self.losses.read_metrics(self._metrics.took(data))
+            self.losses.metrics.feed(self._metrics.took(data))
         return lines
 
     def updates(self, *, until_end: bool = True, on_lost: Callable[[str], None] | None = None) -> Iterator[Update]:
@@ -207,7 +165,7 @@ class Follower:
                 yield self._metrics_came(event)
             elif isinstance(event, Ended):
                 self._finish(host, event.state, until_end=until_end)
-                yield Update(lines=tuple(self.losses.finish()), ended=event.state)
+                yield Update(lines=tuple(self.losses.log.finish()), ended=event.state)
                 return
 
     def _differs(self, file: str) -> None:
@@ -229,7 +187,7 @@ class Follower:
         seen = max(0, self._log.seen - chunk.offset)
         for data, again in ((chunk.data[:seen], True), (chunk.data[seen:], False)):
             if data:
-                yield Update(lines=tuple(self.losses.read_log(data)), again=again)
+                yield Update(lines=tuple(self.losses.log.feed(data)), again=again)
 
     def _metrics_came(self, chunk: MetricsChunk) -> Update:
         with self._kept():
@@ -237,12 +195,15 @@ class Follower:
                 self.losses.forget_metrics()
                 self._metrics.begins_anew()
             self._metrics.keep(chunk.offset, chunk.data)
-        return Update(points=tuple(self.losses.read_metrics(self._metrics.took(chunk.data))))
+        return Update(points=tuple(self.losses.metrics.feed(self._metrics.took(chunk.data))))
 
     def _finish(self, host: Host, state: HostState, *, until_end: bool) -> None:
         """Note how it ended; fetch what is missing of the copies (the disk was full, somebody removed them)."""
         with self._kept():
             note_state(self.run.folder, state)
+            if state.over:
+                self._log.is_whole()
+                self._metrics.is_whole()
         if until_end and any(reading.copy.size() < reading.at for reading in (self._log, self._metrics)):
             again = Follower(replace(self.run, tell=nobody))
             again.history()

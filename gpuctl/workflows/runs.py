@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from gpuctl.core.cost import cost_usd
 from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
 from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
-from gpuctl.core.metrics import Point, Split, last_by_split
+from gpuctl.core.losses.points import Point, Split, last_by_split
 from gpuctl.core.profile import Profile
 from gpuctl.state.places import Places
 from gpuctl.state.records import Progress
@@ -193,7 +193,7 @@ def status(run: RunHandle, *, now: datetime) -> RunStatus:
     """One run whole. Where this laptop has no key to it, losses and exit code are not known."""
     hosts = prices(run.account, instances_of(run))
     resources = find_resources(run.account, run=run.name)
-    points: list[Point] = []
+    points: Sequence[Point] = ()
     known, problem = _known_here(run), None
     if run.folder.exists():
         known, points, problem = _ask_host(run, known, living=any(h.state == "running" for h in hosts))
@@ -207,7 +207,7 @@ def status(run: RunHandle, *, now: datetime) -> RunStatus:
     )
 
 
-def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, list[Point], str | None]:
+def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, Sequence[Point], str | None]:
     """What the host says, the points so far, and what kept it from telling more."""
     follower = Follower(run)
     follower.history()
@@ -226,5 +226,5 @@ def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, lis
     return known, follower.losses.points, problem
 
 
-def _losses(points: list[Point]) -> dict[Split, LastLoss]:
+def _losses(points: Sequence[Point]) -> dict[Split, LastLoss]:
     return {split: LastLoss(last.step, last.loss, last.nonfinite) for split, last in last_by_split(points).items()}

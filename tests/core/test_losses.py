@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.core.errors import JobError
-from gpuctl.core.losses import MATCH_LIMIT, LogLine, LossReader
-from gpuctl.core.metrics import Point
+from gpuctl.core.losses.formats import Context, LogFormat
+from gpuctl.core.losses.points import Point, point
+from gpuctl.core.losses.reader import MATCH_LIMIT, LogLine, LossReader
 
 CAPTURED = Path(__file__).with_name("captured")
 
@@ -232,3 +234,38 @@ def test_how_the_bytes_are_cut_changes_nothing(pieces: list[bytes], cuts: list[i
     reader = LossReader()
     lines = [line for a, b in pairwise(places) for line in reader.feed(data[a:b])]
     assert lines + reader.finish() == read(data)
+
+
+LENDING = (
+    LogFormat("toy", re.compile(r"Epoch (?P<epoch>\d+)/\d+"), "a toy", lends=True),
+    LogFormat("toy", re.compile(r"(?P<split>\w+) loss (?P<loss>\S+)"), "a toy"),
+)
+
+
+def test_a_line_without_a_loss_lends_what_it_says_to_those_after_it() -> None:
+    """`Epoch 3/10`, and then losses that do not say of which epoch; a line that says it itself needs no loan."""
+    log = b"train loss 9\nEpoch 3/10\ntrain loss 2\nval loss 3\nEpoch 4/10\ntrain loss 1\n"
+    lines = LossReader(formats=LENDING).feed(log)
+    assert [line.points for line in lines if not line.text.startswith("Epoch")] == [
+        (Point(None, None, "train", 9.0),),
+        (Point(None, 3.0, "train", 2.0),),
+        (Point(None, 3.0, "val", 3.0),),
+        (Point(None, 4.0, "train", 1.0),),
+    ]
+    assert all(line.points == () and line.spans == () for line in lines if line.text.startswith("Epoch"))
+
+
+def test_a_tables_header_lends_its_columns() -> None:
+    """What a row's numbers mean, the line above them said: a row of the table of formats reads it."""
+
+    def build(match: re.Match[str], context: Context) -> list[Point]:
+        cells = dict(zip(context.lent.get("columns", "").split(), match["cells"].split(), strict=False))
+        return [point("val", float(cells["val"]), step=int(cells["step"]))] if {"val", "step"} <= cells.keys() else []
+
+    formats = (
+        LogFormat("table", re.compile(r"(?P<columns>step( \w+)+)"), "a toy", lends=True),
+        LogFormat("table", re.compile(r"(?P<cells>\d+( \S+)+)"), "a toy", build),
+    )
+    lines = LossReader(formats=formats).feed(b"7 1 2\nstep train val\n7 1 2\nstep val train\n8 1 2\n")
+    found = [line.points for line in lines if line.points]
+    assert found == [(Point(7, None, "val", 2.0),), (Point(8, None, "val", 1.0),)]

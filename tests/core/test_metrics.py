@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.core.metrics import (
+from gpuctl.core.losses.points import (
     Point,
     downsample,
     last_by_split,

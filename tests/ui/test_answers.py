@@ -12,7 +12,7 @@ from rich.console import RenderableType
 
 from gpuctl.core.answers import HostRow, JobRow, LastLoss, OfferRow, ResourceRow, RunStatus, RunSummary
 from gpuctl.core.lease import Lease
-from gpuctl.core.metrics import Point
+from gpuctl.core.losses.points import Point
 from gpuctl.core.plan import Image, Pool, Upload, Workload
 from gpuctl.ui.console import show
 from gpuctl.ui.metrics import points_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from gpuctl.core.losses import LogLine, LossReader
+from gpuctl.core.losses.reader import LogLine, LossReader
 from gpuctl.ui.console import console
 from gpuctl.ui.log import LogPrinter
 

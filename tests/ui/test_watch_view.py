@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gpuctl.core.host_state import Gpu, HostState
-from gpuctl.core.losses import LossReader
-from gpuctl.core.metrics import Point, Split
+from gpuctl.core.losses.points import Point, Split
+from gpuctl.core.losses.reader import LossReader
 from gpuctl.ui.plot import plot, shown_splits
 from gpuctl.ui.watch import WatchView
 

@@ -7,11 +7,12 @@ pieces on their way changes nothing.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpuctl.core.loss_styles import LOSS_GROUPS, STYLES, LogFormat, job_style
-from gpuctl.core.metrics import Point, Split
+from gpuctl.core.losses.formats import FORMATS, LOSS_GROUPS, Context, LogFormat, job_format
+from gpuctl.core.losses.points import Point, Split
 from gpuctl.core.text import safe
 
 HEAD_BYTES = 4096
@@ -43,22 +44,22 @@ class LogLine:
 
 
 class LossReader:
-    """Reads one log. With a job's own pattern only that is looked for, else the styles of the table.
+    """Reads one log. With a job's own pattern only that is looked for, else the formats of the table.
 
-    The style that gives the first point of a split is that split's source from then on: what looks like a loss in
-    another style later (a sample, a quoted log) gives none.
+    The format that gives the first point of a split is that split's source from then on: what looks like a loss in
+    another format later (a sample, a quoted log) gives none.
     """
 
-    def __init__(self, pattern: str | None = None, *, styles: Sequence[LogFormat] = STYLES) -> None:
-        self._styles = tuple(styles) if pattern is None else (job_style(pattern),)
+    def __init__(self, pattern: str | None = None, *, formats: Sequence[LogFormat] = FORMATS) -> None:
+        self._formats = tuple(formats) if pattern is None else (job_format(pattern),)
         self._sources: dict[Split, str] = {}
-        self._newest: dict[str, Point] = {}
+        self._contexts: dict[str, Context] = defaultdict(Context)
         self._line = _Line()
         self._written_over = ""
 
     @property
     def sources(self) -> dict[Split, str]:
-        """The name of the style that each split's points come from."""
+        """The name of the format that each split's points come from."""
         return dict(self._sources)
 
     def feed(self, data: bytes) -> list[LogLine]:
@@ -91,19 +92,23 @@ class LossReader:
     def _read(self, text: str, *, transient: bool) -> LogLine:
         if len(text) > MATCH_LIMIT:
             return LogLine(text, transient=transient)
-        for style in self._styles:
-            match = style.pattern.search(text) if style.anywhere else _whole(style.pattern, text)
-            points = self._points(style, match) if match else ()
-            if match and points:
+        for one in self._formats:
+            match = one.pattern.search(text) if one.anywhere else _whole(one.pattern, text)
+            if match is None:
+                continue
+            if one.lends:
+                self._contexts[one.name].lent = {name: said for name, said in match.groupdict().items() if said}
+            elif points := self._points(one, match):
                 named = [name for name in LOSS_GROUPS if match.groupdict().get(name) is not None]
                 return LogLine(text, points, tuple(sorted(match.span(name) for name in named)), transient)
         return LogLine(text, transient=transient)
 
-    def _points(self, style: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
-        found = style.build(match, self._newest.get(style.name))
-        mine = tuple(point for point in found if self._sources.setdefault(point.split, style.name) == style.name)
+    def _points(self, one: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
+        context = self._contexts[one.name]
+        found = one.build(match, context)
+        mine = tuple(point for point in found if self._sources.setdefault(point.split, one.name) == one.name)
         if mine:
-            self._newest[style.name] = mine[-1]
+            context.newest = mine[-1]
         return mine
 
 

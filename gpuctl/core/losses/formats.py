@@ -1,7 +1,8 @@
-"""The rule table of how training programs print their losses. A new style is a new row, and an excerpt that shows it.
+"""The table of how training programs print their losses. A new format is a new row, and an excerpt that shows it.
 
 A row matches a whole line, never a part of one: the word "loss" in a sampled text gives no point. A program that prints
-several kinds of lines has several rows of one name.
+several kinds of lines has several rows of one name; one of them may give no point and lend what it says (an epoch's
+number, a table's columns) to the lines after it.
 """
 
 from __future__ import annotations
@@ -10,27 +11,43 @@ import difflib
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpuctl.core.errors import JobError
-from gpuctl.core.metrics import SPLIT_NAMES, Point, Split, number, point
+from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
 
-Build = Callable[["re.Match[str]", "Point | None"], list[Point]]
-"""From a row's match and the newest point that its style gave before, the points of the line."""
+
+@dataclass
+class Context:
+    """What the lines before say of the next one, for the rows of one name: their newest point, and what was lent."""
+
+    newest: Point | None = None
+    lent: dict[str, str] = field(default_factory=dict)
+
+
+Build = Callable[["re.Match[str]", Context], list[Point]]
+"""From a row's match and what came before, the points of the line."""
 
 LOSS_GROUPS = ("loss", "train", "val", "test")
 """The named groups that hold a loss; the log marks what they matched."""
 
-GROUPS = ("step", "epoch", "split", *LOSS_GROUPS)
+PLACES = ("step", "epoch", "split")
+"""The named groups that say where in the training a loss belongs, and of what."""
+
+GROUPS = (*PLACES, *LOSS_GROUPS)
 
 _NUMBER = r"[-+]?(?:(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?|[nN]a[nN]|[iI]nf(?:inity)?)"
 _COUNT = r"\d{1,15}"
 _EPOCH = r"\d{1,9}(?:\.\d{1,9})?"
 
 
-def by_names(match: re.Match[str], before: Point | None) -> list[Point]:
-    """The points that the named groups say: `loss` of `split` (train unless said), `train`, `val`, `test`."""
+def by_names(match: re.Match[str], context: Context) -> list[Point]:
+    """The points that the named groups say: `loss` of `split` (default: train), `train`, `val`, `test`.
+
+    A step, an epoch or a split that the line does not say is the one that was lent.
+    """
     said = {name: text for name, text in match.groupdict().items() if text is not None}
+    said = {name: text for name, text in context.lent.items() if name in PLACES} | said
     step, epoch = _count(said.get("step")), number(said.get("epoch", ""))
     epoch = epoch if epoch is not None and math.isfinite(epoch) and epoch >= 0 else None
     losses: list[tuple[Split | None, str | None]] = [
@@ -47,15 +64,16 @@ def by_names(match: re.Match[str], before: Point | None) -> list[Point]:
     return found
 
 
-def _part_of_epoch(match: re.Match[str], before: Point | None) -> list[Point]:
+def _part_of_epoch(match: re.Match[str], context: Context) -> list[Point]:
     """`Train Epoch: 2 [640/60000 …` is 1.0107 passes over the data."""
     seen, of = int(match["seen"]), int(match["of"])
     epoch = int(match["of_epoch"]) - 1 + (seen / of if of else 0.0)
     return [point("train", float(match["loss"]), epoch=round(max(0.0, epoch), 6))]
 
 
-def _after_epoch(match: re.Match[str], before: Point | None) -> list[Point]:
+def _after_epoch(match: re.Match[str], context: Context) -> list[Point]:
     """A line that follows an epoch's lines and does not say which epoch that was."""
+    before = context.newest
     epoch = None if before is None or before.epoch is None else float(math.floor(before.epoch) + 1)
     return [point("test", float(match["test"]), epoch=epoch)]
 
@@ -64,7 +82,8 @@ def _after_epoch(match: re.Match[str], before: Point | None) -> list[Point]:
 class LogFormat:
     """One kind of line: whose it is (`name`), what prints it (`source`), how it looks, how points are made of it.
 
-    A `pattern` matches the whole line, or with `anywhere` a part of it.
+    A `pattern` matches the whole line, or with `anywhere` a part of it. A row that `lends` gives no point: its named
+    groups are the context of the lines after it, until it matches again.
     """
 
     name: str
@@ -72,48 +91,49 @@ class LogFormat:
     source: str
     build: Build = by_names
     anywhere: bool = False
+    lends: bool = False
 
 
-def _style(name: str, pattern: str, source: str, build: Build = by_names) -> LogFormat:
+def _format(name: str, pattern: str, source: str, build: Build = by_names) -> LogFormat:
     return LogFormat(name, re.compile(pattern, re.ASCII), source, build)
 
 
-STYLES: tuple[LogFormat, ...] = (
-    _style(
+FORMATS: tuple[LogFormat, ...] = (
+    _format(
         "gpuctl",
         rf"step (?P<step>{_COUNT})  epoch (?P<epoch>{_EPOCH})(?=.*  (?:train|val|test) loss )"
         rf"(?:  train loss (?P<train>{_NUMBER}))?(?:  val loss (?P<val>{_NUMBER}))?(?:  test loss (?P<test>{_NUMBER}))?"
         r"(?:  .*)?",
         "the packaged jobs, jobs/common",
     ),
-    _style(
+    _format(
         "nanoGPT",
         rf"step (?P<step>{_COUNT}): train loss (?P<train>{_NUMBER}), val loss (?P<val>{_NUMBER})(?:, .*)?",
         "https://github.com/karpathy/nanoGPT, train.py: the losses over eval_iters batches",
     ),
-    _style(
+    _format(
         "nanoGPT",
         rf"iter (?P<step>{_COUNT}): loss (?P<loss>{_NUMBER}), time .*",
         "https://github.com/karpathy/nanoGPT, train.py: the loss of one batch",
     ),
-    _style(
+    _format(
         "char-rnn",
         rf"(?P<step>{_COUNT})/{_COUNT} \(epoch (?P<epoch>{_EPOCH})\), train_loss = +(?P<train>{_NUMBER})(?:, .*)?",
         "https://github.com/karpathy/char-rnn, train.lua",
     ),
-    _style(
+    _format(
         "char-rnn",
         rf"saving checkpoint to .*_epoch(?P<epoch>{_EPOCH})_(?P<val>{_NUMBER})\.t7",
         "https://github.com/karpathy/char-rnn, train.lua: the validation loss is in the checkpoint's name",
     ),
-    _style(
+    _format(
         "mnist",
         rf"Train Epoch: (?P<of_epoch>{_COUNT}) \[(?P<seen>{_COUNT})/(?P<of>{_COUNT}) \(\d{{1,3}}%\)\]"
         rf"\s{{1,20}}Loss: (?P<loss>{_NUMBER})",
         "https://github.com/pytorch/examples, mnist/main.py",
         _part_of_epoch,
     ),
-    _style(
+    _format(
         "mnist",
         rf"Test set: Average loss: (?P<test>{_NUMBER}), Accuracy: .*",
         "https://github.com/pytorch/examples, mnist/main.py: after each epoch",
@@ -122,7 +142,7 @@ STYLES: tuple[LogFormat, ...] = (
 )
 
 
-def job_style(pattern: str) -> LogFormat:
+def job_format(pattern: str) -> LogFormat:
     """A job's own `[metrics] pattern`, looked for anywhere in a line. Raises JobError saying what is wrong with it."""
     try:
         compiled = re.compile(pattern)

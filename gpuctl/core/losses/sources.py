@@ -1,0 +1,65 @@
+"""Where a run's points come from: the first source, in order, that gives any. Sources are never merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpuctl.core.losses.points import Point, parse_metrics_line
+from gpuctl.core.losses.reader import LogLine, LossReader
+
+
+class MetricsSource:
+    """The metrics file, read as it grows."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Point]:
+        """The points of the next bytes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        new = [point for line in lines for point in parse_metrics_line(line)]
+        self.points.extend(new)
+        return new
+
+
+class LogSource:
+    """The log, read as it grows. `pattern` is the job's own for a loss, where it has one."""
+
+    def __init__(self, pattern: str | None = None) -> None:
+        self.points: list[Point] = []
+        self._reader = LossReader(pattern)
+
+    def feed(self, data: bytes) -> list[LogLine]:
+        """The lines that the next bytes end."""
+        return self._took(self._reader.feed(data))
+
+    def finish(self) -> list[LogLine]:
+        """The last line, where the log ends without a line's end."""
+        return self._took(self._reader.finish())
+
+    def _took(self, lines: list[LogLine]) -> list[LogLine]:
+        for line in lines:
+            self.points.extend(line.points)
+        return lines
+
+
+class Losses:
+    """The points of a run. `metrics` goes before `log`; either may be read again from its start."""
+
+    def __init__(self, pattern: str | None = None) -> None:
+        self._pattern = pattern
+        self.metrics, self.log = MetricsSource(), LogSource(pattern)
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """The run's points so far."""
+        return next((source.points for source in (self.metrics, self.log) if source.points), [])
+
+    def forget_log(self) -> None:
+        """The log is read again from its start."""
+        self.log = LogSource(self._pattern)
+
+    def forget_metrics(self) -> None:
+        """The metrics file is read again from its start."""
+        self.metrics = MetricsSource()
