@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from gpuctl.cli.options import now, open_run_of
 from gpuctl.core.endings import ending, failure
 from gpuctl.core.errors import HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
 from gpuctl.core.host_state import HostState
+from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.places import places
@@ -26,29 +28,41 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
 
     Of a run that has ended and whose host is gone, what came home of its log.
     """
-    from gpuctl.ui.log import LogPrinter
-    from gpuctl.workflows.follow import Follower
+    from gpuctl.ui.log import LogPrinter, of_host
+    from gpuctl.workflows.follow import Follower, followed
+    from gpuctl.workflows.hosts import hosts_known
 
-    opened = open_run_of(run, cloud, region)
-    follower, printer = Follower(opened), LogPrinter()
+    opened, printer = open_run_of(run, cloud, region), LogPrinter()
+    followers = [Follower(host) for host in hosts_known(opened)]
+    ended: dict[int, HostState] = {}
+
+    def show(place: int, lines: Sequence[LogLine]) -> None:
+        printer.show(*(lines if len(followers) == 1 else (of_host(line, place) for line in lines)))
+
     try:
-        history = follower.history()
-        printer.show(*(history if lines is None else history[max(0, len(history) - lines) :]))
-        for update in follower.updates(on_lost=lambda why: click.echo(f"{safe(why)}; trying again", err=True)):
-            printer.show(*(() if update.again else update.lines))
+        for place, follower in enumerate(followers):
+            history = follower.history()
+            show(place, history if lines is None else history[max(0, len(history) - lines) :])
+        for place, update in followed(followers, on_lost=_tell_lost):
+            show(place, () if update.again else update.lines)
             if update.ended is not None:
-                printer.finish()
-                return update.ended
+                ended[place] = update.ended
+        printer.finish()
+        return next((state for state in ended.values() if state.training == "failed"), ended.get(0))
     except HostUnreachable:
         seen = opened.folder.progress()
         if seen.ended is None:
             raise
-        printer.show(*follower.losses.log.finish())
+        printer.show(*(line for follower in followers for line in follower.losses.log.finish()))
         printer.finish()
         return HostState(seen.ended, seen.exit_code)
     except KeyboardInterrupt:
         detached(run)
     return None
+
+
+def _tell_lost(why: str) -> None:
+    click.echo(f"{safe(why)}; trying again", err=True)
 
 
 def detached(run: str) -> int:
@@ -85,9 +99,10 @@ def after_the_end(
     click.echo(f"{run} {ending(state)}", err=True)
     with Phases() as phases:
         if pull_to is not None:
-            brought = pull(opened, free_place(pull_to, run, opened.folder), wish=wish, reporter=phases)
-            tell(brought)
-            left = not_home(run, brought)
+            pulled = pull(opened, free_place(pull_to, run, opened.folder), wish=wish, reporter=phases)
+            for one in pulled:
+                tell(one)
+            left = next(filter(None, (not_home(run, one) for one in pulled)), None)
             if left is not None and down_after:
                 raise left
         if down_after:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,16 @@ def command(
 
     opened = open_run_of(run, cloud, region)
     with Phases() as phases:
-        brought = pull(opened, dest, wish=Wish(max_size, all_written), reporter=phases)
-    tell(brought)
+        pulled = pull(opened, dest, wish=Wish(max_size, all_written), reporter=phases)
+    for one in pulled:
+        tell(one)
     if as_json:
-        print_json(brought.answer)
-    left = not_home(run, brought)
-    if brought.result.over and left is not None:
-        raise left
+        first, *others = (one.answer for one in pulled)
+        print_json(replace(first, others=tuple(others)))
+    for one in pulled:
+        left = not_home(run, one)
+        if one.result.over and left is not None:
+            raise left
 
 
 def tell(brought: PullResult) -> None:

@@ -7,6 +7,7 @@ import click
 from gpuctl.cli.options import cloud_options, json_option, open_run_of, print_json, run_argument
 from gpuctl.core.answers import StopAnswer
 from gpuctl.core.endings import ending
+from gpuctl.core.hosts import host_alias
 
 
 @click.command("stop")
@@ -18,9 +19,12 @@ def command(run: str, grace: float, as_json: bool, cloud: str | None, region: st
     """C-c, then SIGTERM, then SIGKILL to the training command; the host and its outputs stay."""
     from gpuctl.workflows.stop import stop
 
-    state = stop(open_run_of(run, cloud, region), grace_s=grace)
+    states = stop(open_run_of(run, cloud, region), grace_s=grace)
+    state = states[0]
     if as_json:
         print_json(StopAnswer(run, state.training, state.exit_code))
         return
+    for number, other in enumerate(states[1:], start=1):
+        click.echo(f"{host_alias(run, number)} {ending(other)}")
     click.echo(f"{run} {ending(state)}; its host is still there and costs money")
     click.echo(f"next: gpuctl pull {run}, gpuctl down {run}")

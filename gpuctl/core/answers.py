@@ -128,7 +128,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PullAnswer:
-    """What came home: `pull`. `missing` are paths of the job's that match nothing, `incomplete` still being written."""
+    """What came home of a host: `pull`. `missing` are paths of the job's that match nothing, `incomplete` still being
+    written. `others` are the run's other hosts, each with a folder of its own below `destination`."""
 
     destination: str
     files: tuple[str, ...]
@@ -139,6 +140,7 @@ class PullAnswer:
     missing: tuple[str, ...]
     incomplete: tuple[str, ...]
     complete: bool
+    others: tuple[PullAnswer, ...] = ()
 
 
 @dataclass(frozen=True)

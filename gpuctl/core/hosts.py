@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -32,6 +33,21 @@ class Instance:
     def gone(self) -> bool:
         """True once it costs nothing and never comes back."""
         return self.state == "terminated"
+
+
+def by_number(instances: Sequence[Instance], launched: Sequence[str]) -> dict[int, Instance]:
+    """A run's instances by their number: those of its launch in its order (`launched`), then others, oldest first."""
+    numbers = {id_: number for number, id_ in enumerate(launched)}
+    found = {numbers[one.instance_id]: one for one in instances if one.instance_id in numbers}
+    others = sorted(
+        (one for one in instances if one.instance_id not in numbers), key=lambda one: (one.launched, one.instance_id)
+    )
+    return dict(sorted({**found, **dict(enumerate(others, start=len(numbers)))}.items()))
+
+
+def host_alias(run: str, number: int) -> str:
+    """What `ssh` calls a run's host: the run's name for the first, `RUN-1` for the next."""
+    return run if number == 0 else f"{run}-{number}"
 
 
 @dataclass(frozen=True)

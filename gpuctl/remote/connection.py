@@ -69,7 +69,7 @@ def name_of(reach: SSHTarget) -> str:
 def open_link(reach: SSHTarget, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
     """Connects and authenticates. Each of TCP, SSH's greeting and authentication may take `timeout_s`.
 
-    Raises HostUnreachable, HostKeyMismatch, NotAdmitted or HostError.
+    Raises HostUnreachable, HostKeyMismatch, KeyRejected or HostError.
     """
     with translate_errors(name_of(reach)):
         key = _load_key(identity_file, reach)

@@ -41,6 +41,7 @@ class LocalCopy:
 
     def add(self, offset: int, data: bytes) -> None:
         """Keep of these bytes what continues the copy; what would leave a gap is not kept. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock:
             here = self.size()
             if offset <= here < offset + len(data):

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpuctl import __version__
-from gpuctl.core.codec import Unreadable, dumps, from_plain, parse, to_plain
+from gpuctl.core.codec import Unreadable, dumps, from_plain, loads, parse, to_plain
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.run_names import is_run_name
 from gpuctl.state.records import (
@@ -30,6 +30,36 @@ from gpuctl.state.records import (
 
 _LOOKED_AT_S = 1.0
 """Longer than whoever only looks whether a run is being launched holds its lock."""
+
+
+class HostFolder:
+    """What is kept of one host: copies of its log and its metrics, and what it said last of its training."""
+
+    FILES = ("log", "metrics.jsonl", "seen.json")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def log(self) -> Path:
+        """The part of the host's log that is here already."""
+        return self.path / "log"
+
+    @property
+    def metrics(self) -> Path:
+        """The part of the host's metrics that is here already."""
+        return self.path / "metrics.jsonl"
+
+    def seen(self) -> Seen | None:
+        """What the host said last."""
+        try:
+            return loads((self.path / "seen.json").read_bytes(), Seen)
+        except (OSError, Unreadable):
+            return None
+
+    def note_seen(self, seen: Seen) -> None:
+        """Write down what the host says now. Apart from `progress`: whoever only looks changes nothing of that."""
+        _write_whole(self.path / "seen.json", dumps(seen))
 
 
 class RunFolder:
@@ -54,15 +84,10 @@ class RunFolder:
         """What plain `ssh -F` reads."""
         return self.path / "ssh_config"
 
-    @property
-    def log(self) -> Path:
-        """The part of the host's log that is here already."""
-        return self.path / "log"
-
-    @property
-    def metrics(self) -> Path:
-        """The part of the host's metrics that is here already."""
-        return self.path / "metrics.jsonl"
+    def host(self, number: int) -> HostFolder:
+        """What is kept of one of the run's hosts. An early version kept that of the only one beside the record."""
+        early = number == 0 and any((self.path / name).exists() for name in HostFolder.FILES)
+        return HostFolder(self.path if early else self.path / "hosts" / str(number))
 
     def exists(self) -> bool:
         """True where this laptop knows of the run."""
@@ -134,17 +159,6 @@ class RunFolder:
         self.write_file("progress.json", dumps(progress))
         return progress
 
-    def seen(self) -> Seen | None:
-        """What the host said last."""
-        try:
-            return from_plain(self._json("seen.json"), Seen)
-        except Unreadable:
-            return None
-
-    def note_seen(self, seen: Seen) -> None:
-        """Write down what the host says now. Apart from `progress`: whoever only looks changes nothing of that."""
-        self.write_file("seen.json", dumps(seen))
-
     def pulled(self) -> dict[str, Any]:
         """What `pull` has brought home, by name."""
         return self._json("pulled.json")
@@ -160,14 +174,7 @@ class RunFolder:
 
     def write_file(self, name: str, text: str) -> Path:
         """Write one file whole, readable by its owner alone."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, aside = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).replace(self.path / name)
-        return self.path / name
+        return _write_whole(self.path / name, text)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -212,6 +219,18 @@ class RunFolder:
         except (OSError, Unreadable):
             return {}
         return data if isinstance(data, dict) else {}
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    """Aside, then renamed; readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(aside).replace(path)
+    return path
 
 
 def run_folder(runs: Path, name: str) -> RunFolder:

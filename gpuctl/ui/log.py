@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpuctl.core.losses.reader import LogLine
@@ -63,6 +64,13 @@ class LogPrinter:
         if line.text != self._standing:
             self._console.file.write(line.text + "\n")
         self._standing = None
+
+
+def of_host(line: LogLine, number: int) -> LogLine:
+    """The line with the number of the host that it came from before it."""
+    before = f"[{number}] "
+    spans = tuple((start + len(before), end + len(before)) for start, end in line.spans)
+    return replace(line, text=before + line.text, spans=spans)
 
 
 def marked_text(line: LogLine) -> Text:

@@ -17,10 +17,9 @@ from gpuctl.workflows.hosts import (
     admit_caller,
     current_reach,
     host_at,
-    instances_of,
     keep_reach,
-    living_instance,
     open_host,
+    stopped_instance,
 )
 
 BOOT_TIMEOUT_S = 600
@@ -122,7 +121,7 @@ def open_host_started(run: RunHandle) -> Host:
     try:
         return open_host(run)
     except HostStopped:
-        (instance, *_) = [i for i in instances_of(run) if i.state in ("stopping", "stopped")] or [living_instance(run)]
+        instance = stopped_instance(run)
     lose = f"or lose what is on its disk with `gpuctl down {run.name} --discard`"
     if instance.tags.lease_ends < datetime.now(timezone.utc) + _TIME_TO_PULL:
         raise HostStopped(

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import Resource, find_instances, find_resources
@@ -26,8 +28,17 @@ from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
-from gpuctl.workflows.hosts import RunHandle, open_run
-from gpuctl.workflows.pull import AS_THE_JOB_SAYS, PullResult, destination_of, not_home, pull_from
+from gpuctl.workflows.hosts import HOLDING, RunHandle, hosts_of, open_run
+from gpuctl.workflows.pull import (
+    AS_THE_JOB_SAYS,
+    PullResult,
+    at_once,
+    claim,
+    destination_of,
+    not_home,
+    note_home,
+    pull_from,
+)
 from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_run
 from gpuctl.workflows.reporter import Reporter
 
@@ -111,7 +122,7 @@ def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Report
             f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
             "`gpuctl ls` shows the runs",
         )
-    brought = _bring_one_home(run, now, reporter, wish) if found and not discard else None
+    brought = _bring_home(run, now, reporter, wish) if found and not discard else []
     removed: list[Resource] = []
     if found or may_have_made(run.folder):
         regions = ", ".join(account.region for account in accounts)
@@ -123,7 +134,7 @@ def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Report
     left = [one for account in accounts for one in find_resources(account, run=run.name)]
     if not left:
         _forget(run.folder)
-    return DownResult(tuple(removed), tuple(left), () if brought is None else (brought,))
+    return DownResult(tuple(removed), tuple(left), tuple(brought))
 
 
 def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
@@ -160,41 +171,46 @@ def _forget(folder: RunFolder) -> None:
     folder.forget_keys()
 
 
-def _bring_one_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -> PullResult | None:
-    holding = ("pending", "running", "stopping", "stopped")
-    living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in holding]
+def _bring_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -> list[PullResult]:
+    """What is not home of all of the run's hosts; none is removed before all are saved."""
+    living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in HOLDING]
     if not living:
-        return None
+        return []
     if not run.folder.has_key():
         raise HostError(
             f"this laptop has no key to run {run.name}, so its outputs cannot be brought home",
             f"use the laptop that launched it, or lose them with --discard; {_waiting_costs(run, living, now)}",
         )
     if not run.folder.may_have_started():
-        return None
-    return _save(run, living, now, reporter, wish)
-
-
-def _save(run: RunHandle, living: list[Instance], now: datetime, reporter: Reporter, wish: Wish) -> PullResult | None:
+        return []
+    where = destination_of(run, None)
     try:
-        with open_host_started(run) as host:
-            if training_state(host, gpus=False).training == "running":
-                reporter.phase("stop", f"{run.name} still trains: asking it to save and end")
-                stop_training(host, grace_s=POLITE_S)
-            brought = pull_from(run, host, destination_of(run, None), wish=wish, reporter=reporter)
-            _keep_log(run, host)
+        claim(run, where)
+        hosts = hosts_of(run, states=HOLDING)
+        saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish)) if hosts else []
     except HostError as error:
         if run.folder.progress().home:
             reporter.note(f"{run.name} does not answer, and its outputs are home already")
-            return None
+            return []
         raise HostError(
             f"run {run.name} cannot be asked for its outputs ({error.message})",
             f"try again, or lose them with --discard; {_waiting_costs(run, living, now)}",
         ) from error
-    left = not_home(run.name, brought)
-    if left is not None:
+    note_home(run, where, saved)
+    for left in filter(None, (not_home(run.name, one) for one in saved)):
         raise NotHome(left.message, f"{left.next_step}; {_waiting_costs(run, living, now)}")
-    return brought
+    return saved
+
+
+def _save(run: RunHandle, *, where: Path, reporter: Reporter, wish: Wish) -> PullResult:
+    """One host: its training ended politely, its outputs home, its log kept."""
+    with open_host_started(run) as host:
+        if training_state(host, gpus=False).training == "running":
+            reporter.phase("stop", f"{run.alias} still trains: asking it to save and end")
+            stop_training(host, grace_s=POLITE_S)
+        saved = pull_from(run, host, where, wish=wish, reporter=reporter)
+        _keep_log(run, host)
+        return saved
 
 
 def _keep_log(run: RunHandle, host: Host) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from queue import SimpleQueue
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
@@ -92,7 +94,7 @@ class Follower:
     def __init__(self, run: RunHandle) -> None:
         self.run = run
         self.losses = Losses(_pattern_of(run.folder))
-        self._log, self._metrics = _Reading(run.folder.log), _Reading(run.folder.metrics)
+        self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
         self._not_kept = False
         self._heard = time.monotonic()
 
@@ -200,7 +202,7 @@ class Follower:
     def _finish(self, host: Host, state: HostState, *, until_end: bool) -> None:
         """Note how it ended; fetch what is missing of the copies (the disk was full, somebody removed them)."""
         with self._kept():
-            note_state(self.run.folder, state)
+            note_state(self.run, state)
             if state.over:
                 self._log.is_whole()
                 self._metrics.is_whole()
@@ -222,6 +224,39 @@ class Follower:
             self._not_kept = True
 
 
+def followed(
+    followers: Sequence[Follower], *, on_lost: Callable[[str], None] | None = None
+) -> Iterator[tuple[int, Update]]:
+    """What comes of several hosts, each with its place among them, until the training has ended on all.
+
+    Raises what the first of them raises that fails.
+    """
+    if len(followers) == 1:
+        yield from ((0, update) for update in followers[0].updates(on_lost=on_lost))
+        return
+    came: SimpleQueue[tuple[int, Update | Exception | None]] = SimpleQueue()
+
+    def follow_one(place: int, follower: Follower) -> None:
+        try:
+            for update in follower.updates(on_lost=on_lost):
+                came.put((place, update))
+            came.put((place, None))
+        except Exception as error:  # noqa: BLE001  (raised where they are waited for)
+            came.put((place, error))
+
+    for place, follower in enumerate(followers):
+        threading.Thread(target=follow_one, args=(place, follower), name=f"follow {place}", daemon=True).start()
+    going = len(followers)
+    while going:
+        place, what = came.get()
+        if isinstance(what, Exception):
+            raise what
+        if what is None:
+            going -= 1
+        else:
+            yield place, what
+
+
 def _pattern_of(folder: RunFolder) -> str | None:
     """The job's own pattern for losses; None where a newer gpuctl keeps that, or nobody."""
     try:
@@ -230,9 +265,12 @@ def _pattern_of(folder: RunFolder) -> str | None:
         return None
 
 
-def note_state(folder: RunFolder, state: HostState) -> bool:
-    """Remember what the host says of the training; how it ended `ls` can tell then without asking. True at its end."""
-    folder.note_seen(Seen(state.training, datetime.now(timezone.utc), state.why, state.power_off_at))
-    if state.over:
-        folder.note(ended=state.training, exit_code=state.exit_code)
+def note_state(run: RunHandle, state: HostState) -> bool:
+    """Remember what a host says of the training; how it ended `ls` can tell then without asking. True at its end.
+
+    A run has ended as its first host says.
+    """
+    run.kept.note_seen(Seen(state.training, datetime.now(timezone.utc), state.why, state.power_off_at))
+    if state.over and run.number == 0:
+        run.folder.note(ended=state.training, exit_code=state.exit_code)
     return state.over

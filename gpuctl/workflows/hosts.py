@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -24,18 +24,23 @@ from gpuctl.core.errors import (
     NotFound,
 )
 from gpuctl.core.host_state import HostState
-from gpuctl.core.hosts import Instance, SSHTarget
+from gpuctl.core.hosts import Instance, SSHTarget, by_number, host_alias
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.reach import reach_of
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
 from gpuctl.remote.training import training_state
 from gpuctl.state.places import Places
-from gpuctl.state.runs import RunFolder, run_folder
+from gpuctl.state.runs import HostFolder, RunFolder, run_folder
 from gpuctl.workflows.clouds import open_cloud
 
 _ADMITTED_WITHIN_S = 20
 """EC2 applies a rule at once, and a connection that is refused in the moment before is tried again."""
+
+ALIVE = ("pending", "running")
+"""EC2's words for an instance that can be connected to, now or soon."""
+HOLDING = (*ALIVE, "stopping", "stopped")
+"""And for one that has what a run wrote on its disk."""
 
 AWS_IS_SILENT = (CloudError, NotAllowed)
 """What is raised where AWS does not tell: no network to it, credentials that expired overnight, throttling."""
@@ -47,13 +52,41 @@ def nobody(_text: str) -> None:
 
 @dataclass(frozen=True)
 class RunHandle:
-    """A run, its cloud, its account, and what this laptop keeps of it."""
+    """A run, its cloud, its account, what this laptop keeps of it, and the number of the host that is meant."""
 
     name: str
     profile: Profile
     account: Account
     folder: RunFolder
     tell: Callable[[str], None] = nobody
+    number: int = 0
+
+    @property
+    def alias(self) -> str:
+        """What `ssh` calls the host."""
+        return host_alias(self.name, self.number)
+
+    @property
+    def kept(self) -> HostFolder:
+        """What this laptop keeps of the host."""
+        return self.folder.host(self.number)
+
+
+def hosts_of(run: RunHandle, *, states: Collection[str]) -> list[RunHandle]:
+    """The run's hosts in these states, as the account tells, by number."""
+    return [replace(run, number=number) for number, one in _numbered(run).items() if one.state in states]
+
+
+def hosts_known(run: RunHandle) -> list[RunHandle]:
+    """The run's hosts that this laptop has made or reached, by number, gone or not: AWS is not asked. At least one."""
+    made = len(run.folder.progress().instance_ids)
+    reached = {one.alias for one in _stored_targets(run.folder)}
+    hosts = [replace(run, number=number) for number in range(max(1, made, len(reached)))]
+    return [host for host in hosts if host.number < max(1, made) or host.alias in reached]
+
+
+def _numbered(run: RunHandle) -> dict[int, Instance]:
+    return by_number(instances_of(run), run.folder.progress().instance_ids)
 
 
 def open_run(
@@ -85,18 +118,16 @@ def instances_of(run: RunHandle, *, include_gone: bool = False) -> list[Instance
 
 
 def living_instance(run: RunHandle) -> Instance:
-    """The run's instance that can be connected to. Raises HostGone or HostStopped where there is none otherwise."""
-    instances = instances_of(run)
-    for instance in instances:
-        if instance.state in ("pending", "running"):
-            return instance
-    for instance in instances:
-        if instance.state in ("stopping", "stopped"):
-            raise HostStopped(
-                f"the host of {run.name} ({instance.instance_id}) is switched off, and its disk is kept",
-                f"`gpuctl pull {run.name}` starts it, which costs again, and brings its outputs home; "
-                f"`gpuctl down {run.name}` then removes it",
-            )
+    """The instance that is meant, where it can be connected to. Raises HostGone or HostStopped otherwise."""
+    instance = _numbered(run).get(run.number)
+    if instance is not None and instance.state in ("pending", "running"):
+        return instance
+    if instance is not None and instance.state in ("stopping", "stopped"):
+        raise HostStopped(
+            f"the host of {run.alias} ({instance.instance_id}) is switched off, and its disk is kept",
+            f"`gpuctl pull {run.name}` starts it, which costs again, and brings its outputs home; "
+            f"`gpuctl down {run.name}` then removes it",
+        )
     progress = run.folder.progress()
     if progress.down:
         home = f"what came home is in {progress.destination}" if progress.destination else "nothing came home"
@@ -108,6 +139,12 @@ def living_instance(run: RunHandle) -> Instance:
         f"run {run.name} has no host any more: {why}",
         f"`gpuctl down {run.name}` removes what is left",
     )
+
+
+def stopped_instance(run: RunHandle) -> Instance:
+    """The instance that is meant, where it is switched off; one that was started meanwhile. Raises HostGone."""
+    instance = _numbered(run).get(run.number)
+    return instance if instance is not None and instance.state in HOLDING else living_instance(run)
 
 
 @dataclass(frozen=True)
@@ -175,9 +212,9 @@ def _connected(run: RunHandle, reach: SSHTarget) -> Host:
 
 def current_reach(run: RunHandle, instance: Instance) -> SSHTarget:
     """Where the instance is now. Raises HostUnreachable where it has no address."""
-    stored = _kept_reach(run.folder)
-    user = stored.user if stored is not None else run.folder.read().current.image.login_user
-    return reach_of(run.profile, instance, alias=run.name, user=user)
+    stored = _stored_targets(run.folder)
+    user = stored[0].user if stored else run.folder.read().current.image.login_user
+    return reach_of(run.profile, instance, alias=run.alias, user=user)
 
 
 def _stored_reach(run: RunHandle) -> SSHTarget | None:
@@ -188,15 +225,19 @@ def _stored_reach(run: RunHandle) -> SSHTarget | None:
             f"this laptop has no key to run {run.name}",
             f"use the laptop that launched it, or lose its outputs: gpuctl down {run.name} --discard",
         )
-    return _kept_reach(run.folder)
+    return _target_of(run)
 
 
-def _kept_reach(folder: RunFolder) -> SSHTarget | None:
+def _target_of(run: RunHandle) -> SSHTarget | None:
+    return next((one for one in _stored_targets(run.folder) if one.alias == run.alias), None)
+
+
+def _stored_targets(folder: RunFolder) -> list[SSHTarget]:
+    """Where the run's hosts were last, as its ssh_config says."""
     try:
-        reaches = parse_ssh_config(folder.ssh_config.read_text())
+        return parse_ssh_config(folder.ssh_config.read_text())
     except (OSError, ValueError):
-        return None
-    return reaches[0] if reaches else None
+        return []
 
 
 def host_at(run: RunHandle, reach: SSHTarget) -> Host:
@@ -234,9 +275,10 @@ def refresh_reach(run: RunHandle) -> None:
 
 
 def keep_reach(run: RunHandle, reach: SSHTarget) -> None:
-    """Have the run's known_hosts and ssh_config name where its host is; its pinned key stays."""
-    if reach != _stored_reach(run):
-        write_reach(run.folder, [reach], _pinned_key(run.folder))
+    """Have the run's known_hosts and ssh_config name where this host is; its pinned key, and the others, stay."""
+    targets = {one.alias: one for one in _stored_targets(run.folder)}
+    if reach != targets.get(run.alias):
+        write_reach(run.folder, list({**targets, run.alias: reach}.values()), _pinned_key(run.folder))
 
 
 def admit_caller(run: RunHandle) -> bool:

@@ -74,11 +74,13 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
             try:
                 record = half_made or _begin(planned, folder)
                 record, instances = _acquire(record, planned.account, folder, reporter)
-                with _provisioned(record, planned, instances[0], profile, folder, reporter) as host, interrupts_wait():
+                (instance,) = instances  # a fleet of one, all or nothing
+                run = _handle(record, planned, profile, folder, reporter)
+                with _provisioned(run, record, planned, instance, reporter) as host, interrupts_wait():
                     state = _start(host, record.plan, folder, reporter)
                     started = True
                     folder.note(start_answered=True)
-                note_state(folder, state)
+                note_state(run, state)
                 return Launched(record, tuple(instances), state)
             except BaseException as error:  # noqa: BLE001  (raised again below, once what was made is undone)
                 cause = error
@@ -249,17 +251,20 @@ def _asking(folder: RunFolder, kind: str, region: str) -> Iterator[list[str]]:
     folder.note(asked=None, made=tuple(dict.fromkeys([*known, *(Made(kind, id_, region) for id_ in made)])))
 
 
+def _handle(record: RunRecord, planned: Planned, profile: Profile, folder: RunFolder, reporter: Reporter) -> RunHandle:
+    account = planned.account.in_region(record.current.region)
+    return RunHandle(record.plan.run, profile, account, folder, tell=reporter.note)
+
+
 @contextmanager
 def _provisioned(
-    record: RunRecord, planned: Planned, instance: Instance, profile: Profile, folder: RunFolder, reporter: Reporter
+    run: RunHandle, record: RunRecord, planned: Planned, instance: Instance, reporter: Reporter
 ) -> Iterator[Host]:
     """From a running instance to a host that has all that the training command needs."""
     reporter.phase("boot", f"{instance.instance_type} {instance.instance_id} in {instance.zone}")
-    account = planned.account.in_region(record.current.region)
-    run = RunHandle(record.plan.run, profile, account, folder, tell=reporter.note)
     with wait_for_boot(run, instance) as host:
         host.put_payload(build_payload(shipped("provisioning")))
-        if not _runs_already(host, folder):
+        if not _runs_already(host, run.folder):
             _provision(host, record.plan, planned.environment, reporter)
         yield host
 

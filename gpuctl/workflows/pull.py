@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpuctl.core.answers import NotPulled, PullAnswer, Skipped
 from gpuctl.core.errors import NotHome, UsageError
 from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, described, printable
 from gpuctl.core.shell import command
-from gpuctl.remote.destination import read_mark
+from gpuctl.remote.destination import Destination, read_mark
 from gpuctl.remote.host import Host
 from gpuctl.remote.pull import Transfer, pull_outputs
 from gpuctl.remote.training import training_state
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.follow import note_state
-from gpuctl.workflows.hosts import RunHandle
+from gpuctl.workflows.hosts import RunHandle, hosts_known
 from gpuctl.workflows.reporter import Reporter
+
+T = TypeVar("T")
 
 LEAVES_SOMETHING_AFTER_S = 600
 """A command that ran for longer than this, ended well and wrote no file has written one where gpuctl does not look."""
 
 _MOST_NAMED = 5
+_AT_ONCE = 8
 _MOST_PLACES = 100
 AS_THE_JOB_SAYS = Wish()
 
@@ -118,22 +122,58 @@ def free_place(wanted: Path, run: str, folder: RunFolder | None = None) -> Path:
     raise UsageError(f"{named} holds outputs of other runs", "name another folder")
 
 
-def pull(run: RunHandle, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter) -> PullResult:
-    """Bring home what is not home; a host that is switched off is started for it.
+def pull(
+    run: RunHandle, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter
+) -> list[PullResult]:
+    """Bring home what is not home of each host, at once; a host that is switched off is started for it.
 
     Raises HostError kinds; what did come home then is whole.
     """
-    with open_host_started(run) as host:
-        return pull_from(run, host, destination_of(run, destination), wish=wish, reporter=reporter)
+    where = destination_of(run, destination)
+    claim(run, where)
+
+    def one(host_run: RunHandle) -> PullResult:
+        with open_host_started(host_run) as host:
+            return pull_from(host_run, host, where, wish=wish, reporter=reporter)
+
+    pulled = at_once(hosts_known(run), one)
+    note_home(run, where, pulled)
+    return pulled
+
+
+def claim(run: RunHandle, destination: Path) -> None:
+    """Make the folder this run's before anything of any host comes. Raises UsageError where it is another run's."""
+    with _Memory.kept(run.folder) as memory:
+        mark = RunMark(run.name, memory.id)
+    with Destination(destination, mark):
+        pass
+
+
+def at_once(hosts: Sequence[RunHandle], work: Callable[[RunHandle], T]) -> list[T]:
+    """Do something with each host at the same time; the first one's error is the one that is raised."""
+    if len(hosts) == 1:
+        return [work(host) for host in hosts]
+    with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="hosts") as pool:
+        futures = [pool.submit(work, host) for host in hosts]
+        return [future.result() for future in futures]
+
+
+def note_home(run: RunHandle, destination: Path, pulled: Sequence[PullResult]) -> None:
+    """Remember where a run's outputs are, and whether all that it wrote is there."""
+    home = all(one.result.over and not_home(run.name, one) is None for one in pulled)
+    run.folder.note(destination=str(destination), home=home)
 
 
 def pull_from(
     run: RunHandle, host: Host, destination: Path, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter
 ) -> PullResult:
-    """Bring home over a connection that is there. What came home is all there will be only once training has ended."""
+    """Bring one host's outputs home over a connection that is there; those of another than the first in a folder of
+    its own there. What came home is all there will be only once training has ended."""
+    if run.number:
+        destination = destination / f"host-{run.number}"
     reporter.phase("pull", f"into {destination}")
     state = training_state(host)
-    note_state(run.folder, state)
+    note_state(run, state)
     home = str(destination)
     with _Memory.kept(run.folder) as memory:
         known, claimed = memory.files(home), memory.claimed(home)
@@ -141,7 +181,8 @@ def pull_from(
     def remember(names: Collection[str], files: Mapping[str, Pulled] = known) -> None:
         with _Memory.kept(run.folder) as memory:
             memory.note(home, names, files)
-        run.folder.note(destination=home)
+        if run.number == 0:
+            run.folder.note(destination=home)
 
     def brought(result: Transfer) -> PullResult:
         return PullResult(destination, result, state.ran_s)
@@ -157,7 +198,6 @@ def pull_from(
         is_home=lambda result: not_home(run.name, brought(result)) is None,
     )
     remember((), result.known)
-    run.folder.note(home=result.over and not_home(run.name, brought(result)) is None)
     return brought(result)
 
 

@@ -93,7 +93,7 @@ def _ask(run: RunHandle) -> HostState | None:
     except GpuctlError:
         return None
     with suppress(OSError):
-        note_state(run.folder, state)
+        note_state(run, state)
     return state
 
 
@@ -126,7 +126,7 @@ def summary(run: RunHandle, hosts: list[Instance], known: Known, *, now: datetim
     costing = [h for h in hosts if h.price_usd_per_hour is not None and h.state not in (*_OFF, "terminated")]
     price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0))
     cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in costing), Decimal(0))
-    seen, state = run.folder.seen(), state_of({h.state for h in hosts}, known)
+    seen, state = run.kept.seen(), state_of({h.state for h in hosts}, known)
     return RunSummary(
         run=run.name,
         job=next((h.tags.job for h in hosts), None) or _job_of(run.folder),

@@ -26,8 +26,10 @@ def test_every_copy_would_be_launched_as_it_is(inside: Inside, jobs: list[str]) 
         assert (made["job"], made["folder"]) == (job, folder) and "job.toml" in made["files"]
         theirs, own = (inside.json("launch", name, "--dry-run") for name in (job, f"./{folder}"))
         same = ("command", "requirements", "outputs", "checkpoints")
-        assert {key: own[key] for key in same} == {key: theirs[key] for key in same}
-        assert own["job"] == folder and own["uploads"] == [{"source": str(inside.folder / folder), "name": "."}]
+        assert {key: own["workload"][key] for key in same} == {key: theirs["workload"][key] for key in same}
+        assert own["job"] == folder and own["workload"]["uploads"] == [
+            {"source": str(inside.folder / folder), "name": "."}
+        ]
         packaged = inside.json("jobs", job)
         without = {file["path"] for file in packaged["files"] if not file["path"].endswith("job.toml")}
         assert {*without, "job.toml"} == set(made["files"])

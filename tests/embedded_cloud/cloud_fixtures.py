@@ -154,12 +154,12 @@ class Cloud:
 
     def wait_for_state(self, instance_id: str, state: str, *, timeout_s: float = 15.0) -> dict[str, Any]:
         """The instance once it is in the state."""
-        return poll(
+        return until(
             lambda: (found := self.instance(instance_id))["State"]["Name"] == state and found, timeout_s=timeout_s
         )
 
 
-def poll(condition: Callable[[], Any], *, timeout_s: float = 15.0) -> Any:
+def until(condition: Callable[[], Any], *, timeout_s: float = 15.0) -> Any:
     """What the condition gives once it is true. Raises AssertionError after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

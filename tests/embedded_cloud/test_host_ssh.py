@@ -36,7 +36,7 @@ def shell(host: Host, **pty: int) -> tuple[paramiko.SSHClient, paramiko.Channel]
     return client, channel
 
 
-def poll(channel: paramiko.Channel, text: bytes) -> bytes:
+def until(channel: paramiko.Channel, text: bytes) -> bytes:
     """What comes up to a text."""
     found = b""
     while text not in found:
@@ -198,18 +198,18 @@ def test_a_terminal_is_a_real_one(host: Host) -> None:
     client, channel = shell(host, term="xterm-256color", width=101, height=33)
     with client:
         channel.send(b"stty size; echo T=$TERM; tty\n")
-        assert b"33 101" in poll(channel, b"/dev/pts/")
+        assert b"33 101" in until(channel, b"/dev/pts/")
         channel.resize_pty(width=77, height=22)
         channel.send(b"stty size\n")
-        poll(channel, b"22 77")
+        until(channel, b"22 77")
         channel.send(b"echo $((40 + 2)); sleep 1000; echo rest\n")
-        poll(channel, b"42")
+        until(channel, b"42")
         time.sleep(0.2)  # the shell has printed and begins to sleep
         channel.send(b"\x03")
         channel.send(b"echo status $?\n")
-        assert b"rest" not in poll(channel, b"status 130").replace(b"echo rest", b"")
+        assert b"rest" not in until(channel, b"status 130").replace(b"echo rest", b"")
         channel.send(b"sleep 1000 &\njobs\n")
-        poll(channel, b"Running")
+        until(channel, b"Running")
         channel.send(b"exit 4\n")
         assert channel.recv_exit_status() == 4
 
@@ -218,7 +218,7 @@ def test_a_terminal_that_goes_away_hangs_up(host: Host) -> None:
     """A closed connection takes the command on its terminal along."""
     client, channel = shell(host)
     channel.send(b"sleep 1000 & echo PID $!; fg\n")
-    pid = poll(channel, b"sleep 1000\r\n").partition(b"\r\nPID ")[2].split()[0].decode()
+    pid = until(channel, b"sleep 1000\r\n").partition(b"\r\nPID ")[2].split()[0].decode()
     assert host.run(f"kill -0 {pid}")[0] == 0
     client.close()
     eventually(lambda: host.run(f"kill -0 {pid}")[0] != 0)

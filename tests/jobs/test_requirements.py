@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,21 @@ def needed(name: str) -> set[str]:
     """The distributions that a job's program takes something from."""
     trees = reachable(f"jobs.{name}.train").values()
     tops = {word.split(".")[0] for tree in trees for word in imported(tree)} - {"jobs"} - sys.stdlib_module_names
-    distributions = packages_distributions()
-    data = {word for tree in trees for word in looked_up(tree) if word in distributions}
-    return {normal(distributions[top][0]) for top in tops | data}
+    names = distribution_names()
+    data = {word for tree in trees for word in looked_up(tree) if word in names}
+    return {normal(names[top]) for top in tops | data}
+
+
+@cache
+def distribution_names() -> dict[str, str]:
+    """The distribution that each top-level name comes from. (`packages_distributions` of Python 3.10 knows only those
+    whose wheels say so; here what a wheel's files are called says it too.)"""
+    names: dict[str, str] = {}
+    for one in distributions():
+        files = (one.read_text("RECORD") or "").splitlines()
+        for top in {line.split(",")[0].split("/")[0].removesuffix(".py") for line in files}:
+            names.setdefault(top, one.metadata["Name"])
+    return names
 
 
 def normal(name: str) -> str:

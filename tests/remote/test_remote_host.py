@@ -417,8 +417,8 @@ def test_paramiko_prints_nothing_by_itself(server: Server, tmp_path: Path) -> No
     """A failing connection leaves standard error to whoever shows the error."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from gpuctl.core.hosts import Reach; from gpuctl.remote.host import Host\n"
-        "host = Host(Reach('r', '127.0.0.1', int(sys.argv[1]), 'u'), identity_file=Path(sys.argv[2]),"
+        "from gpuctl.core.hosts import SSHTarget; from gpuctl.remote.host import Host\n"
+        "host = Host(SSHTarget('r', '127.0.0.1', int(sys.argv[1]), 'u'), identity_file=Path(sys.argv[2]),"
         " known_hosts_file=Path(sys.argv[3]), connect_timeout_s=2)\n"
         "try: host.connect()\n"
         "except Exception as error: print(type(error).__name__)\n"
