@@ -65,9 +65,10 @@ def written_elsewhere(places: Places, checkpoints: Patterns, links: Mapping[str,
     for top in _names(home):
         if top not in _REMADE and home / top != places.root:
             yield from scan.of(home / top, f"~/{top}")
-    for folder in (places.root, places.run):
+    shared = places.shared()
+    for folder in shared:
         for top in _names(folder):
-            if folder / top != places.run:
+            if folder / top not in shared:
                 yield from scan.of(folder / top, f"~/{(folder / top).relative_to(home)}")
     for top in _names(_INSTANCE_STORE):
         yield from scan.of(_INSTANCE_STORE / top, str(_INSTANCE_STORE / top))
@@ -105,7 +106,7 @@ class _Scan:
     def __init__(self, since_ns: int, places: Places) -> None:
         self._since_ns = since_ns
         self._owned = places.owned()
-        self._shared = (places.root, places.run)
+        self._shared = places.shared()
         self._left = _MOST
         self._end = time.monotonic() + _LONGEST_S
         self._seen: set[tuple[int, int]] = set()

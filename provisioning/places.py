@@ -6,20 +6,26 @@ import errno
 import json
 import os
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
 _RESERVED = 4096
+_MOST_ATTEMPTS = 1_000_000
 _NEXT_TO_NOTHING = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Places:
-    """Everything is below `root`, `~/gpuctl`, but for environments that an image brings."""
+    """Everything is below `root`, `~/gpuctl`, but for environments that an image brings.
+
+    `attempt` is the number of the run's current attempt on this host, from 1: how each began and ended is kept.
+    """
 
     root: Path
     environments: Path
+    attempt: int = 1
 
     @property
     def spec(self) -> Path:
@@ -58,8 +64,13 @@ class Places:
 
     @property
     def run(self) -> Path:
-        """What the supervisor writes."""
+        """What is of all attempts, which the boot's loop reads too; and a folder for each attempt."""
         return self.root / "run"
+
+    @property
+    def of_attempt(self) -> Path:
+        """What is of the current attempt."""
+        return self.run / str(self.attempt)
 
     @property
     def log(self) -> Path:
@@ -74,22 +85,22 @@ class Places:
     @property
     def state(self) -> Path:
         """There from the moment that the command runs."""
-        return self.run / "state.json"
+        return self.of_attempt / "state.json"
 
     @property
     def exit(self) -> Path:
         """There from the moment that the command has ended."""
-        return self.run / "exit.json"
+        return self.of_attempt / "exit.json"
 
     @property
     def stop(self) -> Path:
         """What the last `stop` asked."""
-        return self.run / "stop.json"
+        return self.of_attempt / "stop.json"
 
     @property
     def receipt(self) -> Path:
         """The last pull that left nothing behind."""
-        return self.run / "receipt.json"
+        return self.of_attempt / "receipt.json"
 
     @property
     def power_off_at(self) -> Path:
@@ -109,10 +120,23 @@ class Places:
         """Held by the supervisor for as long as it lives."""
         return self.run / "lock"
 
+    def shared(self) -> tuple[Path, ...]:
+        """The folders in which gpuctl's own files lie and a command may have put some of its own."""
+        return (self.root, self.run, *(places.of_attempt for places in self._attempts()))
+
     def owned(self) -> frozenset[Path]:
         """Every path that gpuctl itself writes to; whatever else appears beside the workspace, the command wrote."""
-        own = [getattr(self, name) for name, value in vars(Places).items() if isinstance(value, property)]
+        names = [name for name, value in vars(Places).items() if isinstance(value, property)]
+        own = [getattr(places, name) for places in self._attempts() for name in names]
         return frozenset((*own, self.environments, self.root / "host.pyz", self.root / "errors"))
+
+    def _attempts(self) -> list[Places]:
+        """The places of each attempt so far, the current one's included."""
+        try:
+            numbers = {int(name) for name in os.listdir(self.run) if name.isdigit() and not name.startswith("0")}
+        except OSError:
+            numbers = set()
+        return [replace(self, attempt=number) for number in sorted({*numbers, self.attempt})]
 
 
 def here() -> Places:
@@ -120,11 +144,18 @@ def here() -> Places:
     root = Path.home() / "gpuctl"
     root.mkdir(mode=0o700, exist_ok=True)
     brought = os.environ.get("GPUCTL_ENVIRONMENTS")
-    return Places(root=root, environments=Path(brought) if brought else root / "envs")
+    places = Places(root=root, environments=Path(brought) if brought else root / "envs")
+    return replace(places, attempt=attempt_of(read_json(places.spec) or {}))
+
+
+def attempt_of(spec: Mapping[str, Any]) -> int:
+    """Which attempt of the run a `provision` request is for: 1 where it does not say."""
+    number = spec.get("attempt")
+    return number if type(number) is int and 1 <= number <= _MOST_ATTEMPTS else 1
 
 
 def forget_last_run(places: Places) -> None:
-    """Before a command starts: how the last one went. The log and the metrics go on; they only ever grow."""
+    """Before a command starts: what this very attempt has left. The log and the metrics go on; they only ever grow."""
     for leftover in (places.exit, places.state, places.stop, places.receipt):
         leftover.unlink(missing_ok=True)
 
@@ -175,7 +206,7 @@ def disk_is_full(places: Places) -> bool:
 
 def reserve(places: Places) -> None:
     """Keep room for what has to be written even on a full disk. Raises OSError where there is none."""
-    places.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places.of_attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in (places.state, places.exit, places.stop, places.receipt, places.power_off_at):
         kept = _reserve_of(path)
         if not kept.exists():

@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from provisioning.afterwards import idle_limit
 from provisioning.driver import ensure_driver, install
 from provisioning.environment import prepare
 from provisioning.lease import deadline_armed, power_off_at
 from provisioning.listing import check_path
-from provisioning.places import Places, write_json, write_small
+from provisioning.places import Places, attempt_of, write_json, write_small
 from provisioning.protocol import Channel, PayloadError, Request
 from provisioning.python_version import check_python
-from provisioning.state import RUNNING, read_state, supervisor_lives
+from provisioning.state import RUNNING, earlier_ended, read_state, supervisor_lives
 from provisioning.transfer import Gunzip, unpack
 
 _ARMED_WITHIN_S = 3.0
@@ -52,6 +53,8 @@ def provision_verb(places: Places, channel: Channel) -> int:
     phases = _Phases(channel)
     with phases("deadline", "is the host's end set?"):
         _find_deadline(request)
+    if read_state(places).state != RUNNING:
+        places = replace(places, attempt=attempt_of(request.fields))
     with _ends_where_nothing_starts(places, request):
         return _provision(places, channel, request, phases)
 
@@ -111,8 +114,9 @@ def _ends_where_nothing_starts(places: Places, request: Request) -> Iterator[Non
 def _give_time(places: Places) -> None:
     """Set the host's end, or put it off, where nothing has run yet, or what has run holds nothing up."""
     run = read_state(places)
-    never_ran = run.state == "none" and not supervisor_lives(places)
-    if never_ran or (run.over and power_off_at(places) is not None):
+    over = run.over or (run.state == "none" and earlier_ended(places))
+    never_ran = run.state == "none" and not over and not supervisor_lives(places)
+    if never_ran or (over and power_off_at(places) is not None):
         with suppress(OSError):  # a full disk
             write_small(places.power_off_at, f"{int(time.time() + UNSTARTED_S)}\n")
 

@@ -12,7 +12,7 @@ from typing import Callable
 
 from provisioning.places import Places, forget_last_run, note_traceback, read_json, reserve, write_json
 from provisioning.protocol import Channel, PayloadError
-from provisioning.state import RUNNING, describe, read_state, size_of, supervisor_lives
+from provisioning.state import RUNNING, describe, earlier_ended, read_state, size_of, supervisor_lives
 
 SESSION = "gpuctl"
 _ALIVE_S = 2.0
@@ -35,16 +35,11 @@ def start_verb(places: Places, channel: Channel) -> int:
 
 
 def _was_started(places: Places) -> bool:
-    """True where it runs, or ended since the host was last provisioned: an answer that was lost starts nothing."""
-    run = read_state(places)
-    if run.state == "none":
-        return supervisor_lives(places)
-    if run.state == RUNNING:
+    """True where this attempt runs, or has ended: an answer that was lost starts nothing."""
+    if read_state(places).state != "none":
         return True
-    try:
-        return places.exit.stat().st_mtime_ns > places.provisioned.stat().st_mtime_ns
-    except OSError:
-        return False
+    # A supervisor that has nothing to say yet, and none of an earlier attempt's that only waits.
+    return supervisor_lives(places) and not earlier_ended(places)
 
 
 def _begin(places: Places) -> None:

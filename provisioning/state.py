@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 from provisioning.lease import deadline_armed, power_off_at
@@ -47,7 +47,7 @@ def supervisor_lives(places: Places) -> bool:
 
 
 def read_state(places: Places) -> RunState:
-    """The state of the run on this host."""
+    """The state of the run's current attempt on this host."""
     ended = _ended(places)
     if ended is not None:
         return ended
@@ -57,6 +57,11 @@ def read_state(places: Places) -> RunState:
         return RunState("none") if began is None else RunState(RUNNING, started=started)
     # It may have ended between the two looks.
     return _ended(places) or (RunState("none") if began is None else _unrecorded(places, began))
+
+
+def earlier_ended(places: Places) -> bool:
+    """True where the attempt before this one has ended on this host."""
+    return places.attempt > 1 and replace(places, attempt=places.attempt - 1).exit.exists()
 
 
 def _unrecorded(places: Places, began: dict[str, Any]) -> RunState:
@@ -108,6 +113,7 @@ def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> 
     spec = read_json(places.spec) or {}
     deadline = _number(spec, "deadline")
     return {
+        "attempt": places.attempt,
         "state": run.state,
         "exit_code": run.exit_code,
         "started": run.started,

@@ -37,7 +37,7 @@ class Gpu:
 @dataclass(frozen=True)
 class HostState:
     """A host's word. `why`: the reason for its state, one line that is safe to show; `power_off_at`: when the host will
-    power itself off, None where only its lease ends it."""
+    power itself off, None where only its lease ends it; `attempt`: which one of the run's on that host, from 1."""
 
     training: Training = "none"
     exit_code: int | None = None
@@ -46,6 +46,7 @@ class HostState:
     ended: datetime | None = None
     power_off_at: datetime | None = None
     gpus: tuple[Gpu, ...] = ()
+    attempt: int | None = None
 
     @property
     def over(self) -> bool:
@@ -74,6 +75,7 @@ def parse_host_state(said: object) -> HostState:
         ended=_moment(said.get("ended")),
         power_off_at=_moment(said.get("power_off_at")),
         gpus=tuple(map(_gpu, known[:_MOST_GPUS])),
+        attempt=_whole(said.get("attempt")),
     )
 
 

@@ -43,6 +43,9 @@ from gpuctl.workflows.reporter import Reporter
 CAPACITY_TIMEOUT_S = 300
 REMOVE_TIMEOUT_S = 600
 
+_FIRST_ATTEMPT = 1
+"""Of the run on its host: a launch starts a run, and never goes on with one."""
+
 _PIP_CHATTER = ("WARNING: Location", "Looking in", "Collecting", "Processing", "Requirement already", "Using cached")
 
 
@@ -300,6 +303,7 @@ def _provision_request(plan: Plan, environment: Mapping[str, str]) -> dict[str, 
     work = plan.workload
     return {
         "run": plan.run,
+        "attempt": _FIRST_ATTEMPT,
         "deadline": plan.lease.ends.timestamp(),
         "requirements": list(work.requirements),
         "requires_python": work.requires_python,

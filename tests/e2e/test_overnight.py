@@ -72,7 +72,7 @@ def test_outputs_wait_for_a_laptop_through_a_restart(shared: Gpuctl, other: Gpuc
     """`--then down`: restarted after its training, the host waits for the morning; pulled, it ends as promised."""
     instance, home, _ = left_alone(shared, project, "kept", "down:0.1", steps=40)
     assert says_no_more_than_it_knows(row_of(other, "kept"))
-    wait_for((home / "gpuctl/run/exit.json").exists, what="the end of the training")
+    wait_for((home / "gpuctl/run/1/exit.json").exists, what="the end of the training")
     made = (home / "gpuctl/work/outputs/checkpoint.pt").read_bytes()
     before = wait_for(lambda: boots(instance), what="the loop of the first boot")
     shared.befall(instance, "reboot")

@@ -56,13 +56,13 @@ def test_a_launch_that_was_killed_at_its_start_goes_on_whatever_has_come_of_it(s
     wait_for((root / "provisioned.json").exists, what="the end of provision")
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    started = (root / "run/state.json").exists()
+    started = (root / "run/1/state.json").exists()
     for expected in (started, True):
         # As a kill leaves it between that word and the host's answer.
         progress.write_text(json.dumps({**json.loads(progress.read_text()), "started": True, "start_answered": False}))
-        before = json.loads((root / "run/state.json").read_text())["started"] if expected else None
+        before = json.loads((root / "run/1/state.json").read_text())["started"] if expected else None
         assert "cut is training" in shared(*words).out
-        after = json.loads((root / "run/state.json").read_text())["started"]
+        after = json.loads((root / "run/1/state.json").read_text())["started"]
         assert before in (None, after)
     assert instances(shared) == [instance]
     assert "in use" in shared(*words, code=2).err

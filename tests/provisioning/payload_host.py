@@ -71,6 +71,7 @@ class Host:
     pyz: Path
     environment: dict[str, str]
     python: str = sys.executable
+    attempt: int = 1
     # Hosts of tests that run side by side see each other's processes: no two have the same deadline.
     deadline: int = field(default_factory=lambda: int(time.time()) + 3600 + 10 * secrets.randbelow(100_000))
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -131,6 +132,7 @@ class Host:
     def provision(self, command: list[str], files: Mapping[str, Any] | None = None, **more: Any) -> list[Event]:
         request: dict[str, Any] = {
             "run": RUN,
+            "attempt": self.attempt,
             "deadline": float(self.deadline),
             "requirements": [],
             "command": command,
@@ -144,7 +146,8 @@ class Host:
         return self.call("provision", tar_of(files) if files is not None else b"", **request)
 
     def train(self, script: str, **more: Any) -> Event:
-        """Provision and start a Python script; what `start` answers."""
+        """Provision and start a Python script, each time as the run's next attempt; what `start` answers."""
+        self.attempt += 1 if self.state()["state"] != "none" else 0
         self.provision(["python", "train.py"], {"train.py": script.encode()}, **more)
         return self.start()
 
@@ -156,7 +159,7 @@ class Host:
         return self.call("state")[-1]
 
     def wait_until_over(self, within_s: float = 20.0) -> Event:
-        wait_for(lambda: (self.root / "run" / "exit.json").exists(), within_s)
+        wait_for(lambda: (self.root / "run" / str(self.attempt) / "exit.json").exists(), within_s)
         return self.state()
 
     def tmux(self, *words: str) -> subprocess.CompletedProcess[bytes]:

@@ -88,7 +88,7 @@ def end_of(host: Host) -> dict[str, Any]:
     process = host.open("run", stdin=subprocess.DEVNULL)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, b"", b"")
-    record: dict[str, Any] = json.loads((host.root / "run/exit.json").read_text())
+    record: dict[str, Any] = json.loads((host.root / "run/1/exit.json").read_text())
     return record
 
 
@@ -146,7 +146,7 @@ def test_a_command_that_removes_everything_has_an_end(host: Host) -> None:
 def test_a_killed_supervisor_is_told_as_one(host: Host) -> None:
     """No exit code is known then, and `why` says what happened; a restart of the host is told from that."""
     host.train("import time\nprint('up', flush=True)\ntime.sleep(600)")
-    record = json.loads((host.root / "run/state.json").read_text())
+    record = json.loads((host.root / "run/1/state.json").read_text())
     os.kill(record["pid"], signal.SIGKILL)
     over = wait_for(lambda: (state := host.state())["state"] == "failed" and state)
     assert over["why"] == "its supervisor was killed (out of memory?)"

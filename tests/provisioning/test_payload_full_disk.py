@@ -107,7 +107,7 @@ def test_room_that_is_kept_is_written_into(tmp_path: Path) -> None:
     """A file in its reserve reads as it would have otherwise, once and again, and what is too large is refused."""
     places = Places(root=tmp_path, environments=tmp_path / "envs")
     reserve(places)
-    for name in (".exit.json.reserve", ".stop.json.reserve", ".power-off-at.reserve"):
+    for name in ("1/.exit.json.reserve", "1/.stop.json.reserve", ".power-off-at.reserve"):
         assert (places.run / name).read_bytes() == b" " * 4096
     write_json(places.exit, {"state": "failed"})
     assert places.exit.read_text() == '{"state": "failed"}'

@@ -175,11 +175,11 @@ def test_code_never_goes_through_a_link_of_the_command(host: Host, tmp_path: Pat
 def test_a_running_training_is_left_alone(host: Host) -> None:
     """Provisioned again while it trains, a host keeps its code, its spec and its training."""
     host.train("import time; print('up', flush=True); time.sleep(60)")
-    pid = json.loads((host.root / "run/state.json").read_text())["pid"]
+    pid = json.loads((host.root / "run/1/state.json").read_text())["pid"]
     host.provision(["false"], {"train.py": b"other"}, env={"NEW": "1"})
     assert b"time.sleep" in (host.work / "train.py").read_bytes()
     assert host.start()["state"] == "running"
-    assert json.loads((host.root / "run/state.json").read_text())["pid"] == pid
+    assert json.loads((host.root / "run/1/state.json").read_text())["pid"] == pid
     host.call("stop", grace_s=2)
 
 

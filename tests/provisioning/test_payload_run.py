@@ -29,7 +29,7 @@ except KeyboardInterrupt:
 
 
 def record(host: Host) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((host.root / "run/state.json").read_text())
+    read: dict[str, Any] = json.loads((host.root / "run/1/state.json").read_text())
     return read
 
 
@@ -94,7 +94,8 @@ def test_start_twice_is_one_training(host: Host) -> None:
     """An answer that was lost may be asked for again; a host that is provisioned anew starts anew."""
     host.train("print('once', flush=True); import time; time.sleep(1)")
     first = record(host)["pid"]
-    assert host.start()["state"] == "running"
+    assert host.start()["state"] == "failed", "this attempt has ended"
+    assert host.train("import time\nprint('up', flush=True)\ntime.sleep(600)")["state"] == "running"
     host.wait_until_over()
     assert host.start()["state"] == "succeeded"
     assert record(host)["pid"] == first
@@ -102,6 +103,22 @@ def test_start_twice_is_one_training(host: Host) -> None:
     host.train("print('twice', flush=True)")
     host.wait_until_over()
     assert host.log == b"once\ntwice\n"
+
+
+def test_each_attempt_starts_once_and_how_it_ended_is_kept(host: Host) -> None:
+    """A lost answer starts nothing, however often the host is provisioned for it; the next attempt starts anew."""
+    host.train("print('one')")
+    first = host.wait_until_over()
+    for _ in range(2):
+        host.provision(["python", "train.py"], {"train.py": b"print('again')"})
+        assert host.start()["ended"] == first["ended"]
+    host.train("import sys; print('two'); sys.exit(3)")
+    second = host.wait_until_over()
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+    ends = [json.loads((host.root / f"run/{number}/exit.json").read_text()) for number in (1, 2)]
+    assert [(end["state"], end["exit_code"]) for end in ends] == [("succeeded", 0), ("failed", 3)]
+    assert host.log == b"one\ntwo\n"
+    assert [event for event in host.call("manifest") if event["event"] == "skipped"] == []
 
 
 def test_start_answers_at_the_first_output(host: Host) -> None:
@@ -183,7 +200,7 @@ def test_stop_goes_on_without_the_one_who_asked(host: Host) -> None:
     assert process.stdin is not None
     process.stdin.write(b'{"schema": 1, "grace_s": 1.5}\n')
     process.stdin.flush()
-    wait_for(lambda: (host.root / "run/stop.json").exists())
+    wait_for(lambda: (host.root / "run/1/stop.json").exists())
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGKILL)
     assert host.wait_until_over()["state"] == "stopped"
@@ -216,7 +233,8 @@ def test_a_killed_supervisor_leaves_a_failed_run(host: Host) -> None:
     assert (over["state"], over["exit_code"]) == ("failed", None)
     wait_for(lambda: [pid for pid in host.left() if is_python_script(pid, b"train.py")] == [])
     os.kill(told["pgid"], signal.SIGKILL)  # the guard would go on looking for twenty seconds
-    assert host.start()["state"] == "running"
+    assert host.start()["state"] == "failed", "this attempt has ended"
+    assert host.train("import time\nprint('up', flush=True)\ntime.sleep(600)")["state"] == "running"
     host.call("stop", grace_s=1)
 
 

@@ -32,7 +32,7 @@ def host(server: Server) -> Iterator[Host]:
     """A host that has the payload, and a workspace with nothing in it."""
     with server.host() as host:
         host.put_payload(build_payload(SOURCE))
-        _place(server, "run").mkdir()
+        _place(server, "run/1").mkdir(parents=True)
         _place(server, "work/outputs").mkdir(parents=True)
         yield host
 
@@ -43,15 +43,15 @@ def _place(server: Server, name: str) -> Path:
 
 def _end(server: Server) -> None:
     ended = {"state": "succeeded", "exit_code": 0, "ended": time.time()}
-    aside = _place(server, "run/exit.json.new")
+    aside = _place(server, "run/1/exit.json.new")
     aside.write_text(json.dumps(ended))
-    aside.rename(_place(server, "run/exit.json"))
+    aside.rename(_place(server, "run/1/exit.json"))
 
 
 @contextlib.contextmanager
 def _running(server: Server) -> Iterator[None]:
     """A run that goes on, as the payload sees it: its supervisor's lock is held."""
-    _place(server, "run/state.json").write_text(json.dumps({"state": "running", "started": 1.0, "pid": 1, "pgid": 1}))
+    _place(server, "run/1/state.json").write_text(json.dumps({"state": "running", "started": 1.0, "pid": 1, "pgid": 1}))
     with _place(server, "run/lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
