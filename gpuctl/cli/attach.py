@@ -13,7 +13,7 @@ from gpuctl.cli.options import cloud_options, open_run_of, run_argument
 @cloud_options
 @run_argument
 def command(run: str, cloud: str | None, region: str | None) -> None:
-    """The run's tmux session. C-b d detaches; C-c ends the training politely."""
+    """Attach to the run's tmux session. Ctrl-b d detaches; Ctrl-c stops the training gracefully."""
     from gpuctl.workflows.shell import ssh_command
 
     remote = ("tmux", "attach-session", "-t", "gpuctl")

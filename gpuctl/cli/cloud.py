@@ -13,21 +13,21 @@ from gpuctl.state.places import places
 
 @click.group("cloud")
 def command() -> None:
-    """The embedded cloud: an EC2 API on this machine, with hosts that really run. It starts when it is first needed."""
+    """Manage the embedded cloud: an EC2 API on this machine whose hosts are real processes. It starts when needed."""
 
 
 @command.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="The API's port on 127.0.0.1 (a free one unless said).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the API on 127.0.0.1 (default: a free one).")
 @click.option(
     "--python",
     "pythons",
     metavar="PATH",
     multiple=True,
-    help="The hosts' python3 (repeatable: the first is the default image's, each other gets an image of its own).",
+    help="Python for the hosts. Repeatable: the default image uses the first, each further one gets its own image.",
 )
 @json_option
 def start(port: int | None, pythons: tuple[str, ...], as_json: bool) -> None:
-    """Start it, or say where it is."""
+    """Start it, or print its address if it is running."""
     from gpuctl.workflows.clouds import lost_in_words, start_embedded
 
     cloud = start_embedded(places(), port=port, pythons=pythons)
@@ -41,7 +41,7 @@ def start(port: int | None, pythons: tuple[str, ...], as_json: bool) -> None:
 
 @command.command()
 def stop() -> None:
-    """End it and every host in it."""
+    """Stop it and all of its hosts."""
     from gpuctl.workflows.clouds import stop_embedded
 
     stop_embedded(places())
@@ -51,7 +51,7 @@ def stop() -> None:
 @command.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Whether it runs, and with how many instances."""
+    """Show whether it is running, and how many instances it has."""
     from gpuctl.workflows.clouds import embedded_status
 
     cloud = embedded_status(places())
@@ -67,7 +67,7 @@ def status(as_json: bool) -> None:
 
 @command.command()
 def env() -> None:
-    """The exports with which any AWS client reaches it: eval "$(gpuctl cloud env)"."""
+    """Print exports that point any AWS client to it: eval "$(gpuctl cloud env)"."""
     from gpuctl.workflows.clouds import embedded_environment, embedded_if_running
 
     cloud = embedded_if_running(places())

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @click.command("down")
 @cloud_options
 @click.argument("runs", nargs=-1, metavar="RUN...", shell_complete=complete_run)
-@click.option("--all", "everything", is_flag=True, help="Every run of your own in the account.")
-@click.option("--discard", is_flag=True, help="Do not bring outputs home; what is not home is lost.")
+@click.option("--all", "everything", is_flag=True, help="Take down all of your own runs in the account.")
+@click.option("--discard", is_flag=True, help="Delete without downloading the outputs.")
 @max_size_option
 @everything_option
 @yes_option
@@ -51,9 +51,9 @@ def command(
     cloud: str | None,
     region: str | None,
 ) -> None:
-    """Bring home what is not home, remove everything that is tagged with the run, and verify that it is gone.
+    """Download what has not been downloaded yet, delete everything tagged with the run, and check that it is gone.
 
-    Where not all that the command wrote can come home, nothing is removed: it is named, and --discard loses it.
+    If something cannot be downloaded, nothing is deleted and it is listed; --discard deletes it unsaved.
     """
     from gpuctl.cli.pull import tell
     from gpuctl.workflows.down import run_by_name, runs_of_mine

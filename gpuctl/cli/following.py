@@ -109,17 +109,17 @@ def after_the_end(
             try:
                 went = down([opened], discard=False, now=now(), reporter=phases, wish=wish)
             except AWS_IS_SILENT as error:
-                home = f"its outputs are home in {pull_to}, " if pull_to is not None else ""
+                home = f"its outputs are in {pull_to}, " if pull_to is not None else ""
                 raise type(error)(
                     f"{run} could not be taken down: {error.message}",
-                    f"{home}its host is still there, and costs: `gpuctl down {run}` finishes it",
+                    f"{home}its host is still running, and costs: `gpuctl down {run}` finishes it",
                 ) from error
             click.echo(
                 f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
         by_itself = _until(state, opened.folder.read().plan, home=pull_to is not None and left is None)
-        click.echo(f"its host is still there{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
+        click.echo(f"the host is still running{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
     raise_if_failed(run, state)
     if left is not None:
         raise left

@@ -30,13 +30,14 @@ def _complete_job(_ctx: click.Context, _param: click.Parameter, incomplete: str)
 @click.command("jobs")
 @click.argument("name", required=False, shell_complete=_complete_job)
 @click.option(
-    "--copy", "copy_to", type=click.Path(path_type=Path), metavar="DIR", help="Make a folder of your own of it."
+    "--copy", "copy_to", type=click.Path(path_type=Path), metavar="DIR", help="Copy the job to a folder of your own."
 )
 @json_option
 def command(name: str | None, copy_to: Path | None, as_json: bool) -> None:
-    """The packaged jobs; with NAME, one of them whole: its command, presets, options and files.
+    """List the packaged jobs, or show one: its command, presets, options and files.
 
-    `gpuctl launch NAME` trains one on a GPU, `gpuctl local NAME` here. A copy launches as it is: `gpuctl launch ./DIR`.
+    `gpuctl launch NAME` runs a job on a GPU, `gpuctl local NAME` on this machine. A copy can be launched at once:
+    `gpuctl launch ./DIR`.
     """
     from gpuctl.workflows.jobs import copy_job, packaged_job, packaged_jobs
 

@@ -70,30 +70,47 @@ LAST_LINES = 10
 @cloud_options
 @click.argument("job")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
-@click.option("--gpu", metavar="NAME[:COUNT]", help="a10g, l4, a100-80gb:8 … (the cheapest with 16 GB and bf16).")
-@click.option("--instance-type", metavar="TYPE", help="An EC2 instance type instead.")
-@click.option("--max-price", callback=_amount, metavar="USD", help="At most so much an hour.")
-@click.option("--budget", callback=_amount, metavar="USD", help="The host ends itself before it has cost more.")
-@click.option("--max-hours", callback=_amount, metavar="HOURS", help="The host ends itself after so long (24).")
-@click.option("--on-demand", type=click.Choice(["never", "fallback", "only"]), default="never", show_default=True)
-@click.option("--env", multiple=True, metavar="K[=V]", help="A variable for the command.")
 @click.option(
-    "--put", multiple=True, metavar="FILE[:NAME]", help="A file or folder into the workspace; again for more."
+    "--gpu",
+    metavar="NAME[:COUNT]",
+    help="GPU model and count, for example a10g or a100-80gb:8 (default: the cheapest with 16 GB and bf16).",
 )
-@click.option("--name", metavar="RUN", help="The run's name (made from the job's unless said).")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--instance-type", metavar="TYPE", help="EC2 instance type, instead of --gpu.")
+@click.option("--max-price", callback=_amount, metavar="USD", help="Maximum price in $/hour.")
+@click.option("--budget", callback=_amount, metavar="USD", help="Terminate the host before it has cost this much.")
+@click.option(
+    "--max-hours", callback=_amount, metavar="HOURS", help="Terminate the host after this many hours (default: 24)."
+)
+@click.option(
+    "--on-demand",
+    type=click.Choice(["never", "fallback", "only"]),
+    default="never",
+    show_default=True,
+    help="When to use on-demand instances instead of spot.",
+)
+@click.option(
+    "--env",
+    multiple=True,
+    metavar="K[=V]",
+    help="Environment variable for the command; K alone takes its value from this shell. Repeatable.",
+)
+@click.option(
+    "--put", multiple=True, metavar="FILE[:NAME]", help="Copy a file or folder into the workspace. Repeatable."
+)
+@click.option("--name", metavar="RUN", help="Name of the run (default: made from the job's name).")
+@click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
 @click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
-@click.option("--pull", "pull_to", type=DEST, metavar="DEST", help="Bring outputs home at the end.")
+@click.option("--pull", "pull_to", type=DEST, metavar="DEST", help="Download outputs to DEST when training has ended.")
 @max_size_option
-@click.option("--down", "down_after", is_flag=True, help="Then tear everything down.")
+@click.option("--down", "down_after", is_flag=True, help="Then download the outputs and delete everything of the run.")
 @click.option(
     "--then",
     "then_s",
     callback=_then,
     metavar="down[:MINUTES]",
-    help="The host ends itself, laptop or none: 15 minutes after training has ended and its outputs are home.",
+    help="Have the host terminate itself after training has ended and its outputs are downloaded (default: 15 min).",
 )
-@click.option("--discard", is_flag=True, help="With --then down: whether or not they are home.")
+@click.option("--discard", is_flag=True, help="With --then down: do not wait for the outputs to be downloaded.")
 @yes_option
 @json_option
 def command(
@@ -109,11 +126,12 @@ def command(
     as_json: bool,
     **asked: Any,
 ) -> int:
-    """Get a host, provision it, start JOB's training there and follow it. Ctrl-C before that undoes everything; after
-    it only detaches.
+    """Launch JOB on a GPU host and follow its training.
 
-    JOB is a packaged job (`gpuctl jobs`) or a folder. Words after -- that begin with a dash are added to its command,
-    any other replace it.
+    Until training has started, Ctrl-C deletes everything that was created. After that it only stops following.
+
+    JOB is the name of a packaged job (see `gpuctl jobs`) or a folder. Arguments after -- that start with a dash are
+    added to the job's command; any others replace it.
     """
     from gpuctl.cli.following import detached
     from gpuctl.ui.console import show, tell

@@ -13,10 +13,10 @@ from gpuctl.cli.options import cloud_options, json_option, now, print_json, prof
 @cloud_options
 @json_option
 def command(as_json: bool, cloud: str | None, region: str | None) -> None:
-    """Every run with a host in the account, on any laptop.
+    """List every run that has a host in the account, whichever laptop launched it.
 
-    A laptop without the key to a run knows of its host alone (`host up`); of a host that does not answer (`lost`), what
-    it said last.
+    Without a run's key only its host's state is known (`host up`). For a host that does not answer (`lost`), the last
+    known state is shown.
     """
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import runs_table

@@ -12,11 +12,11 @@ import click
 @click.command("local", context_settings={"ignore_unknown_options": True})
 @click.argument("job")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-@click.option("--outputs", "outputs", metavar="DIR", help="Where outputs go (./outputs unless said).")
+@click.option("--outputs", "outputs", metavar="DIR", help="Folder for outputs (default: ./outputs).")
 def command(job: str, words: tuple[str, ...], outputs: str | None) -> None:
-    """Run JOB here, on CUDA, MPS or the CPU. After `--`, words go to its command as with `launch`.
+    """Run JOB on this machine, on CUDA, MPS or the CPU. Arguments after -- are used as by `launch`.
 
-    It needs what the job imports: pip install 'gpuctl-train[jobs]'.
+    The packages that the job imports must be installed: pip install 'gpuctl-train[jobs]'.
     """
     from gpuctl.workflows.local import local_command
 

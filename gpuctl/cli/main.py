@@ -21,21 +21,21 @@ from gpuctl.core.errors import GpuctlError
 from gpuctl.core.text import safe
 
 COMMANDS = {
-    "launch": "Start a training job on a GPU of its own.",
-    "ls": "The runs in the account.",
-    "status": "One run, whole: hosts, cost, lease, losses.",
-    "tail": "A run's log as it comes, losses marked.",
-    "watch": "Train and validation loss, live.",
-    "metrics": "Every loss so far.",
-    "attach": "The run's tmux session.",
-    "ssh": "A shell, one command or a forward on the run's host.",
-    "pull": "Bring a run's outputs home.",
-    "stop": "End the training politely, keep the host.",
-    "down": "Outputs home, then everything of the run gone, verified.",
-    "jobs": "The packaged jobs.",
+    "launch": "Launch a training job on its own GPU host.",
+    "ls": "List the runs in the account.",
+    "status": "Show one run: hosts, cost, lease, losses.",
+    "tail": "Follow a run's log, with its losses highlighted.",
+    "watch": "Plot training and validation loss live.",
+    "metrics": "List every loss so far.",
+    "attach": "Attach to the run's tmux session.",
+    "ssh": "Open a shell, run a command or forward a port on the host.",
+    "pull": "Download a run's outputs.",
+    "stop": "Stop the training gracefully and keep the host.",
+    "down": "Download the outputs, then delete everything of the run.",
+    "jobs": "List the packaged jobs.",
     "local": "Run a job on this machine.",
-    "offers": "What a GPU costs now.",
-    "cloud": "The embedded cloud: start, stop, status, env.",
+    "offers": "Show GPU instance types and their current prices.",
+    "cloud": "Manage the embedded cloud: start, stop, status, env.",
 }
 """Every command and its summary. The module and the function have the command's name (`ls` is `list_runs`)."""
 
@@ -87,14 +87,14 @@ class Commands(click.Group):
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gpuctl")
-@click.option("--cloud", metavar="aws|embedded", help="Where hosts come from (GPUCTL_CLOUD; aws unless said).")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--cloud", metavar="aws|embedded", help="Cloud to use (default: $GPUCTL_CLOUD, else aws).")
+@click.option("--debug", is_flag=True, help="Show the traceback when something fails.")
 @click.pass_context
 def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:
-    """Take a training job from this laptop to a spot GPU and bring the model home.
+    """Run a training job on a spot GPU, watch its losses and download the model.
 
     \b
-    gpuctl launch char_rnn            a packaged job
+    gpuctl launch char_rnn                        a packaged job
     gpuctl launch ./project -- python train.py    your own
     """
     ctx.obj = {"cloud": cloud, "debug": debug}

@@ -16,7 +16,7 @@ from gpuctl.core.errors import HostError
 @run_argument
 @json_option
 def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> None:
-    """Every point so far, as a table or as JSON lines."""
+    """List every loss so far, as a table or, with --json, one JSON object per line."""
     from gpuctl.core.losses.points import point_row
     from gpuctl.ui.console import show
     from gpuctl.ui.metrics import points_table

@@ -11,12 +11,18 @@ from gpuctl.cli.options import cloud_options, json_option, print_json, profile_o
 
 @click.command("offers")
 @cloud_options
-@click.option("--gpu", metavar="NAME[:COUNT]", help="a10g, l4, a100-80gb:8 …")
-@click.option("--instance-type", metavar="TYPE", help="An EC2 instance type.")
-@click.option("--on-demand", type=click.Choice(["never", "fallback", "only"]), default="never", show_default=True)
+@click.option("--gpu", metavar="NAME[:COUNT]", help="GPU model and count, for example a10g or a100-80gb:8.")
+@click.option("--instance-type", metavar="TYPE", help="EC2 instance type.")
+@click.option(
+    "--on-demand",
+    type=click.Choice(["never", "fallback", "only"]),
+    default="never",
+    show_default=True,
+    help="Whether to list on-demand instances too, or only those.",
+)
 @json_option
 def command(as_json: bool, cloud: str | None, region: str | None, **asked: Any) -> None:
-    """Instance types, zones and prices, cheapest first; without a wish, those that `launch` would choose from."""
+    """List instance types, zones and current prices, cheapest first (default: those that `launch` chooses from)."""
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import offers_table
     from gpuctl.workflows.planning import list_offers

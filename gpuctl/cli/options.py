@@ -41,8 +41,10 @@ def run_argument(function: F) -> F:
 
 def cloud_options(function: F) -> F:
     """`--cloud` and `--region`."""
-    function = click.option("--region", metavar="REGION", help="The AWS region.")(function)
-    return click.option("--cloud", metavar="aws|embedded", help="Where hosts come from (GPUCTL_CLOUD).")(function)
+    function = click.option("--region", metavar="REGION", help="AWS region.")(function)
+    return click.option("--cloud", metavar="aws|embedded", help="Cloud to use (default: $GPUCTL_CLOUD, else aws).")(
+        function
+    )
 
 
 def max_size_option(function: F) -> F:
@@ -52,13 +54,13 @@ def max_size_option(function: F) -> F:
         "max_size",
         metavar="SIZE",
         callback=_size,
-        help="The largest that comes home though it is neither a checkpoint nor in outputs/ (2GB); none: any size.",
+        help="Largest file to download that is neither a checkpoint nor in outputs/; none: no limit (default: 2GB).",
     )(function)
 
 
 def everything_option(function: F) -> F:
     """`--everything`."""
-    text = "All that the command wrote, whatever the job's [outputs] say."
+    text = "Download everything that the command wrote, whatever [outputs] in job.toml says."
     return click.option("--everything", "all_written", is_flag=True, help=text)(function)
 
 
@@ -70,12 +72,12 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
 
 def json_option(function: F) -> F:
     """`--json`: the documented answer alone on standard output."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
 def yes_option(function: F) -> F:
     """`-y`."""
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(function)
 
 
 def chosen_cloud(cloud: str | None) -> str | None:

@@ -43,9 +43,9 @@ def command(
     cloud: str | None,
     region: str | None,
 ) -> None:
-    """Bring outputs home into DEST: where they went last, else ./RUN/.
+    """Download a run's outputs to DEST (default: where they went last time, else ./RUN/).
 
-    Exit code 1 where training has ended and not all that it wrote is home.
+    The exit code is 1 if training has ended and not everything that it wrote was downloaded.
     """
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.pull import not_home, pull
@@ -69,16 +69,16 @@ def tell(brought: PullResult) -> None:
     result = brought.result
     files = "1 file" if len(result.files) == 1 else f"{len(result.files)} files"
     moved = f"{files}, {amount(result.bytes_moved)}"
-    lines = [f"home in {brought.destination}: {moved} ({result.unchanged} there already)"]
+    lines = [f"Downloaded {moved} to {brought.destination} ({result.unchanged} unchanged)"]
     if result.only_log:
-        lines.append("only the log came home: the command wrote no other file")
-    lines += [f"not home: {described(one)}" for one in result.left]
-    lines += [f"not home: {safe(name)}, of the job's [outputs] paths, matches no file" for name in result.missing]
-    lines += [f"still being written, so not home yet: {safe(name)}" for name in result.incomplete]
+        lines.append("only the log was downloaded: the command wrote no other file")
+    lines += [f"not downloaded: {described(one)}" for one in result.left]
+    lines += [f"not downloaded: {safe(name)} in [outputs] paths matches no file" for name in result.missing]
+    lines += [f"not downloaded yet, still being written: {safe(name)}" for name in result.incomplete]
     lines += [f"skipped {safe(name)}: {safe(why)}" for name, why in result.skipped]
     if result.receipt_refused is not None:
         lines.append(f"the host cannot note that its outputs are home ({safe(result.receipt_refused)}): it lives on")
     for line in lines[:MOST_LINES]:
         click.echo(line, err=True)
     if len(lines) > MOST_LINES:
-        click.echo(f"and {len(lines) - MOST_LINES} more such names; --json tells all", err=True)
+        click.echo(f"and {len(lines) - MOST_LINES} more lines; --json lists all", err=True)

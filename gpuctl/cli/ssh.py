@@ -15,7 +15,7 @@ from gpuctl.cli.options import cloud_options, open_run_of, run_argument
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def command(ctx: click.Context, run: str, words: tuple[str, ...], cloud: str | None, region: str | None) -> None:
-    """A shell on the run's host; after `--` one command; before it options for ssh itself.
+    """Open a shell on the run's host. Arguments after -- are run there; options before it are passed to ssh.
 
     \b
     gpuctl ssh RUN

@@ -12,7 +12,7 @@ from gpuctl.cli.options import cloud_options, json_option, now, open_run_of, pri
 @run_argument
 @json_option
 def command(run: str, as_json: bool, cloud: str | None, region: str | None) -> None:
-    """Hosts, cost, lease, last losses, what is tagged with the run, and where its ssh_config is."""
+    """Show one run: hosts, cost, lease, latest losses, AWS resources and the path of its ssh_config."""
     from gpuctl.ui.console import show
     from gpuctl.ui.tables import status_view
     from gpuctl.workflows.runs import status

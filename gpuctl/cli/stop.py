@@ -13,10 +13,10 @@ from gpuctl.core.hosts import host_alias
 @click.command("stop")
 @cloud_options
 @run_argument
-@click.option("--grace", type=click.FloatRange(1, 3600), default=110, show_default=True, help="Seconds until SIGKILL.")
+@click.option("--grace", type=click.FloatRange(1, 3600), default=110, show_default=True, help="Seconds before SIGKILL.")
 @json_option
 def command(run: str, grace: float, as_json: bool, cloud: str | None, region: str | None) -> None:
-    """C-c, then SIGTERM, then SIGKILL to the training command; the host and its outputs stay."""
+    """Stop the training: Ctrl-C, then SIGTERM, then SIGKILL. The host and its outputs stay."""
     from gpuctl.workflows.stop import stop
 
     states = stop(open_run_of(run, cloud, region), grace_s=grace)
@@ -26,5 +26,5 @@ def command(run: str, grace: float, as_json: bool, cloud: str | None, region: st
         return
     for number, other in enumerate(states[1:], start=1):
         click.echo(f"{host_alias(run, number)} {ending(other)}")
-    click.echo(f"{run} {ending(state)}; its host is still there and costs money")
+    click.echo(f"{run} {ending(state)}; the host is still running and still costs money")
     click.echo(f"next: gpuctl pull {run}, gpuctl down {run}")

@@ -12,10 +12,12 @@ from gpuctl.core.endings import ending
 @click.command("tail")
 @cloud_options
 @run_argument
-@click.option("-n", "lines", type=click.IntRange(0), default=10, show_default=True, help="Last lines first.")
-@click.option("--follow/--no-follow", default=True, help="Go on to the end of the training.")
+@click.option(
+    "-n", "lines", type=click.IntRange(0), default=10, show_default=True, help="Number of past lines to show first."
+)
+@click.option("--follow/--no-follow", default=True, help="Keep following until training ends.")
 def command(run: str, lines: int, follow: bool, cloud: str | None, region: str | None) -> None:
-    """The log, losses marked. Ctrl-C only stops looking."""
+    """Follow the log, with losses highlighted. Ctrl-C only stops following."""
     if not follow:
         show_last(run, cloud, region, lines=lines)
         return

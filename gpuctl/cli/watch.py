@@ -12,7 +12,7 @@ from gpuctl.cli.options import cloud_options, open_run_of, run_argument
 @cloud_options
 @run_argument
 def command(run: str, cloud: str | None, region: str | None) -> None:
-    """A plot of the losses, last values, rate, cost so far, time left. Ctrl-C only stops looking."""
+    """Plot the losses live, with their latest values, speed, cost so far and time left. Ctrl-C only stops watching."""
     from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import running_costs

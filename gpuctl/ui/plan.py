@@ -60,7 +60,7 @@ def _end(plan: Plan, now: datetime) -> list[tuple[str, str, str]]:
     most = max(pool.price_usd_per_hour for attempt in plan.attempts for pool in attempt.pools)
     cost = f"at most {money(cost_usd(most, left))}, a whole lease of {span(max(0.0, left.total_seconds()))}"
     if most > first:
-        cost += f" at the dearest offer above; {money(cost_usd(first, left))} at the first"
+        cost += f" at the most expensive offer; {money(cost_usd(first, left))} at the first"
     return [
         ("costs", cost, "bold"),
         ("ends", f"{clock(plan.lease.ends)}: the host ends itself then, whatever happens to this machine", ""),
@@ -88,12 +88,12 @@ def _pool(attempt: Attempt, pool: Pool) -> str:
 
 
 def _others(pools: Sequence[tuple[Attempt, Pool]]) -> list[str]:
-    shown = [f"else {_pool(attempt, pool)}" for attempt, pool in pools[1 : 1 + _OTHERS_SHOWN]]
+    shown = [f"or {_pool(attempt, pool)}" for attempt, pool in pools[1 : 1 + _OTHERS_SHOWN]]
     more = len(pools) - 1 - _OTHERS_SHOWN
     if more <= 0:
         return shown
     most = max(pool.price_usd_per_hour for _, pool in pools)
-    return [*shown, f"else {more} more, the dearest {price(most)}"]
+    return [*shown, f"or {more} others, at most {price(most)}"]
 
 
 def _uploads(work: Workload) -> str:

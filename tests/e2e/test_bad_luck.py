@@ -148,7 +148,7 @@ def test_a_command_that_fails_ends_the_launch_with_its_last_lines(story: Story) 
     """Exit code 3, what the command said last, its state, what is still there; stopping what has ended is no error."""
     assert story.launch.out.endswith("no such data\n")
     assert the_error(story.launch) == "the training command of bad failed with exit code 1"
-    assert "its host is still there, and costs: gpuctl pull bad, gpuctl down bad" in story.launch.err
+    assert "the host is still running, and costs: gpuctl pull bad, gpuctl down bad" in story.launch.err
     status = json.loads(story.status.out)
     assert (status["state"], status["exit_code"]) == ("failed", 1)
     assert the_error(story.tail) == the_error(story.launch) and story.tail.code == 3
@@ -209,7 +209,7 @@ def test_nothing_of_a_host_lands_outside(story: Story) -> None:
     """`../../x`, absolute names, links and pipes are named; the folders around the outputs hold nothing, and `down`
     removes nothing until it is told to lose what stayed."""
     for name in OUTSIDE:
-        assert f"not home: {name.format(home=story.home.parent)} (3 B: " in story.launch.err
+        assert f"not downloaded: {name.format(home=story.home.parent)} (3 B: " in story.launch.err
     for name in [*(f"outputs/{link}" for link in LINKS), "outputs/pipe"]:
         assert f"skipped {name}: " in story.launch.err
     assert "not all of bad is home" in the_error(story.kept) and "gpuctl down bad --discard" in the_error(story.kept)

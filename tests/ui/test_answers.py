@@ -158,12 +158,12 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     for part in (
         "python -m jobs.char_rnn.train --data 'two words.txt'",
         "g5.xlarge (A10G), spot, us-east-1a, $0.500/h",
-        "else g5.12xlarge (4× A10G), spot, us-east-1b, $2.000/h",
+        "or g5.12xlarge (4× A10G), spot, us-east-1b, $2.000/h",
         "us-east-1 (default), cloud aws",
         "SSH from 203.0.113.7/32 and nowhere else",
         "/home/me/project, /home/me/x.txt as data/x.txt",
         "WANDB_API_KEY (values are not stored)",
-        "at most $48.00, a whole lease of 24 h 00 min at the dearest offer above; $12.00 at the first",
+        "at most $48.00, a whole lease of 24 h 00 min at the most expensive offer; $12.00 at the first",
         "outputs that are not home by then are lost",
     ):
         assert part in text
