@@ -78,21 +78,6 @@ def default_subnets(account: Account) -> list[Subnet]:
     return sorted(subnets, key=lambda subnet: subnet.zone)
 
 
-def open_access(
-    account: Account,
-    tags: RunTags,
-    cidr: str,
-    *,
-    vpc: str,
-    claim: str | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> str:
-    """The id of the run's security group, made now: SSH from `cidr` and nothing else. See `claim_group`."""
-    group_id = claim_group(account, tags, vpc=vpc, claim=claim, sleep=sleep)
-    allow_ssh_from(account, group_id, cidr, sleep=sleep)
-    return group_id
-
-
 def claim_group(
     account: Account,
     tags: RunTags,

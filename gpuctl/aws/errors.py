@@ -7,10 +7,9 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonErrors.html (all se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Any
 
 from gpuctl.aws.parallel import NotReady
 from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NoAnswer, NoCapacity, NotAllowed
@@ -31,7 +30,6 @@ class ErrorClass(Enum):
 
 
 NO_SPOT_ROLE = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
-DRY_RUN = "DryRunOperation"
 
 _TABLE: dict[ErrorClass, frozenset[str]] = {
     ErrorClass.ANOTHER_OFFER: frozenset(
@@ -213,21 +211,6 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 def _kind(error: Exception) -> str:
     return f"{type(error).__name__}: {_tidy(str(error))[:80]}" if str(error) else type(error).__name__
-
-
-def permitted(call: Callable[..., Any], **parameters: Any) -> bool:
-    """Whether a call would be permitted, by its DryRun. Raises what it would fail with for another reason."""
-    from botocore.exceptions import ClientError
-
-    try:
-        call(**parameters, DryRun=True)
-    except ClientError as error:
-        if code_of(error) == DRY_RUN:
-            return True
-        if classify(code_of(error)) is ErrorClass.NOT_ALLOWED:
-            return False
-        raise
-    return True
 
 
 def _not_allowed(code: str, text: str, *, doing: str, permission: str) -> NotAllowed:

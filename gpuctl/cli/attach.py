@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.options import cloud_options, open_run_of, run_argument
+from gpuctl.cli.options import run_command
+
+if TYPE_CHECKING:
+    from gpuctl.workflows.hosts import RunHandle
 
 
 @click.command("attach")
-@cloud_options
-@run_argument
-def command(run: str, cloud: str | None, region: str | None) -> None:
+@run_command
+def command(run: RunHandle) -> None:
     """Attach to the run's tmux session. Ctrl-b d detaches; Ctrl-c stops the training gracefully."""
     from gpuctl.workflows.shell import ssh_command
 
     remote = ("tmux", "attach-session", "-t", "gpuctl")
-    line = ssh_command(open_run_of(run, cloud, region), options=("-t",), remote=remote)
+    line = ssh_command(run, options=("-t",), remote=remote)
     os.execvp(line[0], line)

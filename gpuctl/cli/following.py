@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.options import now, open_run_of
+from gpuctl.cli.options import now
 from gpuctl.core.endings import ending, failure
 from gpuctl.core.errors import HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
 from gpuctl.core.host_state import HostState
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gpuctl.workflows.hosts import RunHandle
 
 
-def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | None) -> HostState | None:
+def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
     """The log from its last `lines` (None: its start) to the end of the training: the state then, None if detached.
 
     Of a run that has ended and whose host is gone, what came home of its log.
@@ -32,8 +32,8 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
     from gpuctl.workflows.follow import Follower, followed
     from gpuctl.workflows.hosts import hosts_known
 
-    opened, printer = open_run_of(run, cloud, region), LogPrinter()
-    followers = [Follower(host) for host in hosts_known(opened)]
+    printer = LogPrinter()
+    followers = [Follower(host) for host in hosts_known(run)]
     ended: dict[int, HostState] = {}
 
     def show(place: int, lines: Sequence[LogLine]) -> None:
@@ -50,14 +50,14 @@ def follow_log(run: str, cloud: str | None, region: str | None, *, lines: int | 
         printer.finish()
         return next((state for state in ended.values() if state.training == "failed"), ended.get(0))
     except HostUnreachable:
-        seen = opened.folder.progress()
+        seen = run.folder.progress()
         if seen.ended is None:
             raise
         printer.show(*(line for follower in followers for line in follower.losses.log.finish()))
         printer.finish()
         return HostState(seen.ended, seen.exit_code)
     except KeyboardInterrupt:
-        detached(run)
+        detached(run.name)
     return None
 
 
@@ -74,8 +74,7 @@ def detached(run: str) -> int:
 
 
 def after_the_end(
-    run: str,
-    cloud: str | None,
+    run: RunHandle,
     state: HostState | None,
     *,
     pull_to: Path | None,
@@ -95,32 +94,32 @@ def after_the_end(
     from gpuctl.workflows.pull import free_place, not_home, pull
 
     left: NotHome | None = None
-    opened = open_run_of(run, cloud, None)
-    click.echo(f"{run} {ending(state)}", err=True)
+    name = run.name
+    click.echo(f"{name} {ending(state)}", err=True)
     with Phases() as phases:
         if pull_to is not None:
-            pulled = pull(opened, free_place(pull_to, run, opened.folder), wish=wish, reporter=phases)
+            pulled = pull(run, free_place(pull_to, name, run.folder), wish=wish, reporter=phases)
             for one in pulled:
                 tell(one)
-            left = next(filter(None, (not_home(run, one) for one in pulled)), None)
+            left = next(filter(None, (not_home(name, one) for one in pulled)), None)
             if left is not None and down_after:
                 raise left
         if down_after:
             try:
-                went = down([opened], discard=False, now=now(), reporter=phases, wish=wish)
+                went = down([run], discard=False, now=now(), reporter=phases, wish=wish)
             except AWS_IS_SILENT as error:
                 home = f"its outputs are in {pull_to}, " if pull_to is not None else ""
                 raise type(error)(
-                    f"{run} could not be taken down: {error.message}",
-                    f"{home}its host is still running, and costs: `gpuctl down {run}` finishes it",
+                    f"{name} could not be taken down: {error.message}",
+                    f"{home}its host is still running, and costs: `gpuctl down {name}` finishes it",
                 ) from error
             click.echo(
-                f"{run}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
+                f"{name}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
             )
     if not down_after:
-        by_itself = _until(state, opened.folder.read().plan, home=pull_to is not None and left is None)
-        click.echo(f"the host is still running{by_itself}, and costs: gpuctl pull {run}, gpuctl down {run}", err=True)
-    raise_if_failed(run, state)
+        by_itself = _until(state, run.folder.read().plan, home=pull_to is not None and left is None)
+        click.echo(f"the host is still running{by_itself}, and costs: gpuctl pull {name}, gpuctl down {name}", err=True)
+    raise_if_failed(name, state)
     if left is not None:
         raise left
     return 0
@@ -148,14 +147,13 @@ def only_what_is_here(run: RunHandle, error: HostError) -> None:
         click.echo(safe(f"{error.message}; shown is what came before"), err=True)
 
 
-def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to_stderr: bool = False) -> None:
+def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
     """The log's last lines as it is now; of a run whose host is gone, what came home of it."""
     from gpuctl.ui.console import err, out
     from gpuctl.ui.log import LogPrinter
     from gpuctl.workflows.follow import Follower
 
-    opened = open_run_of(run, cloud, region)
-    follower = Follower(opened)
+    follower = Follower(run)
     found, read_again = follower.history(), False
     try:
         for update in follower.updates(until_end=False):
@@ -166,7 +164,7 @@ def show_last(run: str, cloud: str | None, region: str | None, *, lines: int, to
         found.extend(follower.losses.log.finish())
         if not found:
             raise
-        only_what_is_here(opened, error)
+        only_what_is_here(run, error)
     printer = LogPrinter(err() if to_stderr else out())
     printer.show(*found[max(0, len(found) - lines) :])
     printer.finish()

@@ -17,6 +17,7 @@ from gpuctl.cli.options import (
     json_option,
     max_size_option,
     now,
+    open_run_of,
     print_json,
     profile_of,
     yes_option,
@@ -28,6 +29,7 @@ from gpuctl.core.outputs import Wish
 if TYPE_CHECKING:
     from gpuctl.core.answers import LaunchAnswer
     from gpuctl.core.plan import Plan
+    from gpuctl.workflows.hosts import RunHandle
     from gpuctl.workflows.launch import Launched
     from gpuctl.workflows.planning import Request
 
@@ -163,10 +165,10 @@ def command(
         if as_json:
             print_json(_answer(launched))
         if detach or as_json:
-            return _say_what_next(launched, cloud, to_stderr=as_json)
+            return _say_what_next(launched, open_run_of(plan.run, cloud, None), to_stderr=as_json)
     except KeyboardInterrupt:
         return detached(plan.run)
-    return _follow(plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
+    return _follow(open_run_of(plan.run, cloud, None), pull_to, down_after=down_after, wish=Wish(max_size))
 
 
 def _check_end(*, returns: bool, comes_home: bool) -> None:
@@ -225,7 +227,7 @@ def _answer(launched: Launched) -> LaunchAnswer:
     return LaunchAnswer(launched.plan.run, launched.plan.cloud, launched.record.current.region, hosts)
 
 
-def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) -> int:
+def _say_what_next(launched: Launched, opened: RunHandle, *, to_stderr: bool) -> int:
     """The very lines to type next, and when the host ends by itself. A command that failed at once is told as such."""
     from gpuctl.cli.following import raise_if_failed, show_last
 
@@ -237,7 +239,7 @@ def _say_what_next(launched: Launched, cloud: str | None, *, to_stderr: bool) ->
     lines += _then_line(launched.plan)
     lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
     if state.training == "failed":
-        show_last(run, cloud, None, lines=LAST_LINES, to_stderr=True)
+        show_last(opened, lines=LAST_LINES, to_stderr=True)
     click.echo("\n".join(lines), err=to_stderr)
     raise_if_failed(run, state)
     return 0
@@ -254,9 +256,9 @@ def _then_line(plan: Plan) -> list[str]:
     ]
 
 
-def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
+def _follow(run: RunHandle, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
     """To the end of the training, then home and down where that was asked for; its exit code."""
     from gpuctl.cli.following import after_the_end, follow_log
 
-    state = follow_log(run, cloud, None, lines=None)
-    return after_the_end(run, cloud, state, pull_to=pull_to, down_after=down_after, wish=wish)
+    state = follow_log(run, lines=None)
+    return after_the_end(run, state, pull_to=pull_to, down_after=down_after, wish=wish)

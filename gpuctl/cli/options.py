@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -99,6 +100,18 @@ def open_run_of(run: str, cloud: str | None, region: str | None) -> RunHandle:
     from gpuctl.workflows.hosts import open_run
 
     return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region, tell=_tell)
+
+
+def run_command(function: F) -> F:
+    """A command about one run: RUN, `--cloud` and `--region`, which arrive as the opened run."""
+
+    @cloud_options
+    @run_argument
+    @wraps(function)
+    def command(run: str, cloud: str | None, region: str | None, **options: Any) -> Any:
+        return function(open_run_of(run, cloud, region), **options)
+
+    return cast(F, command)
 
 
 def _tell(what: str) -> None:

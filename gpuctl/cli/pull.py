@@ -8,41 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.options import (
-    DEST,
-    cloud_options,
-    everything_option,
-    json_option,
-    max_size_option,
-    open_run_of,
-    print_json,
-    run_argument,
-)
+from gpuctl.cli.options import DEST, everything_option, json_option, max_size_option, print_json, run_command
 from gpuctl.core.outputs import Wish, amount, described
 from gpuctl.core.text import safe
 
 if TYPE_CHECKING:
+    from gpuctl.workflows.hosts import RunHandle
     from gpuctl.workflows.pull import PullResult
 
 MOST_LINES = 40
 
 
 @click.command("pull")
-@cloud_options
-@run_argument
+@run_command
 @click.argument("dest", required=False, type=DEST)
 @max_size_option
 @everything_option
 @json_option
-def command(
-    run: str,
-    dest: Path | None,
-    max_size: int | None,
-    all_written: bool,
-    as_json: bool,
-    cloud: str | None,
-    region: str | None,
-) -> None:
+def command(run: RunHandle, dest: Path | None, max_size: int | None, all_written: bool, as_json: bool) -> None:
     """Download a run's outputs to DEST (default: where they went last time, else ./RUN/).
 
     The exit code is 1 if training has ended and not everything that it wrote was downloaded.
@@ -50,16 +33,15 @@ def command(
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.pull import not_home, pull
 
-    opened = open_run_of(run, cloud, region)
     with Phases() as phases:
-        pulled = pull(opened, dest, wish=Wish(max_size, all_written), reporter=phases)
+        pulled = pull(run, dest, wish=Wish(max_size, all_written), reporter=phases)
     for one in pulled:
         tell(one)
     if as_json:
         first, *others = (one.answer for one in pulled)
         print_json(replace(first, others=tuple(others)))
     for one in pulled:
-        left = not_home(run, one)
+        left = not_home(run.name, one)
         if one.result.over and left is not None:
             raise left
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.options import cloud_options, open_run_of, run_argument
+from gpuctl.cli.options import run_command
+
+if TYPE_CHECKING:
+    from gpuctl.workflows.hosts import RunHandle
 
 
 @click.command("ssh", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@cloud_options
-@run_argument
+@run_command
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def command(ctx: click.Context, run: str, words: tuple[str, ...], cloud: str | None, region: str | None) -> None:
+def command(run: RunHandle, words: tuple[str, ...]) -> None:
     """Open a shell on the run's host. Arguments after -- are run there; options before it are passed to ssh.
 
     \b
@@ -25,7 +27,7 @@ def command(ctx: click.Context, run: str, words: tuple[str, ...], cloud: str | N
     from gpuctl.workflows.shell import ssh_command
 
     options, remote = split_words(words)
-    line = ssh_command(open_run_of(run, cloud, region), options=options, remote=remote)
+    line = ssh_command(run, options=options, remote=remote)
     os.execvp(line[0], line)
 
 

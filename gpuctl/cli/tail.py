@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gpuctl.cli.following import follow_log, raise_if_failed, show_last
-from gpuctl.cli.options import cloud_options, run_argument
+from gpuctl.cli.options import run_command
 from gpuctl.core.endings import ending
+
+if TYPE_CHECKING:
+    from gpuctl.workflows.hosts import RunHandle
 
 
 @click.command("tail")
-@cloud_options
-@run_argument
+@run_command
 @click.option(
     "-n", "lines", type=click.IntRange(0), default=10, show_default=True, help="Number of past lines to show first."
 )
 @click.option("--follow/--no-follow", default=True, help="Keep following until training ends.")
-def command(run: str, lines: int, follow: bool, cloud: str | None, region: str | None) -> None:
+def command(run: RunHandle, lines: int, follow: bool) -> None:
     """Follow the log, with losses highlighted. Ctrl-C only stops following."""
     if not follow:
-        show_last(run, cloud, region, lines=lines)
+        show_last(run, lines=lines)
         return
-    state = follow_log(run, cloud, region, lines=lines)
+    state = follow_log(run, lines=lines)
     if state is not None:
-        click.echo(f"{run} {ending(state)}", err=True)
-        raise_if_failed(run, state)
+        click.echo(f"{run.name} {ending(state)}", err=True)
+        raise_if_failed(run.name, state)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gpuctl.cli.following import raise_if_failed
-from gpuctl.cli.options import cloud_options, open_run_of, run_argument
+from gpuctl.cli.options import run_command
+
+if TYPE_CHECKING:
+    from gpuctl.workflows.hosts import RunHandle
 
 
 @click.command("watch")
-@cloud_options
-@run_argument
-def command(run: str, cloud: str | None, region: str | None) -> None:
+@run_command
+def command(run: RunHandle) -> None:
     """Plot the losses live, with their latest values, speed, cost so far and time left. Ctrl-C only stops watching."""
     from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import running_costs
 
-    opened = open_run_of(run, cloud, region)
-    follower = Follower(opened)
-    costs = running_costs(opened)
+    follower = Follower(run)
+    costs = running_costs(run)
     view = WatchView(
-        run,
+        run.name,
         price_usd_per_hour=costs.price_usd_per_hour,
         started=costs.since,
         lease_ends=costs.lease_ends,
@@ -35,6 +38,6 @@ def command(run: str, cloud: str | None, region: str | None) -> None:
                 view.update(lines=lines, points=follower.losses.points, state=update.ended, notice="")
                 ended = update.ended or ended
     except KeyboardInterrupt:
-        click.echo(f"{run} goes on. gpuctl watch {run}, gpuctl down {run}", err=True)
+        click.echo(f"{run.name} goes on. gpuctl watch {run.name}, gpuctl down {run.name}", err=True)
     if ended is not None:
-        raise_if_failed(run, ended)
+        raise_if_failed(run.name, ended)

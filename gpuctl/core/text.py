@@ -41,13 +41,6 @@ def safe(text: str | bytes) -> str:
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
-def safe_lines(text: str | bytes) -> list[str]:
-    """`safe` for each line of a text of several lines, less empty lines at its end."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return [safe(line) for line in re.split(r"\r\n|\r|\n", text.rstrip("\r\n"))] if text.strip("\r\n") else []
-
-
 def shorten(text: str, width: int) -> str:
     """At most `width` characters, the cut shown as `…`."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"

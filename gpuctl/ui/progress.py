@@ -84,10 +84,6 @@ class Phases:
             else:
                 self._notes.append(safe(text))
 
-    def done(self, name: str, seconds: float) -> None:
-        """Something that was measured elsewhere took so long."""
-        self.note(f"{name} took {span(seconds)}")
-
     def _start_showing(self) -> None:
         if self._console.is_terminal:
             if self._live is None:

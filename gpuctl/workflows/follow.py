@@ -16,7 +16,6 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
 from gpuctl.core.host_state import HostState
-from gpuctl.core.losses.points import Point
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
 from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
@@ -32,13 +31,12 @@ PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Update:
-    """What came: finished log lines, new points, or the state at the end.
+    """What came: finished log lines, news of the metrics, or the state at the end.
 
     With `again`, the lines were here already, in a copy that turned out not to be the host's log.
     """
 
     lines: tuple[LogLine, ...] = ()
-    points: tuple[Point, ...] = ()
     ended: HostState | None = None
     again: bool = False
 
@@ -197,7 +195,8 @@ class Follower:
                 self.losses.forget_metrics()
                 self._metrics.begins_anew()
             self._metrics.keep(chunk.offset, chunk.data)
-        return Update(points=tuple(self.losses.metrics.feed(self._metrics.took(chunk.data))))
+        self.losses.metrics.feed(self._metrics.took(chunk.data))
+        return Update()
 
     def _finish(self, host: Host, state: HostState, *, until_end: bool) -> None:
         """Note how it ended; fetch what is missing of the copies (the disk was full, somebody removed them)."""

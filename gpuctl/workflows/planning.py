@@ -65,10 +65,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, the job that it is for, and what is told to the host alone: the environment's values."""
+    """A plan, the account that it is for, and what is told to the host alone: the environment's values."""
 
     plan: Plan
-    job: LoadedJob
     environment: dict[str, str]
     account: Account
 
@@ -122,7 +121,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         access=Access(caller_cidr=cidr),
         lease=Lease(ends, request.then_s, request.discard),
     )
-    return Planned(plan, loaded, asked.environment, account)
+    return Planned(plan, asked.environment, account)
 
 
 def _workload(asked: Asked) -> Workload:

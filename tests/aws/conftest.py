@@ -15,9 +15,9 @@ from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
-from aws_world import CALLER, LEASE_ENDS
+from aws_world import CALLER, LEASE_ENDS, open_access
 
-from gpuctl.aws.access import default_subnets, open_access
+from gpuctl.aws.access import default_subnets
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import FleetAnswer, create_fleet, create_template
 from gpuctl.aws.images import find_image

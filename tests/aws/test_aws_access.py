@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from aws_world import CALLER, LEASE_ENDS
+from aws_world import CALLER, LEASE_ENDS, open_access
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.aws.access import allow_ssh_from, caller_cidr, claim_group, default_subnets, open_access, parse_address
+from gpuctl.aws.access import allow_ssh_from, caller_cidr, claim_group, default_subnets, parse_address
 from gpuctl.aws.account import Account
 from gpuctl.core.errors import CloudError, GpuctlError, NameInUse
 from gpuctl.core.profile import Profile

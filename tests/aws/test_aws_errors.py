@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import NO_SPOT_ROLE, ErrorClass, aws_errors, classify, explain, permitted
+from gpuctl.aws.errors import NO_SPOT_ROLE, ErrorClass, aws_errors, classify, explain
 from gpuctl.core.errors import CloudError, GpuctlError, NoAnswer, NoCapacity, NotAllowed
 from gpuctl.core.profile import Profile
 
@@ -232,17 +232,6 @@ def test_a_free_plan_that_has_no_gpus_is_told() -> None:
     said = "The specified instance type is not eligible for Free Tier. For a list of Free Tier instance types, …"
     error = explain("InvalidParameterCombination", said, doing="create the fleet")
     assert isinstance(error, NotAllowed) and "Free plan" in str(error) and "upgrade" in str(error)
-
-
-def test_a_dry_run_says_whether_a_call_is_permitted(account: Account, cloud) -> None:
-    """Three answers: it would succeed, it is not permitted, and what is wrong besides."""
-    ec2 = account.client("ec2")
-    assert permitted(ec2.describe_vpcs) is True
-    cloud.fault("DescribeVpcs", code="UnauthorizedOperation")
-    assert permitted(ec2.describe_vpcs) is False
-    cloud.fault("DescribeVpcs", code="InvalidParameterValue")
-    with pytest.raises(CloudError), aws_errors("look"):
-        permitted(ec2.describe_vpcs)
 
 
 def test_an_unreachable_network_is_the_next_step_elsewhere() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuctl.core.text import safe, safe_lines, shorten
+from gpuctl.core.text import safe, shorten
 
 _ESCAPES = st.sampled_from(
     ["\x1b", "\x1b[", "\x1b]", "\x9b", "\x9d", "\x07", "\x1b\\", "[2J", "0;title", "\u202e", "\r", "\n"]
@@ -74,12 +74,6 @@ def test_a_hostile_line_takes_no_time() -> None:
     """A megabyte of openings of sequences that never end is read in a moment (it would be hours if it backtracked)."""
     for opening in ("\x1b]", "\x9d", "\x1b[", "\x9b0;"):
         assert len(safe(opening * 500_000)) > 0
-
-
-def test_several_lines() -> None:
-    """A text of lines gives lines, each safe, without empty ones at the end."""
-    assert safe_lines(b"one\x1b[1m\r\ntwo\n\nthree\n\n") == ["one", "two", "", "three"]
-    assert safe_lines("") == []
 
 
 def test_shortening_shows_that_it_cut() -> None:
