@@ -185,8 +185,8 @@ def _bring_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -
         return []
     where = destination_of(run, None)
     try:
-        claim(run, where)
         hosts = hosts_of(run, states=HOLDING)
+        claim(run, where, hosts)
         saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish)) if hosts else []
     except HostError as error:
         if run.folder.progress().home:

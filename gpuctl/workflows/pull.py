@@ -129,20 +129,25 @@ def pull(
 
     Raises HostError kinds; what did come home then is whole.
     """
-    where = destination_of(run, destination)
-    claim(run, where)
+    where, hosts = destination_of(run, destination), hosts_known(run)
+    claim(run, where, hosts)
 
     def one(host_run: RunHandle) -> PullResult:
         with open_host_started(host_run) as host:
             return pull_from(host_run, host, where, wish=wish, reporter=reporter)
 
-    pulled = at_once(hosts_known(run), one)
+    pulled = at_once(hosts, one)
     note_home(run, where, pulled)
     return pulled
 
 
-def claim(run: RunHandle, destination: Path) -> None:
-    """Make the folder this run's before anything of any host comes. Raises UsageError where it is another run's."""
+def claim(run: RunHandle, destination: Path, hosts: Sequence[RunHandle]) -> None:
+    """Make the folder this run's before anything of one of several hosts comes into one below it.
+
+    Of a single host the pull itself does that. Raises UsageError where the folder is another run's.
+    """
+    if len(hosts) == 1:
+        return
     with _Memory.kept(run.folder) as memory:
         mark = RunMark(run.name, memory.id)
     with Destination(destination, mark):

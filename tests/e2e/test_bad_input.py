@@ -287,7 +287,7 @@ def test_a_run_file_that_is_damaged_is_named_and_stops_nothing_else(cloud: Gpuct
     error = the_error(cloud("status", "damaged", code=1))
     assert "damaged/run.json" in error and "move that folder away" in error
     assert cloud.json("ls") == {"runs": []}
-    assert cloud.json("down", "--all", "-y") == {"removed": [], "left": []}
+    assert cloud.json("down", "--all", "-y") == {"removed": [], "left": [], "failed": []}
     (folder / "run.json").unlink()
     folder.rmdir()
 

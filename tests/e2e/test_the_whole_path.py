@@ -17,7 +17,7 @@ def test_a_project_goes_to_a_host_and_comes_home(gpuctl: Gpuctl, project: Path) 
 
     status = gpuctl.json("status", "toy")
     assert status["exit_code"] == 0
-    assert status["losses"]["val"] == {"step": 20, "loss": 1.25}
+    assert status["losses"]["val"] == {"step": 20, "loss": 1.25, "nonfinite": None}
     points = [json.loads(line) for line in gpuctl("metrics", "toy", "--json").out.splitlines()]
     assert [p["loss"] for p in points if p["split"] == "train"][:2] == [4.0, 2.5]
     assert "step 20" in gpuctl("tail", "toy", "--no-follow").out

@@ -12,7 +12,7 @@ from remote_servers import Server
 
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.hosts import RunHandle
-from gpuctl.workflows.pull import PullResult, not_home, pull_from
+from gpuctl.workflows.pull import PullResult, not_home, note_home, pull_from
 from gpuctl.workflows.reporter import Silent
 
 
@@ -38,7 +38,9 @@ def _program(server: Server, files: list[str], state: dict[str, Any], *, wait_s:
 def _pull(server: Server, folder: RunFolder, home: Path) -> PullResult:
     run = RunHandle("toy", cast(Any, None), cast(Any, None), folder)
     with server.host() as host:
-        return pull_from(run, host, home, reporter=Silent())
+        pulled = pull_from(run, host, home, reporter=Silent())
+    note_home(run, home, [pulled])
+    return pulled
 
 
 def test_two_pulls_of_a_run_at_once_remember_both(server: Server, tmp_path: Path) -> None:

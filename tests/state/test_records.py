@@ -59,7 +59,7 @@ def test_a_record_of_every_schema_is_read_whole(folder: RunFolder, schema: str) 
     assert {(one.kind, one.region) for one in progress.made} == {
         ("security-group", "us-east-1"), ("launch-template", "us-east-1"), ("instance", "us-east-1"),
     }  # fmt: skip
-    seen = folder.seen()
+    seen = folder.host(0).seen()
     assert seen is not None and seen.state == "succeeded"
 
 
