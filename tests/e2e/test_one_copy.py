@@ -53,7 +53,7 @@ def loud(shared: Gpuctl) -> Iterator[Copies]:
     (project / "train.py").write_text(LOUD)
     shared("launch", str(project), "--name", "loud", "-d", "--", "python", "train.py")
     (instance,) = (row["instance_id"] for row in shared.json("ls")["runs"][0]["hosts"])
-    yield Copies(shared.home / "state/runs/loud", shared.home / f"state/cloud/hosts/{instance}/home/gpuctl/run")
+    yield Copies(shared.home / "state/runs/loud/hosts/0", shared.home / f"state/cloud/hosts/{instance}/home/gpuctl/run")
     shared("down", "loud", "-y", "--discard")
 
 
