@@ -41,6 +41,9 @@ class Phases:
     def note(self, text: str) -> None:
         """Nothing."""
 
+    def progress(self, text: str) -> None:
+        """Not timed."""
+
 
 @dataclass(frozen=True)
 class Launch:

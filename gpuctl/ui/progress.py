@@ -84,6 +84,11 @@ class Phases:
             else:
                 self._notes.append(safe(text))
 
+    def progress(self, text: str) -> None:
+        """How far the phase is, on a terminal in the line of the phase; elsewhere with the next reminder."""
+        with suppress(Exception), self._lock:
+            self._detail = safe(text)
+
     def _start_showing(self) -> None:
         if self._console.is_terminal:
             if self._live is None:
@@ -139,7 +144,8 @@ class Phases:
             with self._lock:
                 since = self._clock() - self._since
                 if self._name and since >= self._remind_every_s * 0.9:
-                    self._line(f"{self._name}: still going after {span(since)}")
+                    detail = f", {self._detail}" if self._detail else ""
+                    self._line(f"{self._name}: still going after {span(since)}{detail}")
 
     def _line(self, text: str) -> None:
         self._console.file.write(f"[{self._clock() - self._began:5.1f} s] {text}\n")

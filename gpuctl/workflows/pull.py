@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from gpuctl.core.answers import NotPulled, PullAnswer, Skipped
 from gpuctl.core.errors import NotHome, UsageError
-from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, described, printable
+from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, amount, described, printable
 from gpuctl.core.shell import command
 from gpuctl.remote.destination import Destination, read_mark
 from gpuctl.remote.host import Host
-from gpuctl.remote.pull import Transfer, pull_outputs
+from gpuctl.remote.pull import Progress, Transfer, pull_outputs
 from gpuctl.remote.training import training_state
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.boot import open_host_started
@@ -201,9 +201,15 @@ def pull_from(
         wish=wish,
         on_claim=remember,
         is_home=lambda result: not_home(run.name, brought(result)) is None,
+        on_progress=lambda progress: reporter.progress(_how_far(progress, destination)),
     )
     remember((), result.known)
     return brought(result)
+
+
+def _how_far(progress: Progress, destination: Path) -> str:
+    done, files = f"{progress.files} of {progress.of_files}", "file" if progress.of_files == 1 else "files"
+    return f"{done} {files}, {amount(progress.bytes)} of {amount(progress.of_bytes)}, into {destination}"
 
 
 def not_home(run: str, brought: PullResult) -> NotHome | None:

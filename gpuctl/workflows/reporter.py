@@ -14,6 +14,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line within the phase."""
 
+    def progress(self, text: str) -> None:
+        """How far the phase is: shown in the place of what was shown before, or not at all."""
+
 
 class Silent:
     """Tells nobody."""
@@ -22,4 +25,7 @@ class Silent:
         """Nothing."""
 
     def note(self, text: str) -> None:
+        """Nothing."""
+
+    def progress(self, text: str) -> None:
         """Nothing."""

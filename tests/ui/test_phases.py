@@ -60,6 +60,20 @@ def test_a_long_phase_reminds() -> None:
     assert not [t for t in threading.enumerate() if t.name == "phases"]
 
 
+def test_how_far_a_phase_is_is_told_with_the_reminder(terminal: Terminal) -> None:
+    """And on a terminal in the phase's own line, in the place of what stood there."""
+    pipe, clock = io.StringIO(), Clock()
+    with Phases(stream=pipe, clock=clock, remind_every_s=0.02) as phases:
+        phases.phase("pull", "into home")
+        phases.progress("3 of 9 files\x1b[2J")
+        clock.now += 20
+        wait_for(pipe, "pull: still going after 20 s, 3 of 9 files\n")
+    with Phases(stream=terminal, clock=clock) as phases:
+        phases.phase("pull", "into home")
+        phases.progress("4 of 9 files")
+        wait_for(terminal, "4 of 9 files")
+
+
 def test_on_a_terminal_a_phase_lives(terminal: Terminal) -> None:
     """A spinner with the elapsed time, which becomes a line with a mark and the phase's time."""
     clock = Clock()
