@@ -53,7 +53,7 @@ def command(
 ) -> None:
     """Download what has not been downloaded yet, delete everything tagged with the run, and check that it is gone.
 
-    If something cannot be downloaded, nothing is deleted and it is listed; --discard deletes it unsaved.
+    If something cannot be downloaded, it is listed and nothing is deleted. With --discard everything is deleted anyway.
     """
     from gpuctl.cli.pull import tell
     from gpuctl.workflows.down import run_by_name, runs_of_mine

@@ -104,7 +104,12 @@ LAST_LINES = 10
 @click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
 @click.option("--pull", "pull_to", type=DEST, metavar="DEST", help="Download outputs to DEST when training has ended.")
 @max_size_option
-@click.option("--down", "down_after", is_flag=True, help="Then download the outputs and delete everything of the run.")
+@click.option(
+    "--down",
+    "down_after",
+    is_flag=True,
+    help="After training, download the outputs and delete everything that belongs to the run.",
+)
 @click.option(
     "--then",
     "then_s",

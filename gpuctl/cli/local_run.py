@@ -14,7 +14,7 @@ import click
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.option("--outputs", "outputs", metavar="DIR", help="Folder for outputs (default: ./outputs).")
 def command(job: str, words: tuple[str, ...], outputs: str | None) -> None:
-    """Run JOB on this machine, on CUDA, MPS or the CPU. Arguments after -- are used as by `launch`.
+    """Run JOB on this machine, on CUDA, MPS or the CPU. Arguments after -- are handled as in `launch`.
 
     The packages that the job imports must be installed: pip install 'gpuctl-train[jobs]'.
     """

@@ -31,7 +31,7 @@ COMMANDS = {
     "ssh": "Open a shell, run a command or forward a port on the host.",
     "pull": "Download a run's outputs.",
     "stop": "Stop the training gracefully and keep the host.",
-    "down": "Download the outputs, then delete everything of the run.",
+    "down": "Download the outputs, then delete everything that belongs to the run.",
     "jobs": "List the packaged jobs.",
     "local": "Run a job on this machine.",
     "offers": "Show GPU instance types and their current prices.",

@@ -55,7 +55,7 @@ def max_size_option(function: F) -> F:
         "max_size",
         metavar="SIZE",
         callback=_size,
-        help="Largest file to download that is neither a checkpoint nor in outputs/; none: no limit (default: 2GB).",
+        help="Size limit for files that are neither checkpoints nor in outputs/; none: no limit (default: 2GB).",
     )(function)
 
 

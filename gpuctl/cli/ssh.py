@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @run_command
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def command(run: RunHandle, words: tuple[str, ...]) -> None:
-    """Open a shell on the run's host. Arguments after -- are run there; options before it are passed to ssh.
+    """Open a shell on the run's host. Arguments after -- are run there as a command; options before -- go to ssh.
 
     \b
     gpuctl ssh RUN
