@@ -100,7 +100,7 @@ def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
     """What is stored of a launch that was cut off before its training started, where there is one."""
     name, plan = planned.plan.run, planned.plan
     in_use = find_resources(planned.account, run=name)
-    refuse_name_in_use(folder, in_use, region=planned.account.region)
+    refuse_name_in_use(folder, in_use, cloud=plan.cloud, region=planned.account.region)
     if not in_use:
         return None
     stored = folder.read()

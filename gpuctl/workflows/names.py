@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpuctl.aws.inventory import Resource
-from gpuctl.core.errors import NameInUse
+from gpuctl.core.errors import GpuctlError, NameInUse
+from gpuctl.state.records import SCHEMA, RunHeader
 from gpuctl.state.runs import RunFolder
 
 
-def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, region: str) -> None:
-    """Raises NameInUse where the name is a living run's; what this laptop left half-made under it may go on."""
+def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: str, region: str) -> None:
+    """Raises NameInUse where the name is a living run's; what this laptop left half-made under it may go on.
+
+    `in_use` is what is tagged with it in that region. A run that this laptop launched elsewhere may live there, and its
+    keys are in the folder that a new run of its name would get.
+    """
+    step = f"choose another --name, or remove them with `gpuctl down {folder.name}`"
+    stored = _stored(folder)
+    if stored is not None and not folder.progress().down:
+        if stored.schema > SCHEMA:
+            raise NameInUse(f"the name {folder.name} is that of a run which a newer gpuctl launched", step)
+        if stored.cloud != cloud or region not in _regions(folder, stored):
+            where = stored.region if stored.cloud == cloud else f"{stored.region} of the cloud {stored.cloud}"
+            raise NameInUse(f"the name {folder.name} is that of a run in {where}", step)
     seen = folder.progress()
     half_made = folder.exists() and folder.has_key() and (not folder.may_have_started() or seen.start_answered is False)
     if in_use and not half_made:
-        raise NameInUse(
-            f"the name {folder.name} is in use: {len(in_use)} things in {region} are tagged with it",
-            f"choose another --name, or remove them with `gpuctl down {folder.name}`",
-        )
+        raise NameInUse(f"the name {folder.name} is in use: {len(in_use)} things in {region} are tagged with it", step)
+
+
+def _regions(folder: RunFolder, stored: RunHeader) -> set[str]:
+    """Where the run's launch has begun an attempt."""
+    try:
+        return {attempt.region for attempt in folder.read().begun}
+    except GpuctlError:
+        return {stored.region}
+
+
+def _stored(folder: RunFolder) -> RunHeader | None:
+    """Where this laptop's run of that name is; None where there is none, or what is stored of it is damaged."""
+    try:
+        return folder.header() if folder.exists() else None
+    except GpuctlError:
+        return None

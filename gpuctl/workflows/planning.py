@@ -94,7 +94,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
     wanted = Requirements(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
     owner, _, offers, cidr = _side_by_side(
         account.owner,
-        lambda: refuse_name_in_use(folder, find_resources(account, run=run), region=account.region),
+        lambda: refuse_name_in_use(folder, find_resources(account, run=run), cloud=profile.name, region=account.region),
         lambda: find_offers(account, wanted),
         lambda: caller_cidr(profile),
     )

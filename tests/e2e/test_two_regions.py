@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from e2e_tool import Gpuctl
+from e2e_tool import Gpuctl, the_error
 
 from gpuctl.aws.images import find_image
 from gpuctl.aws.inventory import find_resources
@@ -61,3 +62,12 @@ def test_every_region_in_which_something_was_begun_is_cleared(gpuctl: Gpuctl, pr
     assert run.account.region == ELSEWHERE
     down([run], discard=True, now=datetime.now(timezone.utc), reporter=Silent())
     assert [find_resources(account, run="regions") for account in accounts] == [[], []]
+
+
+def test_a_name_that_is_a_runs_in_another_region_is_refused(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
+    """Its keys are in the folder that the new run would get: without them its outputs could not be had any more."""
+    run = launched(name="taken")
+    words = ("launch", "project", "--name", run, "--region", ELSEWHERE, "-y", "--", "python", "train.py")
+    refused = the_error(gpuctl(*words, code=2))
+    assert f"the name {run} is that of a run in us-east-1" in refused and f"gpuctl down {run}" in refused
+    assert "train loss" in gpuctl("tail", run, "--no-follow").out
