@@ -66,7 +66,7 @@ HOME = [
 """What comes home by itself: patterns, links, odd names and times, code that was written anew, a large checkpoint."""
 TOLD = [
     *("sparse.bin (3.2 GB: ", f"deep/{'d/' * 64} (", "~/out/ (7 B: ", "~/gpuctl/sibling/ (7 B: ", "/exp/ (7 B: "),
-    *("outside.pt -> ", "pipe: ", "sock: ", "so not home yet: for-ever.bin"),
+    *("outside.pt -> ", "pipe: ", "sock: ", "not downloaded yet, still being written: for-ever.bin"),
 ]
 """What does not, and is named, with its size where it has one."""
 

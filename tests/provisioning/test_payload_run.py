@@ -91,11 +91,10 @@ def test_the_commands_world(host: Host) -> None:
 
 
 def test_start_twice_is_one_training(host: Host) -> None:
-    """An answer that was lost may be asked for again; a host that is provisioned anew starts anew."""
+    """An answer that was lost may be asked for again; the next attempt starts anew."""
     host.train("print('once', flush=True); import time; time.sleep(1)")
     first = record(host)["pid"]
-    assert host.start()["state"] == "failed", "this attempt has ended"
-    assert host.train("import time\nprint('up', flush=True)\ntime.sleep(600)")["state"] == "running"
+    assert host.start()["state"] == "running"
     host.wait_until_over()
     assert host.start()["state"] == "succeeded"
     assert record(host)["pid"] == first
