@@ -84,7 +84,7 @@ def written_elsewhere(places: Places, checkpoints: Patterns, links: Mapping[str,
 
 
 def _since_ns(places: Places) -> Optional[int]:
-    started = (read_json(places.state) or {}).get("started")
+    started = (read_json(places.last_begun().state) or {}).get("started")
     if isinstance(started, (int, float)):
         return int(started * 1e9) - _SOONER_NS
     try:

@@ -49,7 +49,7 @@ def receipt_verb(places: Places, channel: Channel) -> int:
     receipt = {"files": int(request.number("files")), "bytes": int(request.number("bytes")), "at": request.number("at")}
     # Not told by `at`, which is of the laptop's clock: the pull's last manifest said whether training had ended.
     final = request.flag("over")
-    write_json(places.receipt, {**receipt, "final": final})
+    write_json(places.last_begun().receipt, {**receipt, "final": final})
     idle_s = (read_json(places.spec) or {}).get("idle_s")
     if final and isinstance(idle_s, (int, float)):
         power_off_by(places, time.time() + idle_s)

@@ -80,8 +80,9 @@ def manifest_verb(places: Places, channel: Channel) -> int:
     """List what comes home, and tell what does not. Nothing is written: a full disk is no reason to lose a model."""
     wish = read_wish(places, dict(channel.read_request().fields))
     # Both before the listing: what training writes after this look may be missing from it.
-    run, state = read_state(places), describe(places)
-    told = _Told(channel, StableCheck(run, places))
+    begun = places.last_begun()
+    run, state = read_state(begun), describe(begun)
+    told = _Told(channel, StableCheck(run, begun))
     for own in _own_files(places):
         told(own)
     listing = Listing(places, wish)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 _RESERVED = 4096
-_MOST_ATTEMPTS = 1_000_000
+MOST_ATTEMPTS = 1_000_000
+_NUMBER = re.compile(r"[1-9][0-9]{0,6}\Z", re.ASCII)
+_BEGUN = ("state.json", "exit.json")
+"""What there is of an attempt once it has been started."""
 _NEXT_TO_NOTHING = 64 * 1024
 
 
@@ -69,8 +73,18 @@ class Places:
 
     @property
     def of_attempt(self) -> Path:
-        """What is of the current attempt."""
-        return self.run / str(self.attempt)
+        """What is of the current attempt. An early payload had one attempt, whose files lay in `run` itself."""
+        folder = self.run / str(self.attempt)
+        early = self.attempt == 1 and not folder.exists()
+        return self.run if early and any((self.run / name).exists() for name in _BEGUN) else folder
+
+    def has_begun(self) -> bool:
+        """Whether the current attempt has been started here."""
+        return any((self.of_attempt / name).exists() for name in _BEGUN)
+
+    def last_begun(self) -> Places:
+        """The places of the newest attempt so far that has been started; of this one where none has."""
+        return next((places for places in reversed(self._attempts()) if places.has_begun()), self)
 
     @property
     def log(self) -> Path:
@@ -131,11 +145,8 @@ class Places:
         return frozenset((*own, self.environments, self.root / "host.pyz", self.root / "errors"))
 
     def _attempts(self) -> list[Places]:
-        """The places of each attempt so far, the current one's included."""
-        try:
-            numbers = {int(name) for name in os.listdir(self.run) if name.isdigit() and not name.startswith("0")}
-        except OSError:
-            numbers = set()
+        """The places of each attempt so far, the current one's included. Any other number is a command's."""
+        numbers = {number for number in _numbered(self.run) if number < self.attempt}
         return [replace(self, attempt=number) for number in sorted({*numbers, self.attempt})]
 
 
@@ -145,13 +156,25 @@ def here() -> Places:
     root.mkdir(mode=0o700, exist_ok=True)
     brought = os.environ.get("GPUCTL_ENVIRONMENTS")
     places = Places(root=root, environments=Path(brought) if brought else root / "envs")
-    return replace(places, attempt=attempt_of(read_json(places.spec) or {}))
+    spec = read_json(places.spec)
+    if spec is None:  # damaged, or nothing was provisioned
+        return replace(places, attempt=max(_numbered(places.run), default=1))
+    return replace(places, attempt=attempt_of(spec))
+
+
+def _numbered(folder: Path) -> list[int]:
+    """The folders in a folder that are called by a number, links apart."""
+    try:
+        with os.scandir(folder) as entries:
+            return [int(one.name) for one in entries if _NUMBER.match(one.name) and one.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def attempt_of(spec: Mapping[str, Any]) -> int:
     """Which attempt of the run a `provision` request is for: 1 where it does not say."""
     number = spec.get("attempt")
-    return number if type(number) is int and 1 <= number <= _MOST_ATTEMPTS else 1
+    return number if type(number) is int and 1 <= number <= MOST_ATTEMPTS else 1
 
 
 def forget_last_run(places: Places) -> None:

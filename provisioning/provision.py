@@ -15,7 +15,7 @@ from provisioning.driver import ensure_driver, install
 from provisioning.environment import prepare
 from provisioning.lease import deadline_armed, power_off_at
 from provisioning.listing import check_path
-from provisioning.places import Places, attempt_of, write_json, write_small
+from provisioning.places import MOST_ATTEMPTS, Places, attempt_of, write_json, write_small
 from provisioning.protocol import Channel, PayloadError, Request
 from provisioning.python_version import check_python
 from provisioning.state import RUNNING, earlier_ended, read_state, supervisor_lives
@@ -140,6 +140,9 @@ def _check(request: Request) -> None:
         raise PayloadError("the request's command is empty")
     request.texts("requirements")
     check_python(request.text("requires_python") if request.fields.get("requires_python") is not None else None)
+    attempt = request.fields.get("attempt", 1)
+    if type(attempt) is not int or not 1 <= attempt <= MOST_ATTEMPTS:
+        raise PayloadError("the request's attempt is no number of an attempt")
     request.mapping("env")
     outputs = request.mapping("outputs")
     for path in [*(outputs.get("paths") or []), *(outputs.get("exclude") or [])]:

@@ -12,13 +12,14 @@ from typing import Callable
 
 from provisioning.places import Places, forget_last_run, note_traceback, read_json, reserve, write_json
 from provisioning.protocol import Channel, PayloadError
-from provisioning.state import RUNNING, describe, earlier_ended, read_state, size_of, supervisor_lives
+from provisioning.state import RUNNING, describe, read_state, size_of, supervised_attempt, supervisor_lives
 
 SESSION = "gpuctl"
 _ALIVE_S = 2.0
 _LAST_WORD_S = 0.1
 _BEGIN_WITHIN_S = 30.0
 _LOOK_S = 0.02
+_SAYS_WHOSE_WITHIN_S = 0.3
 GRACE_S = 110.0
 
 
@@ -39,7 +40,7 @@ def _was_started(places: Places) -> bool:
     if read_state(places).state != "none":
         return True
     # A supervisor that has nothing to say yet, and none of an earlier attempt's that only waits.
-    return supervisor_lives(places) and not earlier_ended(places)
+    return _wait(lambda: supervised_attempt(places) == places.attempt, _SAYS_WHOSE_WITHIN_S)
 
 
 def _begin(places: Places) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from provisioning.lease import deadline_armed, power_off_at
@@ -60,8 +60,20 @@ def read_state(places: Places) -> RunState:
 
 
 def earlier_ended(places: Places) -> bool:
-    """True where the attempt before this one has ended on this host."""
-    return places.attempt > 1 and replace(places, attempt=places.attempt - 1).exit.exists()
+    """True where this attempt has not begun, and the last one that has is over, however it ended."""
+    last = places.last_begun()
+    return last.attempt < places.attempt and read_state(last).over
+
+
+def supervised_attempt(places: Places) -> Optional[int]:
+    """The attempt of the supervisor that lives; None where none does. It writes that down once it has the lock."""
+    if not supervisor_lives(places):
+        return None
+    try:
+        text = places.lock.read_bytes()[:8]
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else 1  # an early payload's, which had one attempt and wrote nothing
 
 
 def _unrecorded(places: Places, began: dict[str, Any]) -> RunState:

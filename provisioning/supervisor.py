@@ -65,6 +65,9 @@ def _take_lock(places: Places) -> int:
     for _ in range(100):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(OSError):  # a full disk
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, str(places.attempt).encode("ascii"), 0)
             return descriptor
         except BlockingIOError:  # another supervisor, or somebody who looks whether there is one
             time.sleep(0.02)

@@ -167,7 +167,8 @@ class TarStream:
 def send_verb(places: Places, channel: Channel) -> int:
     """Send files as one tar stream on standard output, and what each was on standard error."""
     paths = channel.read_request().texts("paths")
-    settled = StableCheck(read_state(places), places)
+    begun = places.last_begun()
+    settled = StableCheck(read_state(begun), begun)
     tar = TarStream(channel)
     files = sum(_send_one(places, path, tar=tar, settled=settled, channel=channel) for path in paths)
     tar.write(b"\0" * (_BLOCK * 2))

@@ -7,7 +7,6 @@ import os
 import re
 import threading
 from difflib import get_close_matches
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gpuctl import __version__
@@ -39,6 +38,9 @@ class Account:
         self.profile = profile
         self._asked_region = region
         self._clients: dict[tuple[str, str | None], Any] = {}
+        self._made_session: Session | None = None
+        self._found_region: tuple[str, str] | None = None
+        # The one lock: `cached_property` has its own before Python 3.12, and two are taken in two orders.
         self._lock = threading.RLock()
 
     def in_region(self, region: str) -> Account:
@@ -75,13 +77,19 @@ class Account:
         with aws_errors("ask AWS who you are"):
             return owner_of(self.client("sts").get_caller_identity()["Arn"])
 
-    @cached_property
+    @property
     def _session(self) -> Session:
+        with self._lock:
+            if self._made_session is None:
+                self._made_session = self._new_session()
+            return self._made_session
+
+    def _new_session(self) -> Session:
         import boto3
         from botocore.session import get_session
 
         fixed = self.profile.access_key_id is not None
-        with self._lock, aws_errors("read AWS's configuration"):
+        with aws_errors("read AWS's configuration"):
             # A cloud that brings its credentials must not stumble over an AWS_PROFILE meant for another.
             core = get_session({"profile": (None, None, None, None)} if fixed else None)
             session = boto3.Session(
@@ -93,8 +101,14 @@ class Account:
             expect_answers(session)
             return session
 
-    @cached_property
+    @property
     def _region_and_source(self) -> tuple[str, str]:
+        with self._lock:
+            if self._found_region is None:
+                self._found_region = self._find_region()
+            return self._found_region
+
+    def _find_region(self) -> tuple[str, str]:
         """The variables first: botocore knows AWS_DEFAULT_REGION, and not AWS_REGION, which AWS's other tools read."""
         asked = [(self._asked_region, "--region")]
         asked += [(os.environ.get(name), name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]

@@ -51,9 +51,9 @@ def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
         return next((state for state in ended.values() if state.training == "failed"), ended.get(0))
     except HostUnreachable:
         seen = run.folder.progress()
-        if seen.ended is None:
+        if seen.ended is None or len(followers) > 1:
             raise
-        printer.show(*(line for follower in followers for line in follower.losses.log.finish()))
+        show(0, followers[0].losses.log.finish())
         printer.finish()
         return HostState(seen.ended, seen.exit_code)
     except KeyboardInterrupt:

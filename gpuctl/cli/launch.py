@@ -173,7 +173,7 @@ def command(
             return _say_what_next(launched, open_run_of(plan.run, cloud, None), to_stderr=as_json)
     except KeyboardInterrupt:
         return detached(plan.run)
-    return _follow(open_run_of(plan.run, cloud, None), pull_to, down_after=down_after, wish=Wish(max_size))
+    return _follow(plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
 
 
 def _check_end(*, returns: bool, comes_home: bool) -> None:
@@ -261,9 +261,10 @@ def _then_line(plan: Plan) -> list[str]:
     ]
 
 
-def _follow(run: RunHandle, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
+def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
     """To the end of the training, then home and down where that was asked for; its exit code."""
     from gpuctl.cli.following import after_the_end, follow_log
 
-    state = follow_log(run, lines=None)
-    return after_the_end(run, state, pull_to=pull_to, down_after=down_after, wish=wish)
+    state = follow_log(open_run_of(run, cloud, None), lines=None)
+    # Opened anew: hours later the credentials on the disk may be others.
+    return after_the_end(open_run_of(run, cloud, None), state, pull_to=pull_to, down_after=down_after, wish=wish)

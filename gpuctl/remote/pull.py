@@ -86,6 +86,7 @@ def pull_outputs(
     *,
     mark: RunMark | None = None,
     claimed: Collection[str] = (),
+    reserved: Collection[str] = (),
     wish: Wish = _AS_THE_JOB_SAYS,
     on_claim: Callable[[Collection[str]], None] | None = None,
     is_home: Callable[[Transfer], bool] = lambda result: result.complete,
@@ -96,14 +97,16 @@ def pull_outputs(
 ) -> Transfer:
     """Brings home what changed since `known`, into `dest` (made where missing).
 
-    Only what earlier pulls of the run brought there (`claimed`) is ever replaced; `on_claim` hears what is about to be
-    brought besides. Files that are being written are looked at again for 10 s, a connection that breaks is made again,
+    Only what earlier pulls of the run brought there (`claimed`) is ever replaced; nothing is written into folders at
+    its top that are another host's (`reserved`); `on_claim` hears what is about to be brought besides. Files that are
+    being written are looked at again for 10 s, a connection that breaks is made again,
     if it can be in `back_within_s`. Where `is_home` says that nothing is left behind the host gets a receipt, and may
     end itself. Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is
     home by then is whole.
     """
     with Destination(dest, mark) as home:
         pull = _Pull(host, home, dict(known), wish=wish, claimed=claimed, on_claim=on_claim, on_progress=on_progress)
+        pull.reserved = frozenset(reserved)
         over_cuts = _OverCuts(host, pull, pause, back_within_s)
         over_cuts(pull.round)
         give_up = clock() + _PATIENCE_S
@@ -175,11 +178,13 @@ class _Pull:
         self._of_files = 0
         self.manifest = Manifest(host.name)
         self.incomplete: dict[str, None] = {}
+        self.reserved: frozenset[str] = frozenset()
 
     def round(self) -> None:
         self.manifest = ask_manifest(self._host, self._wish, tells_case=self._home.tells_case())
         self.incomplete = {}
         wanted: dict[str, RemoteFile] = {}
+        self._keep_out_of_reserved()
         for path, file in self.manifest.files.items():
             if path in self._in_the_way:
                 continue
@@ -195,6 +200,11 @@ class _Pull:
             self._of_bytes += sum(file.size for file in wanted.values())
             self._fetch(wanted)
         self._make_links()
+
+    def _keep_out_of_reserved(self) -> None:
+        for path in (*self.manifest.files, *self.manifest.links) if self.reserved else ():
+            if path.partition("/")[0] in self.reserved:
+                self._in_the_way[path] = "the outputs of another host of the run lie there at home"
 
     def _claim(self, wanted: dict[str, RemoteFile]) -> None:
         """Of what is to come, what may not take its place at home is told; the rest is this run's from now on."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from gpuctl import __version__
-from gpuctl.core.codec import from_plain
+from gpuctl.core.codec import Unreadable, from_plain
 from gpuctl.core.host_state import Training
 from gpuctl.core.plan import ROOM_GIB, Attempt, Plan, Workload
 
@@ -174,6 +174,14 @@ def _from_1(data: Mapping[str, Any]) -> dict[str, Any]:
         "lease": {"ends": old["lease_ends"], "then_s": old.get("then_s"), "discard": old.get("discard", False)},
     }
     return {**data, "schema": 2, "cloud": _cloud(old["cloud"]), "region": old["region"], "plan": plan}
+
+
+def checked(record: RunRecord) -> RunRecord:
+    """The record, where its attempt is one of the plan's and each of those has a pool. Raises Unreadable."""
+    attempts = record.plan.attempts
+    if not 1 <= record.attempt <= len(attempts) or not all(attempt.pools for attempt in attempts):
+        raise Unreadable(f"attempt {record.attempt} of {len(attempts)} is none")
+    return record
 
 
 def _cloud(name: Any) -> Any:

@@ -23,6 +23,7 @@ from gpuctl.state.records import (
     RunHeader,
     RunRecord,
     Seen,
+    checked,
     header_of,
     migrated,
     migrated_progress,
@@ -108,7 +109,7 @@ class RunFolder:
             data = self._stored()
             header = header_of(data)
             if header.schema <= SCHEMA:
-                return from_plain(migrated(data), RunRecord)
+                return checked(from_plain(migrated(data), RunRecord))
         raise GpuctlError(
             f"run {self.name} is untouched: a newer gpuctl launched it ({header.gpuctl}; this is {__version__})",
             f"update gpuctl; `gpuctl down {self.name}` works without",
@@ -154,10 +155,22 @@ class RunFolder:
             return ""
 
     def note(self, **changes: Any) -> Progress:
-        """Write down what has been seen now. Where what was seen before is lost, training may have started."""
-        progress = replace(self._progress() or Progress(started=self.exists()), **changes)
-        self.write_file("progress.json", dumps(progress))
+        """Write down what has been seen now. Where what was seen before is lost, training may have started.
+
+        What a newer gpuctl has written besides stays, and where this one cannot read it, all of it does.
+        """
+        seen = self._progress()
+        progress = replace(seen or Progress(started=self.exists()), **changes)
+        if seen is not None or not self._is_newer():
+            besides = self._json("progress.json") if seen is not None else {}
+            self.write_file("progress.json", dumps({**besides, **to_plain(progress)}))
         return progress
+
+    def _is_newer(self) -> bool:
+        try:
+            return self.header().schema > SCHEMA
+        except GpuctlError:
+            return False
 
     def pulled(self) -> dict[str, Any]:
         """What `pull` has brought home, by name."""

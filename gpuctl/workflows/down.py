@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -17,7 +17,7 @@ from gpuctl.aws.offers import prices
 from gpuctl.core.answers import DownAnswer, DownFailure, ResourceRow
 from gpuctl.core.cost import hours
 from gpuctl.core.errors import GpuctlError, HostError, NotFound, NotHome
-from gpuctl.core.hosts import Instance
+from gpuctl.core.hosts import Instance, by_number
 from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
@@ -28,7 +28,7 @@ from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.follow import Follower
-from gpuctl.workflows.hosts import HOLDING, RunHandle, hosts_of, open_run
+from gpuctl.workflows.hosts import HOLDING, RunHandle, hosts_known, open_run
 from gpuctl.workflows.pull import (
     AS_THE_JOB_SAYS,
     PullResult,
@@ -39,7 +39,7 @@ from gpuctl.workflows.pull import (
     note_home,
     pull_from,
 )
-from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_run
+from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_everywhere
 from gpuctl.workflows.reporter import Reporter
 
 REMOVE_TIMEOUT_S = 600
@@ -117,24 +117,52 @@ def down(
 def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Reporter, wish: Wish) -> DownResult:
     accounts = accounts_of(run.account, run.folder)
     found = [one for account in accounts for one in known_resources(account, run.name, run.folder)]
-    if not found and not run.folder.exists():
-        raise NotFound(
-            f"there is no run called {run.name!r} in {run.account.region}, and nothing is tagged with it",
-            "`gpuctl ls` shows the runs",
-        )
-    brought = _bring_home(run, now, reporter, wish) if found and not discard else []
+    if not found:
+        _check_place(run, accounts)
+    brought = _bring_home(run, accounts, now, reporter, wish) if found and not discard else []
     removed: list[Resource] = []
     if found or may_have_made(run.folder):
         regions = ", ".join(account.region for account in accounts)
         reporter.phase("down", f"removing {len(found)} things of {run.name} in {regions}")
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
-        for account in accounts:
-            remove_run(account, run.name, run.folder, deadline=deadline, reporter=reporter, on_removed=removed.append)
+        remove_everywhere(
+            accounts, run.name, run.folder, deadline=deadline, reporter=reporter, on_removed=removed.append
+        )
     reporter.phase("verify", f"asking AWS what is left of {run.name}")
     left = [one for account in accounts for one in find_resources(account, run=run.name)]
     if not left:
         _forget(run.folder)
     return DownResult(tuple(removed), tuple(left), tuple(brought))
+
+
+def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
+    """Nothing carries the run's tag. Raises NotFound where that is no wonder: it was looked for in another place than
+    where this laptop launched it, whose keys must stay."""
+    looked = ", ".join(account.region for account in accounts)
+    if not run.folder.exists():
+        raise NotFound(
+            f"there is no run called {run.name!r} in {looked}, and nothing is tagged with it",
+            "`gpuctl ls` shows the runs",
+        )
+    if run.folder.progress().down:
+        return
+    stored = _header(run.folder)
+    if stored is None:
+        raise NotFound(
+            f"nothing is tagged with {run.name} in {looked}, and what this laptop knows of it is damaged",
+            "say where it is with --cloud and --region",
+        )
+    if stored.cloud != run.profile.name:
+        raise NotFound(
+            f"nothing is tagged with {run.name} on the cloud {run.profile.name}: it was launched on {stored.cloud}",
+            f"gpuctl --cloud {stored.cloud} down {run.name}",
+        )
+    record = _readable(run.folder)
+    if record is not None and record.plan.owner.split(":")[0] != accounts[0].owner().split(":")[0]:
+        raise NotFound(
+            f"nothing is tagged with {run.name} in this AWS account: it was launched in another",
+            "use the credentials that it was launched with",
+        )
 
 
 def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
@@ -171,9 +199,12 @@ def _forget(folder: RunFolder) -> None:
     folder.forget_keys()
 
 
-def _bring_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -> list[PullResult]:
-    """What is not home of all of the run's hosts; none is removed before all are saved."""
-    living = [i for i in find_instances(run.account, run=run.name, owner=None) if i.state in HOLDING]
+def _bring_home(
+    run: RunHandle, accounts: Sequence[Account], now: datetime, reporter: Reporter, wish: Wish
+) -> list[PullResult]:
+    """What is not home of all of the run's hosts, wherever they are; none is removed before all are saved."""
+    were_known = len(hosts_known(run))
+    hosts, living = _hosts_that_hold(run, accounts)
     if not living:
         return []
     if not run.folder.has_key():
@@ -185,11 +216,10 @@ def _bring_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -
         return []
     where = destination_of(run, None)
     try:
-        hosts = hosts_of(run, states=HOLDING)
         claim(run, where, hosts)
-        saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish)) if hosts else []
+        saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish))
     except HostError as error:
-        if run.folder.progress().home:
+        if run.folder.progress().home and len(hosts) <= were_known:
             reporter.note(f"{run.name} does not answer, and its outputs are home already")
             return []
         raise HostError(
@@ -200,6 +230,25 @@ def _bring_home(run: RunHandle, now: datetime, reporter: Reporter, wish: Wish) -
     for left in filter(None, (not_home(run.name, one) for one in saved)):
         raise NotHome(left.message, f"{left.next_step}; {_waiting_costs(run, living, now)}")
     return saved
+
+
+def _hosts_that_hold(run: RunHandle, accounts: Sequence[Account]) -> tuple[list[RunHandle], list[Instance]]:
+    """The run's hosts that have a disk, each in its region's account, and their instances. Their numbers are kept:
+    one that ends later gives its number, and so its place at home, to no other."""
+    of = {
+        one.instance_id: (account, one)
+        for account in accounts
+        for one in find_instances(account, run=run.name, owner=None)
+        if one.state in HOLDING
+    }
+    living = [one for _, one in of.values()]
+    numbers = by_number(living, run.folder.progress().instance_ids)
+    known = list(run.folder.progress().instance_ids)
+    known += [one.instance_id for one in numbers.values() if one.instance_id not in known]
+    if run.folder.exists() and len(known) > len(run.folder.progress().instance_ids):
+        run.folder.note(instance_ids=tuple(known))
+    hosts = [replace(run, number=number, account=of[one.instance_id][0]) for number, one in numbers.items()]
+    return hosts, living
 
 
 def _save(run: RunHandle, *, where: Path, reporter: Reporter, wish: Wish) -> PullResult:

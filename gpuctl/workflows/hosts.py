@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ ALIVE = ("pending", "running")
 HOLDING = (*ALIVE, "stopping", "stopped")
 """And for one that has what a run wrote on its disk."""
 
+_KEEPING = threading.Lock()
+"""Hosts of one run are reached at the same time, and share its known_hosts and its ssh_config."""
+
 AWS_IS_SILENT = (CloudError, NotAllowed)
 """What is raised where AWS does not tell: no network to it, credentials that expired overnight, throttling."""
 
@@ -65,6 +69,12 @@ class RunHandle:
     def alias(self) -> str:
         """What `ssh` calls the host."""
         return host_alias(self.name, self.number)
+
+    @property
+    def instance_id(self) -> str | None:
+        """The host's instance, where this laptop made it or has seen it."""
+        made = self.folder.progress().instance_ids
+        return made[self.number] if self.number < len(made) else None
 
     @property
     def kept(self) -> HostFolder:
@@ -136,7 +146,7 @@ def living_instance(run: RunHandle) -> Instance:
     if progress.home:
         why = f"it has ended, and all that it wrote is home in {progress.destination}"
     raise HostGone(
-        f"run {run.name} has no host any more: {why}",
+        f"run {run.alias} has no host any more: {why}",
         f"`gpuctl down {run.name}` removes what is left",
     )
 
@@ -276,9 +286,10 @@ def refresh_reach(run: RunHandle) -> None:
 
 def keep_reach(run: RunHandle, reach: SSHTarget) -> None:
     """Have the run's known_hosts and ssh_config name where this host is; its pinned key, and the others, stay."""
-    targets = {one.alias: one for one in _stored_targets(run.folder)}
-    if reach != targets.get(run.alias):
-        write_reach(run.folder, list({**targets, run.alias: reach}.values()), _pinned_key(run.folder))
+    with _KEEPING:
+        targets = {one.alias: one for one in _stored_targets(run.folder)}
+        if reach != targets.get(run.alias):
+            write_reach(run.folder, list({**targets, run.alias: reach}.values()), _pinned_key(run.folder))
 
 
 def admit_caller(run: RunHandle) -> bool:

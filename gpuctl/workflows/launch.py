@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
-from gpuctl.workflows.removal import accounts_of, known_resources, remove_run
+from gpuctl.workflows.removal import accounts_of, known_resources, remove_everywhere
 from gpuctl.workflows.reporter import Reporter
 
 CAPACITY_TIMEOUT_S = 300
@@ -99,7 +99,7 @@ def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Repo
 def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
     """What is stored of a launch that was cut off before its training started, where there is one."""
     name, plan = planned.plan.run, planned.plan
-    in_use = find_resources(planned.account, run=name)
+    in_use = [one for each in accounts_of(planned.account, folder) for one in find_resources(each, run=name)]
     refuse_name_in_use(folder, in_use, cloud=plan.cloud, region=planned.account.region)
     if not in_use:
         return None
@@ -135,29 +135,32 @@ def _undo_because(cause: BaseException, account: Account, folder: RunFolder, rep
     Raises LeftBehind where something may be left, else Interrupted where that was why.
     """
     interrupted = isinstance(cause, KeyboardInterrupt)
-    if isinstance(cause, NameInUse):
-        folder.remove()
-        return
+    accounts = accounts_of(account, folder)
+    if isinstance(cause, NameInUse):  # where the name is another's, nothing is touched
+        mine = {one.region for one in folder.progress().made}
+        accounts = [each for each in accounts if each.region in mine]
+        if not accounts:
+            folder.remove()
+            return
     reporter.phase("undo", "removing everything that this launch made")
     why = f"launch of {folder.name} interrupted" if interrupted else f"launch of {folder.name} failed ({cause})"
     try:
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
-        for each in accounts_of(account, folder):
-            remove_run(each, folder.name, folder, deadline=deadline, reporter=reporter)
+        remove_everywhere(accounts, folder.name, folder, deadline=deadline, reporter=reporter)
     except Exception as error:  # noqa: BLE001  (whatever kept it, a person must hear what is left)
         step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
-        raise LeftBehind(f"{why}, and {_left(account, folder)}: {error}", step) from cause
+        raise LeftBehind(f"{why}, and {_left(accounts, folder)}: {error}", step) from cause
     folder.remove()
     if interrupted:
         raise Interrupted(why, "everything it had made is removed") from None
 
 
-def _left(account: Account, folder: RunFolder) -> str:
+def _left(accounts: Sequence[Account], folder: RunFolder) -> str:
     """What of a run is left, as far as AWS tells."""
-    try:
-        left = [one for each in accounts_of(account, folder) for one in known_resources(each, folder.name, folder)]
-    except GpuctlError:
-        left = []
+    left = []
+    for account in accounts:
+        with suppress(GpuctlError):
+            left += known_resources(account, folder.name, folder)
     named = ", ".join(f"{one.kind} {one.id}" for one in left) or "perhaps something that it had made"
     return f"what is left is {named}"
 

@@ -18,6 +18,8 @@ def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: 
     """
     step = f"choose another --name, or remove them with `gpuctl down {folder.name}`"
     stored = _stored(folder)
+    if stored is None and folder.exists() and not folder.progress().down:
+        raise NameInUse(f"what this laptop knows of a run called {folder.name} is damaged: it may be up", step)
     if stored is not None and not folder.progress().down:
         if stored.schema > SCHEMA:
             raise NameInUse(f"the name {folder.name} is that of a run which a newer gpuctl launched", step)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from gpuctl.aws.access import caller_cidr
 from gpuctl.aws.account import Account
 from gpuctl.aws.images import find_image
-from gpuctl.aws.inventory import find_resources
+from gpuctl.aws.inventory import Resource, find_resources
 from gpuctl.aws.offers import find_offers
 from gpuctl.core.answers import OfferRow
 from gpuctl.core.errors import UsageError
@@ -25,10 +25,11 @@ from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
 from gpuctl.core.run_names import check_run_name, new_run_name
 from gpuctl.state.places import Places
-from gpuctl.state.runs import run_folder
+from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
 from gpuctl.workflows.names import refuse_name_in_use
+from gpuctl.workflows.removal import accounts_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
     wanted = Requirements(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
     owner, _, offers, cidr = _side_by_side(
         account.owner,
-        lambda: refuse_name_in_use(folder, find_resources(account, run=run), cloud=profile.name, region=account.region),
+        lambda: refuse_name_in_use(folder, _tagged(account, folder), cloud=profile.name, region=account.region),
         lambda: find_offers(account, wanted),
         lambda: caller_cidr(profile),
     )
@@ -122,6 +123,11 @@ def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime
         lease=Lease(ends, request.then_s, request.discard),
     )
     return Planned(plan, asked.environment, account)
+
+
+def _tagged(account: Account, folder: RunFolder) -> list[Resource]:
+    """What carries the run's name in this region, and where this laptop's launch of it has begun an attempt."""
+    return [one for each in accounts_of(account, folder) for one in find_resources(each, run=folder.name)]
 
 
 def _workload(asked: Asked) -> Workload:

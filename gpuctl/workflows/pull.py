@@ -80,26 +80,31 @@ class _Memory:
             yield memory
             folder.write_pulled({"id": memory.id, "homes": memory.homes})
 
-    def claimed(self, home: str) -> set[str]:
+    def claimed(self, home: str, host: str | None) -> set[str]:
         """The names that this run's pulls have brought there, or begun to; what is damaged is not known."""
-        names = self._home(home).get("claimed")
+        names = self._home(home, host).get("claimed")
         return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
-    def files(self, home: str) -> dict[str, Pulled]:
+    def files(self, home: str, host: str | None) -> dict[str, Pulled]:
         """What is known of each file that lies there."""
         try:
-            return {name: Pulled(**values) for name, values in self._home(home).get("files", {}).items()}
+            return {name: Pulled(**values) for name, values in self._home(home, host).get("files", {}).items()}
         except (AttributeError, TypeError):
             return {}
 
-    def note(self, home: str, claimed: Collection[str], files: Mapping[str, Pulled]) -> None:
-        """Add names, and what is known of files now."""
-        names = sorted(self.claimed(home).union(claimed))
-        self.homes[home] = {"files": {name: asdict(pulled) for name, pulled in files.items()}, "claimed": names}
+    def note(self, home: str, claimed: Collection[str], files: Mapping[str, Pulled], host: str | None) -> None:
+        """Add names, and what is known of files now, all of them of that instance."""
+        names = sorted(self.claimed(home, host).union(claimed))
+        known = {name: asdict(pulled) for name, pulled in files.items()}
+        self.homes[home] = {"files": known, "claimed": names, "host": host or self._home(home, None).get("host")}
 
-    def _home(self, home: str) -> Mapping[str, Any]:
+    def _home(self, home: str, host: str | None) -> Mapping[str, Any]:
+        """What is known of a folder; of another instance's nothing: what lies there is not this one's to replace."""
         found = self.homes.get(home)
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            return {}
+        before = found.get("host")
+        return {} if host is not None and before is not None and before != host else found
 
 
 def destination_of(run: RunHandle, chosen: Path | None) -> Path:
@@ -175,17 +180,18 @@ def pull_from(
     """Bring one host's outputs home over a connection that is there; those of another than the first in a folder of
     its own there. What came home is all there will be only once training has ended."""
     if run.number:
-        destination = destination / f"host-{run.number}"
+        destination = destination / _host_folder(run.number)
     reporter.phase("pull", f"into {destination}")
     state = training_state(host)
     note_state(run, state)
     home = str(destination)
     with _Memory.kept(run.folder) as memory:
-        known, claimed = memory.files(home), memory.claimed(home)
+        host_id = run.instance_id
+        known, claimed = memory.files(home, host_id), memory.claimed(home, host_id)
 
     def remember(names: Collection[str], files: Mapping[str, Pulled] = known) -> None:
         with _Memory.kept(run.folder) as memory:
-            memory.note(home, names, files)
+            memory.note(home, names, files, host_id)
         if run.number == 0:
             run.folder.note(destination=home)
 
@@ -198,6 +204,7 @@ def pull_from(
         known,
         mark=RunMark(run.name, memory.id),
         claimed=frozenset(claimed),
+        reserved=frozenset(_host_folder(host.number) for host in hosts_known(run) if host.number) - {destination.name},
         wish=wish,
         on_claim=remember,
         is_home=lambda result: not_home(run.name, brought(result)) is None,
@@ -205,6 +212,10 @@ def pull_from(
     )
     remember((), result.known)
     return brought(result)
+
+
+def _host_folder(number: int) -> str:
+    return f"host-{number}"
 
 
 def _how_far(progress: Progress, destination: Path) -> str:

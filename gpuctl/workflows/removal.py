@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from gpuctl.aws.account import Account
@@ -22,12 +22,34 @@ _UNKNOWN_FOR_S = 600.0
 
 
 def accounts_of(account: Account, folder: RunFolder) -> list[Account]:
-    """The account in each region in which the run's launch has begun an attempt, that of its host first."""
-    try:
-        regions = [attempt.region for attempt in reversed(folder.read().begun)]
-    except GpuctlError:  # nothing, or what cannot be read: what the caller knows
-        regions = []
-    return [account.in_region(region) for region in dict.fromkeys([account.region, *regions])]
+    """The account in each region in which the run's launch has begun an attempt or made something, that of its host
+    first, and the caller's own last."""
+    regions: list[str] = []
+    with suppress(GpuctlError):  # there is no record, or none that can be read
+        regions.append(folder.header().region)
+        regions.extend(attempt.region for attempt in reversed(folder.read().begun))
+    regions.extend(one.region for one in folder.progress().made if one.region)
+    return [account.in_region(region) for region in dict.fromkeys([*regions, account.region])]
+
+
+def remove_everywhere(
+    accounts: Sequence[Account],
+    run: str,
+    folder: RunFolder,
+    *,
+    deadline: float,
+    reporter: Reporter,
+    on_removed: Callable[[Resource], None] = lambda resource: None,
+) -> None:
+    """`remove_run` in each region; one that fails does not keep the others. Raises the first error."""
+    failed: list[GpuctlError] = []
+    for account in accounts:
+        try:
+            remove_run(account, run, folder, deadline=deadline, reporter=reporter, on_removed=on_removed)
+        except GpuctlError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def known_resources(account: Account, run: str, folder: RunFolder) -> list[Resource]:

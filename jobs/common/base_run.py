@@ -154,7 +154,7 @@ class BaseRun:
         """Put every part, the RNGs and the clock (but of a run that had finished) back to where `capture` saw them."""
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        self.set_rng(state["rng"])
+        self.set_rng(state["rng"] if "rng" in state else state["chance"])  # as an early version called it
         self._earlier_s = 0.0 if state.get("finished") else float(state["elapsed_s"])
 
     def resume(self, settings: Mapping[str, Any] | None = None) -> State | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,26 @@ def test_importing_the_package_does_not_import_boto3() -> None:
     code += "print(sorted({'boto3', 'botocore', 'urllib3'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("_time", range(5))
+def test_questions_from_many_threads_at_once_are_all_answered(profile: Profile, _time: int) -> None:
+    """Whichever comes first, the region or a client: none waits for another that waits for it."""
+    account = Account(profile)
+    questions: list[Callable[[], object]] = [
+        lambda: account.region,
+        lambda: account.client("ec2"),
+        account.owner,
+        lambda: account.client("ssm"),
+    ]
+    begun = threading.Barrier(len(questions))
+
+    def ask(question: Callable[[], object]) -> object:
+        begun.wait()
+        return question()
+
+    pool = ThreadPoolExecutor(len(questions))
+    futures = [pool.submit(ask, question) for question in questions]
+    _, waiting = wait(futures, timeout=60)
+    pool.shutdown(wait=not waiting)
+    assert not waiting and all(future.result() for future in futures)

@@ -120,6 +120,58 @@ def test_each_attempt_starts_once_and_how_it_ended_is_kept(host: Host) -> None:
     assert [event for event in host.call("manifest") if event["event"] == "skipped"] == []
 
 
+def test_the_last_attempt_that_began_holds_until_the_next_does(host: Host) -> None:
+    """Provisioned for the next and not started: what the last one left elsewhere is still told, and so is its end."""
+    host.train("import pathlib, os\npathlib.Path(os.environ['HOME'], 'elsewhere.pt').write_bytes(b'x')", idle_s=3600)
+    host.wait_until_over()
+    host.provision(["python", "train.py"], {"train.py": b"print('next')"}, attempt=3, idle_s=3600)
+    events = host.call("manifest")
+    assert events[-1]["state"]["state"] == "succeeded" and host.state()["state"] == "none"
+    assert [event["path"] for event in events if event.get("kind") == "outside"] == ["~/elsewhere.pt"]
+    assert host.call("receipt", files=0, bytes=0, at=1.0, over=True)[-1]["final"] is True
+    assert (host.root / "run/1/receipt.json").exists()
+    host.attempt = 3
+    assert host.start()["state"] in ("running", "succeeded"), "the waiting supervisor of the first gives way"
+    assert host.wait_until_over()["attempt"] == 3
+
+
+NUMBERED = """
+import os, pathlib
+run = pathlib.Path(os.environ["GPUCTL_METRICS"]).parent
+(run / "1000").write_bytes(b"x")
+(run / "7").mkdir()
+(run / "7/exit.json").write_bytes(b"{}")
+(run / "²").write_bytes(b"x")
+(run / "1/mine.pt").write_bytes(b"x")
+"""
+
+
+def test_what_a_command_calls_by_a_number_is_no_attempt(host: Host) -> None:
+    """Below gpuctl's own folder too it is told, whatever it is called; and no name ends a pull."""
+    host.train(NUMBERED)
+    host.wait_until_over()
+    told = {event["path"] for event in host.call("manifest") if event.get("kind") == "outside"}
+    assert told == {"~/gpuctl/run/1000", "~/gpuctl/run/7/", "~/gpuctl/run/²", "~/gpuctl/run/1/mine.pt"}
+
+
+def test_an_early_payloads_run_is_attempt_one(host: Host) -> None:
+    """Its files lay in `run` itself: found again by a later payload, it is not started a second time."""
+    host.train("print('once')")
+    host.wait_until_over()
+    for path in (host.root / "run/1").iterdir():
+        path.rename(host.root / "run" / path.name)
+    (host.root / "run/1").rmdir()
+    assert host.state()["state"] == "succeeded" and host.start()["state"] == "succeeded"
+    assert host.log == b"once\n"
+
+
+@pytest.mark.parametrize("attempt", [0, "2", 1.0, True, None, 10**7])
+def test_an_attempt_is_a_number(host: Host, attempt: object) -> None:
+    """What is none is refused before anything is written."""
+    with pytest.raises(AssertionError, match="no number of an attempt"):
+        host.provision(["python", "train.py"], {"train.py": b""}, attempt=attempt)
+
+
 def test_start_answers_at_the_first_output(host: Host) -> None:
     """A launch need not wait two seconds where the command has printed: what it prints later is not in the log yet."""
     script = b"import time; print('here', flush=True); time.sleep(1.5); print('more', flush=True); time.sleep(60)"
