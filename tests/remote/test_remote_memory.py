@@ -82,3 +82,16 @@ def test_what_no_folder_may_hold_is_not_sent_to_another(server: Server, tmp_path
     _program(server, [".docker/config.json"], {"state": "succeeded"})
     left = not_home("toy", _pull(server, RunFolder(tmp_path / "toy"), tmp_path / "home"))
     assert left is not None and "gpuctl ssh toy" in str(left) and "gpuctl pull" not in str(left)
+
+
+def test_one_instances_files_never_replace_anothers(server: Server, tmp_path: Path) -> None:
+    """A run whose host was another: what came from that one stays, and what this one has of the name is told."""
+    folder, home = RunFolder(tmp_path / "toy"), tmp_path / "home"
+    _program(server, ["a"], {"state": "running"})
+    folder.note(instance_ids=("i-1",))
+    _pull(server, folder, home)
+    (home / "a").write_bytes(b"the first host's")
+    folder.note(instance_ids=("i-2",))
+    (left,) = _pull(server, folder, home).result.left
+    assert left.path == "a" and "no pull of this run brought" in left.why
+    assert (home / "a").read_bytes() == b"the first host's"

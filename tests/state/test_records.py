@@ -126,3 +126,26 @@ def test_things_made_in_two_regions_are_told_apart(folder: RunFolder) -> None:
     made = (Made("instance", "i-1", "us-east-1"), Made("instance", "i-2", "eu-west-1"))
     folder.note(made=made)
     assert folder.progress().made == made
+
+
+@pytest.mark.parametrize("change", [{"attempt": 2}, {"attempt": 0}])
+def test_an_attempt_that_the_plan_does_not_have_is_damage(folder: RunFolder, change: dict[str, int]) -> None:
+    """Found when it is read, not by whoever asks for it later."""
+    folder.write(RunRecord(a_plan()))
+    changed(folder, lambda data: data.update(change))
+    with pytest.raises(GpuctlError, match="cannot be read"):
+        folder.read()
+
+
+def test_what_a_newer_version_has_seen_stays(folder: RunFolder) -> None:
+    """Its fields are kept where this version can read the rest, and all of it where it cannot."""
+    folder.write(RunRecord(a_plan()))
+    folder.note(started=True)
+    path = folder.path / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "newer": [1]}))
+    folder.note(home=True)
+    assert json.loads(path.read_text())["newer"] == [1] and folder.progress().home
+    changed(folder, lambda data: data.update(schema=999))
+    path.write_text('{"started": "since noon"}')
+    folder.note(home=True)
+    assert path.read_text() == '{"started": "since noon"}'
