@@ -105,8 +105,16 @@ def pull_outputs(
     home by then is whole.
     """
     with Destination(dest, mark) as home:
-        pull = _Pull(host, home, dict(known), wish=wish, claimed=claimed, on_claim=on_claim, on_progress=on_progress)
-        pull.reserved = frozenset(reserved)
+        pull = _Pull(
+            host,
+            home,
+            dict(known),
+            wish=wish,
+            claimed=claimed,
+            reserved=reserved,
+            on_claim=on_claim,
+            on_progress=on_progress,
+        )
         over_cuts = _OverCuts(host, pull, pause, back_within_s)
         over_cuts(pull.round)
         give_up = clock() + _PATIENCE_S
@@ -159,6 +167,7 @@ class _Pull:
         *,
         wish: Wish,
         claimed: Collection[str],
+        reserved: Collection[str],
         on_claim: Callable[[Collection[str]], None] | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
@@ -178,7 +187,7 @@ class _Pull:
         self._of_files = 0
         self.manifest = Manifest(host.name)
         self.incomplete: dict[str, None] = {}
-        self.reserved: frozenset[str] = frozenset()
+        self._reserved = frozenset(reserved)
 
     def round(self) -> None:
         self.manifest = ask_manifest(self._host, self._wish, tells_case=self._home.tells_case())
@@ -202,8 +211,8 @@ class _Pull:
         self._make_links()
 
     def _keep_out_of_reserved(self) -> None:
-        for path in (*self.manifest.files, *self.manifest.links) if self.reserved else ():
-            if path.partition("/")[0] in self.reserved:
+        for path in (*self.manifest.files, *self.manifest.links) if self._reserved else ():
+            if path.partition("/")[0] in self._reserved:
                 self._in_the_way[path] = "the outputs of another host of the run lie there at home"
 
     def _claim(self, wanted: dict[str, RemoteFile]) -> None:

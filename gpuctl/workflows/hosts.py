@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -80,11 +80,6 @@ class RunHandle:
     def kept(self) -> HostFolder:
         """What this laptop keeps of the host."""
         return self.folder.host(self.number)
-
-
-def hosts_of(run: RunHandle, *, states: Collection[str]) -> list[RunHandle]:
-    """The run's hosts in these states, as the account tells, by number."""
-    return [replace(run, number=number) for number, one in _numbered(run).items() if one.state in states]
 
 
 def hosts_known(run: RunHandle) -> list[RunHandle]:

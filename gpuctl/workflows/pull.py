@@ -147,11 +147,11 @@ def pull(
 
 
 def claim(run: RunHandle, destination: Path, hosts: Sequence[RunHandle]) -> None:
-    """Make the folder this run's before anything of one of several hosts comes into one below it.
+    """Make the folder this run's before anything of another host than the first comes into one below it.
 
-    Of a single host the pull itself does that. Raises UsageError where the folder is another run's.
+    For the first host the pull itself does that. Raises UsageError where the folder is another run's.
     """
-    if len(hosts) == 1:
+    if all(host.number == 0 for host in hosts):
         return
     with _Memory.kept(run.folder) as memory:
         mark = RunMark(run.name, memory.id)

@@ -95,3 +95,13 @@ def test_one_instances_files_never_replace_anothers(server: Server, tmp_path: Pa
     (left,) = _pull(server, folder, home).result.left
     assert left.path == "a" and "no pull of this run brought" in left.why
     assert (home / "a").read_bytes() == b"the first host's"
+
+
+def test_what_is_called_as_another_hosts_folder_is_told(server: Server, tmp_path: Path) -> None:
+    """With two hosts DEST/host-1 is the second one's: the first writes nothing there."""
+    folder = RunFolder(tmp_path / "toy")
+    folder.note(instance_ids=("i-1", "i-2"))
+    _program(server, ["host-1/a", "b"], {"state": "running"})
+    (left,) = _pull(server, folder, tmp_path / "home").result.left
+    assert left.path == "host-1/a" and "another host of the run" in left.why
+    assert (tmp_path / "home/b").exists() and not (tmp_path / "home/host-1").exists()
