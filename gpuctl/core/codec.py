@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,8 @@ import msgspec
 from gpuctl.core.tags import iso
 
 T = TypeVar("T")
+# msgspec learns a dataclass when it first reads one, and crashes (0.22.0) where a second thread reads it meanwhile.
+_CONVERTING = threading.RLock()
 
 
 class Unreadable(ValueError):
@@ -45,7 +48,8 @@ def loads(text: str | bytes, kind: type[T]) -> T:
 def from_plain(data: object, kind: type[T]) -> T:
     """The value of that type in what `json` gives. Raises Unreadable."""
     try:
-        return msgspec.convert(data, kind, dec_hook=_from_path)
+        with _CONVERTING:
+            return msgspec.convert(data, kind, dec_hook=_from_path)
     except (msgspec.ValidationError, RecursionError) as error:
         raise Unreadable(str(error)) from error
 

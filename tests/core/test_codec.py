@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -82,3 +85,27 @@ def test_any_bytes_are_a_value_or_unreadable(data: bytes) -> None:
         parse(data)
     except Unreadable:
         pass
+
+
+def test_threads_read_a_type_for_the_first_time_at_once() -> None:
+    """`down --all` does. Without a lock msgspec 0.22.0 ends the process here (SIGSEGV)."""
+    program = """
+        import sys, threading
+        from concurrent.futures import ThreadPoolExecutor
+        from dataclasses import make_dataclass
+        from gpuctl.core.codec import loads
+
+        sys.setswitchinterval(1e-6)
+        at_once = threading.Barrier(4)
+
+        def read(kind):
+            at_once.wait()
+            return loads('{"one": {"name": "a"}, "more": [{"name": "b"}]}', kind)
+
+        with ThreadPoolExecutor(4) as threads:
+            for _ in range(300):
+                inner = make_dataclass("Inner", [("name", "str | None", None), ("numbers", "tuple[int, ...]", ())])
+                kind = make_dataclass("Outer", [("one", inner), ("more", tuple[inner, ...], ())])
+                assert [value.more[0].name for value in threads.map(read, [kind] * 4)] == ["b"] * 4
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=100)
