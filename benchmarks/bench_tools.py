@@ -21,7 +21,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import gpuctl
 from gpuctl.core.profile import Profile
-from gpuctl.state.places import Places, places
+from gpuctl.state.paths import Paths, paths
 from gpuctl.workflows.clouds import embedded_environment, embedded_profile, start_embedded, stop_embedded
 
 _OPEN = build_opener(ProxyHandler({})).open
@@ -57,7 +57,7 @@ class Tool:
 class Cloud:
     """An embedded cloud that is the benchmark's own, and the environment of a shell that uses it."""
 
-    places: Places
+    paths: Paths
     profile: Profile
     endpoint: str
     environment: Mapping[str, str] = field(repr=False)
@@ -100,7 +100,7 @@ def embedded_cloud(cache: Path | None = None) -> Iterator[Cloud]:
         (home / "cache").symlink_to(cache)
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "GPUCTL_"))}
     mine |= {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "embedded", "NO_COLOR": "1"}
-    here = places(mine)
+    here = paths(mine)
     try:
         endpoint = start_embedded(here)["endpoint"]
         yield Cloud(here, embedded_profile(endpoint), endpoint, {**mine, **embedded_environment(endpoint)})

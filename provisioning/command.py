@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from provisioning.places import Places
+from provisioning.paths import Paths
 from provisioning.runnable import NOT_FOUND, CannotRun, check_file, check_words
 
 # The last: what is installed was not compiled, so an import that may not keep its bytecode is slow every time.
@@ -50,37 +50,37 @@ def _dangling(path: Path) -> str:
     return f" (a link to {os.readlink(path)}, which is not there)" if os.path.islink(path) else ""
 
 
-def read_command(places: Places, spec: Mapping[str, Any], provisioned: Mapping[str, Any]) -> Command:
+def read_command(paths: Paths, spec: Mapping[str, Any], provisioned: Mapping[str, Any]) -> Command:
     """The command of a `provision` request, for the environment that `provision` made. Raises CannotRun."""
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_COMMAND}
-    bins = [str(places.venv / "bin")]
+    bins = [str(paths.venv / "bin")]
     if provisioned.get("environment"):
         bins.append(str(Path(provisioned["environment"]) / "bin"))
     environment.update(
         PATH=os.pathsep.join([*bins, environment.get("PATH", os.defpath)]),
-        VIRTUAL_ENV=str(places.venv),
+        VIRTUAL_ENV=str(paths.venv),
         PYTHONUNBUFFERED="1",
         GPUCTL_RUN=str(spec["run"]),
-        GPUCTL_METRICS=str(places.metrics),
-        GPUCTL_OUTPUTS=str(_made_outputs(places, spec)),
+        GPUCTL_METRICS=str(paths.metrics),
+        GPUCTL_OUTPUTS=str(_made_outputs(paths, spec)),
     )
     environment.update({str(name): str(value) for name, value in (spec.get("env") or {}).items()})
-    return Command(words=list(spec["command"]), environment=environment, cwd=places.work)
+    return Command(words=list(spec["command"]), environment=environment, cwd=paths.work)
 
 
-def _made_outputs(places: Places, spec: Mapping[str, Any]) -> Path:
+def _made_outputs(paths: Paths, spec: Mapping[str, Any]) -> Path:
     """The first output path; of one that names a file (`model.pt`) or is a pattern, the folder that it will be in."""
-    paths = (spec.get("outputs") or {}).get("paths") or ["outputs"]
-    first = PurePosixPath(paths[0])
+    named = (spec.get("outputs") or {}).get("paths") or ["outputs"]
+    first = PurePosixPath(named[0])
     plain = list(itertools.takewhile(lambda part: not _WILD.intersection(part), first.parts))
-    outputs = places.work.joinpath(*(plain[:-1] if len(plain) == len(first.parts) and first.suffix else plain))
+    outputs = paths.work.joinpath(*(plain[:-1] if len(plain) == len(first.parts) and first.suffix else plain))
     try:
         outputs.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         in_the_way = next(path for path in reversed((outputs, *outputs.parents)) if _no_folder(path))
         raise CannotRun(
-            f"{in_the_way.relative_to(places.work)} is no folder, and outputs are to be written into "
-            f"{outputs.relative_to(places.work)}: rename it, or name another folder in job.toml's [outputs] paths"
+            f"{in_the_way.relative_to(paths.work)} is no folder, and outputs are to be written into "
+            f"{outputs.relative_to(paths.work)}: rename it, or name another folder in job.toml's [outputs] paths"
         ) from None
     return outputs
 

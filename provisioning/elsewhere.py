@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Optional
 
 from provisioning.listing import Left
+from provisioning.paths import Paths, read_json
 from provisioning.patterns import Patterns
-from provisioning.places import Places, read_json
 
 _MOST = 500_000
 _LONGEST_S = 30.0
@@ -52,20 +52,20 @@ _INSTANCE_STORE = Path("/opt/dlami/nvme")
 _SYSTEM = ("/proc", "/sys", "/dev", "/run")
 
 
-def written_elsewhere(places: Places, checkpoints: Patterns, links: Mapping[str, str]) -> Iterator[Left]:
+def written_elsewhere(paths: Paths, checkpoints: Patterns, links: Mapping[str, str]) -> Iterator[Left]:
     """What the command wrote outside of the workspace, a word for each name in HOME, `~/gpuctl` or behind a link.
 
     Of the folder for temporary files, names below which a checkpoint lies.
     """
-    since_ns = _since_ns(places)
+    since_ns = _since_ns(paths)
     if since_ns is None:
         return
-    scan = _Scan(since_ns, places)
-    home = places.root.parent
+    scan = _Scan(since_ns, paths)
+    home = paths.root.parent
     for top in _names(home):
-        if top not in _REMADE and home / top != places.root:
+        if top not in _REMADE and home / top != paths.root:
             yield from scan.of(home / top, f"~/{top}")
-    shared = places.shared()
+    shared = paths.shared()
     for folder in shared:
         for top in _names(folder):
             if folder / top not in shared:
@@ -83,12 +83,12 @@ def written_elsewhere(places: Places, checkpoints: Patterns, links: Mapping[str,
         yield Left("~/", "outside", "too many files to look through", files=None)
 
 
-def _since_ns(places: Places) -> Optional[int]:
-    started = (read_json(places.last_begun().state) or {}).get("started")
+def _since_ns(paths: Paths) -> Optional[int]:
+    started = (read_json(paths.last_begun().state) or {}).get("started")
     if isinstance(started, (int, float)):
         return int(started * 1e9) - _SOONER_NS
     try:
-        return places.provisioned.stat().st_mtime_ns
+        return paths.provisioned.stat().st_mtime_ns
     except OSError:
         return None
 
@@ -103,10 +103,10 @@ def _names(folder: Path) -> list[str]:
 class _Scan:
     """Looks for what is young, through so many files and for so long at most. No link is followed."""
 
-    def __init__(self, since_ns: int, places: Places) -> None:
+    def __init__(self, since_ns: int, paths: Paths) -> None:
         self._since_ns = since_ns
-        self._owned = places.owned()
-        self._shared = places.shared()
+        self._owned = paths.owned()
+        self._shared = paths.shared()
         self._left = _MOST
         self._end = time.monotonic() + _LONGEST_S
         self._seen: set[tuple[int, int]] = set()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from provisioning.driver import install
-from provisioning.places import Places
+from provisioning.paths import Paths
 from provisioning.protocol import PayloadError
 from provisioning.shown import Done, run_shown
 
@@ -46,34 +46,34 @@ class Environment:
     made: bool
 
 
-def prepare(places: Places, requirements: list[str], tell: Tell) -> Environment:
+def prepare(paths: Paths, requirements: list[str], tell: Tell) -> Environment:
     """The environment for these requirements, made where there is none, and the run's virtualenv; or PayloadError."""
-    environment = _shared(places, requirements, tell) if requirements else Environment(None, made=False)
-    _make_venv(places, environment.path)
+    environment = _shared(paths, requirements, tell) if requirements else Environment(None, made=False)
+    _make_venv(paths, environment.path)
     return environment
 
 
-def _shared(places: Places, requirements: list[str], tell: Tell) -> Environment:
-    path = places.environments / key(places, requirements)
+def _shared(paths: Paths, requirements: list[str], tell: Tell) -> Environment:
+    path = paths.environments / key(paths, requirements)
     if (path / _MARK).exists():
         return Environment(path, made=False)
-    places.environments.mkdir(parents=True, exist_ok=True)
+    paths.environments.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock"), tell):
         if (path / _MARK).exists():
             return Environment(path, made=False)
         # Made where it stays, since its scripts name their interpreter; the mark is what makes it whole.
         shutil.rmtree(path, ignore_errors=True)
-        _install(places, path, requirements, tell)
+        _install(paths, path, requirements, tell)
         (path / _MARK).touch()
     return Environment(path, made=True)
 
 
-def key(places: Places, requirements: list[str]) -> str:
+def key(paths: Paths, requirements: list[str]) -> str:
     """A hash of all that decides what is installed: requirements, Python, pip's settings."""
     told = [sorted(requirements), sys.version, sys.base_prefix, platform.machine(), pip_settings()]
     if any(_is_local(line) for line in requirements):
         # It names files of this workspace: no two workspaces are the same.
-        told += [str(places.work), places.code.read_text() if places.code.exists() else ""]
+        told += [str(paths.work), paths.code.read_text() if paths.code.exists() else ""]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
 
 
@@ -128,13 +128,13 @@ def _locked(path: Path, tell: Tell) -> Iterator[None]:
         yield
 
 
-def _install(places: Places, path: Path, requirements: list[str], tell: Tell) -> None:
+def _install(paths: Paths, path: Path, requirements: list[str], tell: Tell) -> None:
     _bare_venv(path)
     listed = path / "requirements.txt"
     listed.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
     quiet = {"PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    command = [*_installer(places, path, tell), "-r", str(listed)]
-    done = run_shown(command, Watched(tell), environment={**os.environ, **quiet}, cwd=places.work)
+    command = [*_installer(paths, path, tell), "-r", str(listed)]
+    done = run_shown(command, Watched(tell), environment={**os.environ, **quiet}, cwd=paths.work)
     if done.code != 0:
         raise PayloadError(f"the requirements could not be installed: {done.reason}", _what_next(done))
 
@@ -145,42 +145,42 @@ def _what_next(done: Done) -> str:
     return "see the lines above, and mend the job's requirements"
 
 
-def _installer(places: Places, path: Path, tell: Tell) -> list[str]:
+def _installer(paths: Paths, path: Path, tell: Tell) -> list[str]:
     """The command that installs into the virtualenv at `path`."""
     python = str(path / "bin" / "python")
     uv = shutil.which("uv")
     if uv is not None and not pip_settings():  # uv goes by none of pip's settings
         return [uv, "pip", "install", "--python", python]
-    lent = _lend_pip(path, _find_pip(places) or _make_pip(places, tell))
+    lent = _lend_pip(path, _find_pip(paths) or _make_pip(paths, tell))
     (_site_packages(path) / "gpuctl.pth").write_text(f"{lent}\n", encoding="utf-8")
     # Compiled by the first import, which is seconds less than compiling all that nobody imports.
     return [python, "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
 
 
-def _find_pip(places: Places) -> Optional[Path]:
+def _find_pip(paths: Paths) -> Optional[Path]:
     """The folder of a `pip` that this Python can import, without making one."""
     importlib.invalidate_caches()
     found = importlib.util.find_spec("pip")
     if found is not None and found.submodule_search_locations:
         return Path(next(iter(found.submodule_search_locations)))
-    made = _site_packages(places.pip) / "pip"
+    made = _site_packages(paths.pip) / "pip"
     return made if made.is_dir() else None
 
 
-def _make_pip(places: Places, tell: Tell) -> Path:
+def _make_pip(paths: Paths, tell: Tell) -> Path:
     """A `pip` of this host's own, where its Python comes without; seconds, so once."""
     if importlib.util.find_spec("ensurepip") is None:
         install(["python3-venv"], tell)
-    aside = places.pip.with_suffix(".part")
+    aside = paths.pip.with_suffix(".part")
     shutil.rmtree(aside, ignore_errors=True)
     made = subprocess.run(
         [sys.executable, "-m", "venv", str(aside)], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if made.returncode != 0:
         raise PayloadError("this host's python3 can make no virtualenv", "launch from an image that has python3-venv")
-    shutil.rmtree(places.pip, ignore_errors=True)
-    aside.replace(places.pip)
-    return _site_packages(places.pip) / "pip"
+    shutil.rmtree(paths.pip, ignore_errors=True)
+    aside.replace(paths.pip)
+    return _site_packages(paths.pip) / "pip"
 
 
 def _lend_pip(path: Path, pip: Path) -> Path:
@@ -231,25 +231,25 @@ def parse_fetched(line: str) -> Optional[tuple[str, float]]:
     return found.group(1).rpartition("/")[2], float(found.group(2)) * _UNITS[found.group(3)]
 
 
-def _make_venv(places: Places, environment: Optional[Path]) -> None:
+def _make_venv(paths: Paths, environment: Optional[Path]) -> None:
     """The run's virtualenv, made anew where it is another Python's; it sees the environment, and a `pip`."""
-    python = places.venv / "bin" / "python"
+    python = paths.venv / "bin" / "python"
     try:
         same = os.path.samefile(python, sys.executable)
     except OSError:
         same = False
-    site = _site_packages(places.venv)
+    site = _site_packages(paths.venv)
     if not same or not site.is_dir():
-        shutil.rmtree(places.venv, ignore_errors=True)
-        _bare_venv(places.venv)
+        shutil.rmtree(paths.venv, ignore_errors=True)
+        _bare_venv(paths.venv)
     lines = []
     if environment is not None:
         # `addsitedir` and not the bare path: packages may bring `.pth` lines of their own.
         lines.append(f"import site; site.addsitedir({str(_site_packages(environment))!r})")
-    pip = _find_pip(places)
+    pip = _find_pip(paths)
     if pip is not None:
         # Without one, a command's `pip install` would be the system's and land outside.
-        lines.append(str(_lend_pip(places.venv, pip)))
+        lines.append(str(_lend_pip(paths.venv, pip)))
     (site / "gpuctl.pth").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

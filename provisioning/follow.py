@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
+import queue
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
-from provisioning.places import Places
+from provisioning.paths import Paths
 from provisioning.protocol import Channel
-from provisioning.state import describe, read_state
+from provisioning.state import describe, look_at_gpus, read_state
 
 _LOOK_S = 0.03
 _ALIVE_S = 4.0
 _OVER_EVERY = 4
+_GPUS_EVERY_S = 10.0
+_FIRST_LOOKS = 3
 _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 24
 _HASHED_AT_ONCE = 1 << 20
@@ -72,22 +78,53 @@ class Tail:
             size *= 4
 
 
-def follow_verb(places: Places, channel: Channel) -> int:
+class GpuLooks:
+    """What `nvidia-smi` says every ten seconds, asked in a thread of its own as it takes seconds.
+
+    Where the first looks find no GPU there is none; one that answers no more is told, by an empty list.
+    """
+
+    def __init__(self) -> None:
+        self._found: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
+        with suppress(RuntimeError):  # the command has used up all threads
+            threading.Thread(target=self._look, name="gpus", daemon=True).start()
+
+    def _look(self) -> None:
+        before: Optional[list[dict[str, Any]]] = None
+        for looks in itertools.count(1):
+            found = look_at_gpus()
+            if found or before:
+                self._found.put(found)
+                before = found
+            elif before is None and looks == _FIRST_LOOKS:
+                return
+            time.sleep(_GPUS_EVERY_S)
+
+    def send(self, channel: Channel) -> None:
+        """Send what has been seen since."""
+        while not self._found.empty():
+            channel.emit("gpus", gpus=self._found.get())
+
+
+def follow_verb(paths: Paths, channel: Channel) -> int:
     """Send what comes until training has ended and all of it is sent, or only what there is."""
     request = channel.read_request()
-    log = Tail(places.log, int(request.number("log_offset", 0)))
-    metrics = Tail(places.metrics, int(request.number("metrics_offset", 0)))
+    log = Tail(paths.log, int(request.number("log_offset", 0)))
+    metrics = Tail(paths.metrics, int(request.number("metrics_offset", 0)))
     until_end = request.flag("until_end")
     for name, tail in (("log", log), ("metrics", metrics)):
         _compare(channel, name, tail, request.fields.get(f"{name}_sha256"))
+    gpus = GpuLooks() if request.flag("gpus") else None
     said = time.monotonic()
     looks = 0
     over = False
     while True:
         # Whether it is over is asked first: what is read after that is the last there will be.
         if looks % _OVER_EVERY == 0:
-            over = not until_end or read_state(places).over
+            over = not until_end or read_state(paths).over
         looks += 1
+        if gpus is not None:
+            gpus.send(channel)
         if _send_new(channel, log, metrics):
             said = time.monotonic()
             continue
@@ -97,7 +134,7 @@ def follow_verb(places: Places, channel: Channel) -> int:
             channel.emit("alive")
             said = time.monotonic()
         time.sleep(_LOOK_S)
-    channel.emit("end", state=describe(places))
+    channel.emit("end", state=describe(paths))
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from provisioning.driver import power_off
-from provisioning.places import Places, read_json, write_json, write_small
+from provisioning.paths import Paths, read_json, write_json, write_small
 from provisioning.protocol import Channel
 
 DEADLINE_MARK = "gpuctl-deadline"
@@ -43,43 +43,43 @@ def _linux_processes(proc: Path) -> list[list[str]]:
     return found
 
 
-def receipt_verb(places: Places, channel: Channel) -> int:
+def receipt_verb(paths: Paths, channel: Channel) -> int:
     """Write down that a pull has left nothing behind, and whether what it saw was the end."""
     request = channel.read_request()
     receipt = {"files": int(request.number("files")), "bytes": int(request.number("bytes")), "at": request.number("at")}
     # Not told by `at`, which is of the laptop's clock: the pull's last manifest said whether training had ended.
     final = request.flag("over")
-    write_json(places.last_begun().receipt, {**receipt, "final": final})
-    idle_s = (read_json(places.spec) or {}).get("idle_s")
+    write_json(paths.last_begun().receipt, {**receipt, "final": final})
+    idle_s = (read_json(paths.spec) or {}).get("idle_s")
     if final and isinstance(idle_s, (int, float)):
-        power_off_by(places, time.time() + idle_s)
+        power_off_by(paths, time.time() + idle_s)
     channel.emit("receipt", **receipt, final=final)
     return 0
 
 
-def power_off_at(places: Places) -> Optional[float]:
+def power_off_at(paths: Paths) -> Optional[float]:
     """When this host powers itself off by itself; None where only its deadline ends it."""
     try:
-        digits = places.power_off_at.read_bytes()[:10].strip()
+        digits = paths.power_off_at.read_bytes()[:10].strip()
     except OSError:
         return None
     return float(digits) if digits.isdigit() else None
 
 
-def power_off_by(places: Places, at: float) -> None:
+def power_off_by(paths: Paths, at: float) -> None:
     """Have the host power itself off at `at`, or when it does already where that is sooner. Raises OSError."""
-    current = power_off_at(places)
+    current = power_off_at(paths)
     if current is None or at < current:
-        write_small(places.power_off_at, f"{math.ceil(at)}\n")
+        write_small(paths.power_off_at, f"{math.ceil(at)}\n")
 
 
-def power_off_when_due(places: Places, *, pause: Callable[[], bool], off: Callable[[], bool] = power_off) -> bool:
+def power_off_when_due(paths: Paths, *, pause: Callable[[], bool], off: Callable[[], bool] = power_off) -> bool:
     """Power off when it is time, besides the boot's own loop. False where `pause` asked to leave.
 
     `pause` waits a moment and answers whether to go on.
     """
     while True:
-        at = power_off_at(places)
+        at = power_off_at(paths)
         if at is not None and time.time() >= at and off():
             return True
         if not pause():

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Optional, Union
 
+from provisioning.paths import Paths, read_json
 from provisioning.patterns import Patterns
-from provisioning.places import Places, read_json
 from provisioning.protocol import PayloadError
 
 LOG, METRICS = "gpuctl/log", "gpuctl/metrics.jsonl"
@@ -85,9 +85,9 @@ class Wish:
     largest: Optional[int]
 
 
-def read_wish(places: Places, request: dict[str, Any]) -> Wish:
+def read_wish(paths: Paths, request: dict[str, Any]) -> Wish:
     """The job's words, as `provision` brought them, and those of a `manifest` request, which may ask for more."""
-    outputs = (read_json(places.spec) or {}).get("outputs") or {}
+    outputs = (read_json(paths.spec) or {}).get("outputs") or {}
     everything = request.get("everything") is True
     named = None if everything else outputs.get("paths")
     largest = request.get("max_size", LARGEST_UNASKED)
@@ -136,11 +136,11 @@ def output_file(path: str, status: os.stat_result) -> OutputFile:
 class Code:
     """What of the workspace came from the laptop, and is as it came."""
 
-    def __init__(self, places: Places) -> None:
-        self._work = places.work
-        self._known = read_json(places.code) or {}
+    def __init__(self, paths: Paths) -> None:
+        self._work = paths.work
+        self._known = read_json(paths.code) or {}
         try:
-            self._written_ns = places.code.stat().st_mtime_ns
+            self._written_ns = paths.code.stat().st_mtime_ns
         except OSError:
             self._written_ns = 0
 
@@ -170,11 +170,11 @@ def _sha256(root: Path, path: str) -> Optional[str]:
 class Listing:
     """The workspace's entries. Once they are walked: the patterns that match nothing, where links lead outside."""
 
-    def __init__(self, places: Places, wish: Wish) -> None:
-        self._work = places.work
-        self._real = os.path.realpath(places.work)
+    def __init__(self, paths: Paths, wish: Wish) -> None:
+        self._work = paths.work
+        self._real = os.path.realpath(paths.work)
         self._wish = wish
-        self._code = Code(places)
+        self._code = Code(paths)
         self._named = wish.named or Patterns([])
         self.outside: dict[str, str] = {}
         """Links that lead out of the workspace, and where to."""

@@ -10,7 +10,7 @@ from typing import Optional
 
 from provisioning.elsewhere import written_elsewhere
 from provisioning.listing import LOG, METRICS, Entry, Left, Link, Listing, OutputFile, output_file, read_wish
-from provisioning.places import Places, read_json
+from provisioning.paths import Paths, read_json
 from provisioning.protocol import Channel
 from provisioning.state import RunState, describe, read_state
 
@@ -28,10 +28,10 @@ class StableCheck:
     young, and whoever began to write it before that and has not ended is seen to have it open.
     """
 
-    def __init__(self, run: RunState, places: Places) -> None:
+    def __init__(self, run: RunState, paths: Paths) -> None:
         self._over = run.over
         self._now_ns = time.time_ns()
-        group = (read_json(places.state) or {}).get("pgid")
+        group = (read_json(paths.state) or {}).get("pgid")
         self._held = frozenset() if self._over or group is None else _held_open(group)
 
     def __call__(self, file: OutputFile) -> bool:
@@ -76,34 +76,34 @@ def _open_flags(fdinfo: Path) -> int:
     return os.O_RDONLY
 
 
-def manifest_verb(places: Places, channel: Channel) -> int:
+def manifest_verb(paths: Paths, channel: Channel) -> int:
     """List what comes home, and tell what does not. Nothing is written: a full disk is no reason to lose a model."""
-    wish = read_wish(places, dict(channel.read_request().fields))
+    wish = read_wish(paths, dict(channel.read_request().fields))
     # Both before the listing: what training writes after this look may be missing from it.
-    begun = places.last_begun()
+    begun = paths.last_begun()
     run, state = read_state(begun), describe(begun)
     told = _Told(channel, StableCheck(run, begun))
-    for own in _own_files(places):
+    for own in _own_files(paths):
         told(own)
-    listing = Listing(places, wish)
+    listing = Listing(paths, wish)
     for entry in listing:
         told(entry)
     if run.over:
         for path in listing.missing():
             channel.queue("missing", path=path)
-        for left in written_elsewhere(places, wish.checkpoints, listing.outside):
+        for left in written_elsewhere(paths, wish.checkpoints, listing.outside):
             told(left)
     channel.emit("manifest", files=told.files, bytes=told.bytes, state=state)
     return 0
 
 
-def left_nothing(places: Places) -> bool:
+def left_nothing(paths: Paths) -> bool:
     """True where the command wrote no file that anybody could miss, in the workspace or elsewhere. Raises OSError."""
-    wish = read_wish(places, {})
-    listing = Listing(places, wish)
+    wish = read_wish(paths, {})
+    listing = Listing(paths, wish)
     if any(not isinstance(entry, Left) or entry.files != 0 for entry in listing):
         return False
-    return next(written_elsewhere(places, wish.checkpoints, listing.outside), None) is None
+    return next(written_elsewhere(paths, wish.checkpoints, listing.outside), None) is None
 
 
 class _Told:
@@ -128,9 +128,9 @@ class _Told:
         self._channel.queue("file", path=entry.path, **values)
 
 
-def _own_files(places: Places) -> Iterator[OutputFile]:
+def _own_files(paths: Paths) -> Iterator[OutputFile]:
     """The log and the metrics, by the names that they have among the outputs."""
-    for name, path in ((LOG, places.log), (METRICS, places.metrics)):
+    for name, path in ((LOG, paths.log), (METRICS, paths.metrics)):
         try:
             yield output_file(name, path.stat())
         except OSError:

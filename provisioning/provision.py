@@ -15,7 +15,7 @@ from provisioning.driver import ensure_driver, install
 from provisioning.environment import prepare
 from provisioning.lease import deadline_armed, power_off_at
 from provisioning.listing import check_path
-from provisioning.places import MOST_ATTEMPTS, Places, attempt_of, write_json, write_small
+from provisioning.paths import MOST_ATTEMPTS, Paths, attempt_of, write_json, write_small
 from provisioning.protocol import Channel, PayloadError, Request
 from provisioning.python_version import check_python
 from provisioning.state import RUNNING, earlier_ended, read_state, supervisor_lives
@@ -46,25 +46,25 @@ class _Phases:
         self._channel.emit("output", text=line)
 
 
-def provision_verb(places: Places, channel: Channel) -> int:
+def provision_verb(paths: Paths, channel: Channel) -> int:
     """Make the host ready."""
     request = channel.read_request()
     _check(request)
     phases = _Phases(channel)
     with phases("deadline", "is the host's end set?"):
         _find_deadline(request)
-    if read_state(places).state != RUNNING:
-        places = replace(places, attempt=attempt_of(request.fields))
-    with _ends_where_nothing_starts(places, request):
-        return _provision(places, channel, request, phases)
+    if read_state(paths).state != RUNNING:
+        paths = replace(paths, attempt=attempt_of(request.fields))
+    with _ends_where_nothing_starts(paths, request):
+        return _provision(paths, channel, request, phases)
 
 
-def _provision(places: Places, channel: Channel, request: Request, phases: _Phases) -> int:
-    idle = read_state(places).state != RUNNING
+def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases) -> int:
+    idle = read_state(paths).state != RUNNING
     if idle:
         # Half provisioned is not provisioned.
-        places.provisioned.unlink(missing_ok=True)
-        write_json(places.spec, request.fields)
+        paths.provisioned.unlink(missing_ok=True)
+        write_json(paths.spec, request.fields)
     if request.flag("gpu"):
         with phases("driver", "does the GPU answer?"):
             channel.deaf_to_loss = True
@@ -73,11 +73,11 @@ def _provision(places: Places, channel: Channel, request: Request, phases: _Phas
     if request.flag("files"):
         with phases("files", "the workspace" if idle else "left as they are: training runs"):
             if idle:
-                unpack(channel.body, places)
+                unpack(channel.body, paths)
             else:
                 Gunzip(channel.body).finish()
-    places.work.mkdir(exist_ok=True)
-    made = idle and _make_environment(places, request.texts("requirements"), phases, channel)
+    paths.work.mkdir(exist_ok=True)
+    made = idle and _make_environment(paths, request.texts("requirements"), phases, channel)
     channel.emit(
         "provisioned",
         seconds=phases.seconds,
@@ -88,7 +88,7 @@ def _provision(places: Places, channel: Channel, request: Request, phases: _Phas
 
 
 @contextmanager
-def _ends_where_nothing_starts(places: Places, request: Request) -> Iterator[None]:
+def _ends_where_nothing_starts(paths: Paths, request: Request) -> Iterator[None]:
     """A host whose laptop is gone before `start` does not wait for its deadline, but half an hour."""
     if idle_limit(request.fields) is None:
         yield
@@ -97,7 +97,7 @@ def _ends_where_nothing_starts(places: Places, request: Request) -> Iterator[Non
 
     def renew() -> None:
         while True:
-            _give_time(places)
+            _give_time(paths)
             if over.wait(_RENEW_S):
                 break
 
@@ -108,28 +108,28 @@ def _ends_where_nothing_starts(places: Places, request: Request) -> Iterator[Non
     finally:
         over.set()
         thread.join()
-        _give_time(places)
+        _give_time(paths)
 
 
-def _give_time(places: Places) -> None:
+def _give_time(paths: Paths) -> None:
     """Set the host's end, or put it off, where nothing has run yet, or what has run holds nothing up."""
-    run = read_state(places)
-    over = run.over or (run.state == "none" and earlier_ended(places))
-    never_ran = run.state == "none" and not over and not supervisor_lives(places)
-    if never_ran or (over and power_off_at(places) is not None):
+    run = read_state(paths)
+    over = run.over or (run.state == "none" and earlier_ended(paths))
+    never_ran = run.state == "none" and not over and not supervisor_lives(paths)
+    if never_ran or (over and power_off_at(paths) is not None):
         with suppress(OSError):  # a full disk
-            write_small(places.power_off_at, f"{int(time.time() + UNSTARTED_S)}\n")
+            write_small(paths.power_off_at, f"{int(time.time() + UNSTARTED_S)}\n")
 
 
-def _make_environment(places: Places, requirements: list[str], phases: _Phases, channel: Channel) -> bool:
+def _make_environment(paths: Paths, requirements: list[str], phases: _Phases, channel: Channel) -> bool:
     """True where it had to be made. What is being installed is finished and kept even where the laptop goes away."""
     with phases("environment", f"{len(requirements)} requirements" if requirements else "no requirements"):
         channel.deaf_to_loss = True
         if shutil.which("tmux") is None:
             install(["tmux"], phases.tell)
-        environment = prepare(places, requirements, phases.tell)
+        environment = prepare(paths, requirements, phases.tell)
         channel.deaf_to_loss = False
-    write_json(places.provisioned, {"environment": str(environment.path) if environment.path else None})
+    write_json(paths.provisioned, {"environment": str(environment.path) if environment.path else None})
     return environment.made
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Callable
 
-from provisioning.places import Places, forget_last_run, note_traceback, read_json, reserve, write_json
+from provisioning.paths import Paths, forget_last_run, note_traceback, read_json, reserve, write_json
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import RUNNING, describe, read_state, size_of, supervised_attempt, supervisor_lives
 
@@ -23,36 +23,36 @@ _SAYS_WHOSE_WITHIN_S = 0.3
 GRACE_S = 110.0
 
 
-def start_verb(places: Places, channel: Channel) -> int:
+def start_verb(paths: Paths, channel: Channel) -> int:
     """Start training, unless it was started already. Answers once it prints, has lived two seconds, or has ended."""
     channel.read_request()
-    if read_json(places.provisioned) is None:
+    if read_json(paths.provisioned) is None:
         raise PayloadError("this host is not provisioned", "provision it first")
-    if not _was_started(places):
-        _begin(places)
-    _wait_for_first_sign(places)
-    channel.emit("started", state=describe(places))
+    if not _was_started(paths):
+        _begin(paths)
+    _wait_for_first_sign(paths)
+    channel.emit("started", state=describe(paths))
     return 0
 
 
-def _was_started(places: Places) -> bool:
+def _was_started(paths: Paths) -> bool:
     """True where this attempt runs, or has ended: an answer that was lost starts nothing."""
-    if read_state(places).state != "none":
+    if read_state(paths).state != "none":
         return True
     # A supervisor that has nothing to say yet, and none of an earlier attempt's that only waits.
-    return _wait(lambda: supervised_attempt(places) == places.attempt, _SAYS_WHOSE_WITHIN_S)
+    return _wait(lambda: supervised_attempt(paths) == paths.attempt, _SAYS_WHOSE_WITHIN_S)
 
 
-def _begin(places: Places) -> None:
+def _begin(paths: Paths) -> None:
     if shutil.which("tmux") is None:
         raise PayloadError("this host has no tmux", "provision it again, or launch from an image that has tmux")
-    reserve(places)
+    reserve(paths)
     # A supervisor that only waits for its idle limit gives way to the next attempt.
     _tmux("kill-session", "-t", f"={SESSION}")
-    _wait(lambda: not supervisor_lives(places), 10)
-    forget_last_run(places)
+    _wait(lambda: not supervisor_lives(paths), 10)
+    forget_last_run(paths)
     options = ["set-option", "-g", "history-limit", "50000", ";"]
-    session = ["new-session", "-d", "-s", SESSION, "-x", "200", "-y", "50", "-c", str(places.work)]
+    session = ["new-session", "-d", "-s", SESSION, "-x", "200", "-y", "50", "-c", str(paths.work)]
     words = ["start-server", ";", *options, *session, sys.executable, os.path.abspath(sys.argv[0]), "run"]
     made = _tmux(*words)
     if made.returncode != 0:
@@ -68,39 +68,39 @@ def _tmux(*words: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["tmux", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
-def _wait_for_first_sign(places: Places) -> None:
+def _wait_for_first_sign(paths: Paths) -> None:
     """Return at the command's first output, after two seconds of life, or at its end."""
 
     def signed() -> bool:
-        run = read_state(places)
+        run = read_state(paths)
         if run.over:
             return True
         if run.started is None:
             return False
-        began = read_json(places.state) or {}
-        return size_of(places.log) > began.get("log_bytes", 0) or time.time() - run.started >= _ALIVE_S
+        began = read_json(paths.state) or {}
+        return size_of(paths.log) > began.get("log_bytes", 0) or time.time() - run.started >= _ALIVE_S
 
     if not _wait(signed, _BEGIN_WITHIN_S):
         raise PayloadError("training did not start: its supervisor gave no sign", "see ~/gpuctl/errors on the host")
     # What prints its traceback at once has ended a moment later.
-    _wait(lambda: read_state(places).over, _LAST_WORD_S)
+    _wait(lambda: read_state(paths).over, _LAST_WORD_S)
 
 
-def stop_verb(places: Places, channel: Channel) -> int:
+def stop_verb(paths: Paths, channel: Channel) -> int:
     """End training: SIGINT, SIGTERM after half of the grace, SIGKILL after it. Answers once it has ended."""
     request = channel.read_request()
     grace_s = max(0.0, request.number("grace_s", GRACE_S))
     # The supervisor keeps the time: a connection that breaks stops nothing from being stopped.
     try:
-        write_json(places.stop, {"grace_s": grace_s})
+        write_json(paths.stop, {"grace_s": grace_s})
     except OSError:  # it ends all the same, with the supervisor's own grace
-        note_traceback(places)
-    began = read_json(places.state)
-    if began is not None and read_state(places).state == RUNNING and supervisor_lives(places):
+        note_traceback(paths)
+    began = read_json(paths.state)
+    if began is not None and read_state(paths).state == RUNNING and supervisor_lives(paths):
         os.kill(int(began["pid"]), signal.SIGTERM)
-        if not _wait(lambda: read_state(places).over, grace_s + 30):
+        if not _wait(lambda: read_state(paths).over, grace_s + 30):
             raise PayloadError("training did not end", "the host's deadline or `down` will end it")
-    channel.emit("state", **describe(places))
+    channel.emit("state", **describe(paths))
     return 0
 
 

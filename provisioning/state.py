@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from provisioning.lease import deadline_armed, power_off_at
-from provisioning.places import Places, disk_is_full, read_json
+from provisioning.paths import Paths, disk_is_full, read_json
 from provisioning.protocol import Channel
 
 RUNNING = "running"
@@ -31,10 +31,10 @@ class RunState:
         return self.state not in ("none", RUNNING)
 
 
-def supervisor_lives(places: Places) -> bool:
+def supervisor_lives(paths: Paths) -> bool:
     """True while a supervisor holds its lock: unlike a pid, nothing else can come to hold that."""
     try:
-        descriptor = os.open(places.lock, os.O_RDONLY)
+        descriptor = os.open(paths.lock, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -46,41 +46,41 @@ def supervisor_lives(places: Places) -> bool:
     return False
 
 
-def read_state(places: Places) -> RunState:
+def read_state(paths: Paths) -> RunState:
     """The state of the run's current attempt on this host."""
-    ended = _ended(places)
+    ended = _ended(paths)
     if ended is not None:
         return ended
-    began = read_json(places.state)
+    began = read_json(paths.state)
     started = _number(began, "started")
-    if supervisor_lives(places):
+    if supervisor_lives(paths):
         return RunState("none") if began is None else RunState(RUNNING, started=started)
     # It may have ended between the two looks.
-    return _ended(places) or (RunState("none") if began is None else _unrecorded(places, began))
+    return _ended(paths) or (RunState("none") if began is None else _unrecorded(paths, began))
 
 
-def earlier_ended(places: Places) -> bool:
+def earlier_ended(paths: Paths) -> bool:
     """True where this attempt has not begun, and the last one that has is over, however it ended."""
-    last = places.last_begun()
-    return last.attempt < places.attempt and read_state(last).over
+    last = paths.last_begun()
+    return last.attempt < paths.attempt and read_state(last).over
 
 
-def supervised_attempt(places: Places) -> Optional[int]:
+def supervised_attempt(paths: Paths) -> Optional[int]:
     """The attempt of the supervisor that lives; None where none does. It writes that down once it has the lock."""
-    if not supervisor_lives(places):
+    if not supervisor_lives(paths):
         return None
     try:
-        text = places.lock.read_bytes()[:8]
+        text = paths.lock.read_bytes()[:8]
     except OSError:
         return None
     return int(text) if text.isdigit() else 1  # an early payload's, which had one attempt and wrote nothing
 
 
-def _unrecorded(places: Places, began: dict[str, Any]) -> RunState:
+def _unrecorded(paths: Paths, began: dict[str, Any]) -> RunState:
     """A run whose supervisor went without writing down how it ended."""
     if began.get("boot") not in (None, boot_id()):
         why = "its host was restarted meanwhile"
-    elif disk_is_full(places):
+    elif disk_is_full(paths):
         why = "its supervisor ended, and the host's disk is full"
     else:
         why = "its supervisor was killed (out of memory?)"
@@ -100,15 +100,15 @@ def boot_id() -> str:
     return f"{kernel} {os.environ.get('TMUX_TMPDIR', '')}".strip()
 
 
-def _ended(places: Places) -> Optional[RunState]:
-    exit_record = read_json(places.exit)
+def _ended(paths: Paths) -> Optional[RunState]:
+    exit_record = read_json(paths.exit)
     if exit_record is None:
         return None
     code, why = exit_record.get("exit_code"), exit_record.get("why")
     return RunState(
         state=str(exit_record.get("state")),
         exit_code=code if isinstance(code, int) else None,
-        started=_number(read_json(places.state), "started"),
+        started=_number(read_json(paths.state), "started"),
         ended=_number(exit_record, "ended"),
         why=why if isinstance(why, str) else None,
     )
@@ -119,25 +119,25 @@ def _number(record: Optional[dict[str, Any]], name: str) -> Optional[float]:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def describe(places: Places, *, gpus: Optional[list[dict[str, Any]]] = None) -> dict[str, Any]:
+def describe(paths: Paths, *, gpus: Optional[list[dict[str, Any]]] = None) -> dict[str, Any]:
     """The fields of a `state` event."""
-    run = read_state(places)
-    spec = read_json(places.spec) or {}
+    run = read_state(paths)
+    spec = read_json(paths.spec) or {}
     deadline = _number(spec, "deadline")
     return {
-        "attempt": places.attempt,
+        "attempt": paths.attempt,
         "state": run.state,
         "exit_code": run.exit_code,
         "started": run.started,
         "ended": run.ended,
         "why": run.why,
-        "provisioned": read_json(places.provisioned) is not None,
-        "log_bytes": size_of(places.log),
-        "metrics_bytes": size_of(places.metrics),
+        "provisioned": read_json(paths.provisioned) is not None,
+        "log_bytes": size_of(paths.log),
+        "metrics_bytes": size_of(paths.metrics),
         "deadline": deadline,
-        "power_off_at": power_off_at(places),
+        "power_off_at": power_off_at(paths),
         "deadline_armed": deadline is not None and deadline_armed(deadline, str(spec.get("run"))),
-        "receipt": read_json(places.receipt),
+        "receipt": read_json(paths.receipt),
         "gpus": gpus or [],
     }
 
@@ -150,10 +150,10 @@ def size_of(path: os.PathLike[str]) -> int:
         return 0
 
 
-def state_verb(places: Places, channel: Channel) -> int:
+def state_verb(paths: Paths, channel: Channel) -> int:
     """Answer the state, GPUs included unless the request says `"gpus": false`: `nvidia-smi` takes seconds."""
     request = channel.read_request()
-    channel.emit("state", **describe(places, gpus=look_at_gpus() if request.fields.get("gpus", True) else None))
+    channel.emit("state", **describe(paths, gpus=look_at_gpus() if request.fields.get("gpus", True) else None))
     return 0
 
 

@@ -17,8 +17,8 @@ from provisioning.afterwards import after_training, before_training, idle_limit
 from provisioning.command import Command, read_command
 from provisioning.guard import Guard
 from provisioning.lease import power_off_when_due
-from provisioning.places import (
-    Places,
+from provisioning.paths import (
+    Paths,
     disk_is_full,
     forget_last_run,
     note_traceback,
@@ -41,45 +41,45 @@ _HARMLESS = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "
 """Signals that end a program which does not expect them, and that a command may send to its parent."""
 
 
-def run_verb(places: Places, channel: Channel) -> int:
+def run_verb(paths: Paths, channel: Channel) -> int:
     """Run the provisioned command to its end, then wait to power off where an idle limit is set."""
     del channel  # nobody is at the other end: the pane is a person's
-    lock = _take_lock(places)
+    lock = _take_lock(paths)
     signals = _Signals()
-    spec = read_json(places.spec)
-    provisioned = read_json(places.provisioned)
+    spec = read_json(paths.spec)
+    provisioned = read_json(paths.provisioned)
     if spec is None or provisioned is None:
         raise PayloadError("this host is not provisioned", "provision it first")
     with suppress(OSError):  # a full disk
-        before_training(places, spec)
-    _supervise(places, spec, provisioned, signals)
+        before_training(paths, spec)
+    _supervise(paths, spec, provisioned, signals)
     if idle_limit(spec) is not None:
-        power_off_when_due(places, pause=signals.pause)
+        power_off_when_due(paths, pause=signals.pause)
     os.close(lock)
     return 0
 
 
-def _take_lock(places: Places) -> int:
-    places.run.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT, 0o600)
+def _take_lock(paths: Paths) -> int:
+    paths.run.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
     for _ in range(100):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(OSError):  # a full disk
                 os.truncate(descriptor, 0)
-                os.pwrite(descriptor, str(places.attempt).encode("ascii"), 0)
+                os.pwrite(descriptor, str(paths.attempt).encode("ascii"), 0)
             return descriptor
         except BlockingIOError:  # another supervisor, or somebody who looks whether there is one
             time.sleep(0.02)
     raise PayloadError("a supervisor runs on this host already")
 
 
-def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any], signals: _Signals) -> None:
+def _supervise(paths: Paths, spec: dict[str, Any], provisioned: dict[str, Any], signals: _Signals) -> None:
     """Run the command and write `exit.json`, whatever the command is."""
-    forget_last_run(places)
+    forget_last_run(paths)
     with suppress(OSError):  # `start` has done it where one was asked
-        reserve(places)
-    run = _Run(places, signals)
+        reserve(paths)
+    run = _Run(paths, signals)
     state, code, why = "failed", 1, None
     try:
         code = run.to_its_end(spec, provisioned)
@@ -90,31 +90,31 @@ def _supervise(places: Places, spec: dict[str, Any], provisioned: dict[str, Any]
         run.refuse(why)
     except Exception as error:  # noqa: BLE001  whatever it is, the run has ended, and somebody must power the host off
         why = f"gpuctl's supervisor failed: {type(error).__name__}: {error}"
-        note_traceback(places)
+        note_traceback(paths)
         run.note(why)
-    if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(places)):
-        why = why or f"the host's disk ran full{_disk_size(places)}"
+    if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(paths)):
+        why = why or f"the host's disk ran full{_disk_size(paths)}"
         run.note(why)
     with suppress(OSError):  # before the end is told, so that whoever hears of it hears of this
-        after_training(places, spec, state=state, took_s=time.time() - run.began)
-    write_json(places.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})
+        after_training(paths, spec, state=state, took_s=time.time() - run.began)
+    write_json(paths.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})
     run.pane.show(f"\ngpuctl: training {state} (exit code {code})\n".encode())
 
 
-def _died_of_a_full_disk(places: Places) -> bool:
+def _died_of_a_full_disk(paths: Paths) -> bool:
     """True where its last words say so, or where the disk is full now."""
     try:
-        with open(places.log, "rb") as log:
+        with open(paths.log, "rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _LAST_WORDS_BYTES))
             last = log.read()
     except OSError:
         last = b""
-    return b"No space left on device" in last or b"Disk quota exceeded" in last or disk_is_full(places)
+    return b"No space left on device" in last or b"Disk quota exceeded" in last or disk_is_full(paths)
 
 
-def _disk_size(places: Places) -> str:
+def _disk_size(paths: Paths) -> str:
     try:
-        disk = os.statvfs(places.root)
+        disk = os.statvfs(paths.root)
     except OSError:  # the command has removed it
         return ""
     return f" ({disk.f_blocks * disk.f_frsize / 2**30:.1f} GiB)"
@@ -156,8 +156,8 @@ class _Signals:
 class _Run:
     """One execution of the command."""
 
-    def __init__(self, places: Places, signals: _Signals) -> None:
-        self.places = places
+    def __init__(self, paths: Paths, signals: _Signals) -> None:
+        self.paths = paths
         self.signals = signals
         self.pane = Pane(1)
         self.log: Optional[int] = None
@@ -169,13 +169,13 @@ class _Run:
         self.output: Optional[int] = None
         self.began = time.time()
         try:
-            self.log = os.open(places.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self.log = os.open(paths.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
             self.pane.show(f"gpuctl: there is no log: {error}\n".encode())
 
     def to_its_end(self, spec: dict[str, Any], provisioned: dict[str, Any]) -> int:
         """Start the command, wait until it has ended and nothing of it is left: its exit code. Raises CannotRun."""
-        command = read_command(self.places, spec, provisioned)
+        command = read_command(self.paths, spec, provisioned)
         program = command.program()
         keep_keys_harmless(0)
         guard = Guard()
@@ -196,7 +196,7 @@ class _Run:
         """Write down that it has begun; what is in the log by now is not the command's first output."""
         log_bytes = os.fstat(self.log).st_size if self.log is not None else 0
         record = {"state": "running", "started": self.began, "pid": os.getpid(), "pgid": group, "log_bytes": log_bytes}
-        write_json(self.places.state, {**record, "boot": boot_id()})
+        write_json(self.paths.state, {**record, "boot": boot_id()})
 
     def refuse(self, why: str) -> None:
         """Say why nothing ran."""
@@ -226,7 +226,7 @@ class _Run:
             return subprocess.Popen(
                 words,
                 executable=program,
-                cwd=self.places.work,
+                cwd=self.paths.work,
                 env=command.environment,
                 stdin=0 if os.isatty(0) else subprocess.DEVNULL,
                 stdout=writing,
@@ -252,7 +252,7 @@ class _Run:
         now = time.monotonic()
         if now >= self.next_look:
             # A `provision` that the laptop has left, and that ends only now, would end the host while it trains.
-            self.places.power_off_at.unlink(missing_ok=True)
+            self.paths.power_off_at.unlink(missing_ok=True)
             self.next_look = now + 1.0
         while self.steps and self.steps[0][0] <= now:
             guard.signal_group(self.steps.pop(0)[1])
@@ -293,7 +293,7 @@ class _Run:
 
     def _obey(self, heard: bytes) -> None:
         if signal.SIGTERM in heard:
-            asked = (read_json(self.places.stop) or {}).get("grace_s")
+            asked = (read_json(self.paths.stop) or {}).get("grace_s")
             self.why_stopped = self.why_stopped if asked is not None else _FROM_OUTSIDE
             self._stop_within(float(asked) if isinstance(asked, (int, float)) else _HANGUP_GRACE_S)
         elif signal.SIGHUP in heard:  # the tmux server was killed

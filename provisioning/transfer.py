@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from provisioning.listing import LOG, METRICS, check_path, open_beneath, output_file
 from provisioning.outputs import StableCheck
-from provisioning.places import Places, read_json, write_json
+from provisioning.paths import Paths, read_json, write_json
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import read_state
 
@@ -50,28 +50,28 @@ class Gunzip:
             pass
 
 
-def unpack(body: BinaryIO, places: Places) -> int:
+def unpack(body: BinaryIO, paths: Paths) -> int:
     """Replace the workspace's code by a gzipped tar; what the command wrote stays. Answers how many files came.
 
     All of it arrives beside the workspace before any of it takes its place. Raises PayloadError, OSError.
     """
-    shutil.rmtree(places.incoming, ignore_errors=True)
-    places.incoming.mkdir(mode=0o755)
-    places.work.mkdir(mode=0o755, exist_ok=True)
+    shutil.rmtree(paths.incoming, ignore_errors=True)
+    paths.incoming.mkdir(mode=0o755)
+    paths.work.mkdir(mode=0o755, exist_ok=True)
     content = Gunzip(body)
     code: dict[str, list[Any]] = {}
     try:
         with tarfile.open(fileobj=content, mode="r|", errors="surrogateescape", encoding="utf-8") as archive:  # type: ignore[call-overload]
             for member in archive:
-                _receive(archive, member, places.incoming, code)
+                _receive(archive, member, paths.incoming, code)
     except tarfile.TarError as error:
         raise PayloadError(f"the workspace did not arrive whole: {error}", "launch again") from error
     content.finish()
-    _remove_stale(places, code)
+    _remove_stale(paths, code)
     for path in code:
-        _put_in_place(places, path)
-    write_json(places.code, code)
-    shutil.rmtree(places.incoming, ignore_errors=True)
+        _put_in_place(paths, path)
+    write_json(paths.code, code)
+    shutil.rmtree(paths.incoming, ignore_errors=True)
     return len(code)
 
 
@@ -111,24 +111,24 @@ def _leaves(path: str, link: str) -> bool:
     return os.path.normpath(os.path.join(os.path.dirname(path), link)).split("/")[0] == ".."
 
 
-def _remove_stale(places: Places, code: dict[str, list[Any]]) -> None:
+def _remove_stale(paths: Paths, code: dict[str, list[Any]]) -> None:
     """Remove code of an earlier workspace that this one no longer has, and folders that are empty now."""
-    for path in read_json(places.code) or {}:
+    for path in read_json(paths.code) or {}:
         if path not in code:
-            gone = places.work / check_path(path)
+            gone = paths.work / check_path(path)
             try:
                 gone.unlink(missing_ok=True)
                 for folder in gone.parents:
-                    if folder == places.work:
+                    if folder == paths.work:
                         break
                     folder.rmdir()
             except OSError:
                 continue
 
 
-def _put_in_place(places: Places, path: str) -> None:
-    target = places.work / path
-    folder = places.work
+def _put_in_place(paths: Paths, path: str) -> None:
+    target = paths.work / path
+    folder = paths.work
     for part in PurePosixPath(path).parts[:-1]:
         folder = folder / part
         if folder.is_symlink():
@@ -136,7 +136,7 @@ def _put_in_place(places: Places, path: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir() and not target.is_symlink():
         target.rmdir()
-    os.replace(places.incoming / path, target)
+    os.replace(paths.incoming / path, target)
 
 
 class TarStream:
@@ -164,23 +164,23 @@ class TarStream:
             rest = rest[os.write(1, rest) :]
 
 
-def send_verb(places: Places, channel: Channel) -> int:
+def send_verb(paths: Paths, channel: Channel) -> int:
     """Send files as one tar stream on standard output, and what each was on standard error."""
-    paths = channel.read_request().texts("paths")
-    begun = places.last_begun()
+    named = channel.read_request().texts("paths")
+    begun = paths.last_begun()
     settled = StableCheck(read_state(begun), begun)
     tar = TarStream(channel)
-    files = sum(_send_one(places, path, tar=tar, settled=settled, channel=channel) for path in paths)
+    files = sum(_send_one(paths, path, tar=tar, settled=settled, channel=channel) for path in named)
     tar.write(b"\0" * (_BLOCK * 2))
     tar.flush()
     channel.emit("done", files=files)
     return 0
 
 
-def _send_one(places: Places, path: str, *, tar: TarStream, settled: StableCheck, channel: Channel) -> int:
+def _send_one(paths: Paths, path: str, *, tar: TarStream, settled: StableCheck, channel: Channel) -> int:
     """Send one file; 0 where it is not there to be sent."""
     try:
-        descriptor = _open_output(places, path)
+        descriptor = _open_output(paths, path)
     except (OSError, PayloadError) as error:
         channel.queue("skipped", path=path, why=str(getattr(error, "strerror", None) or error))
         return 0
@@ -199,12 +199,12 @@ def _send_one(places: Places, path: str, *, tar: TarStream, settled: StableCheck
     return 1
 
 
-def _open_output(places: Places, path: str) -> int:
+def _open_output(paths: Paths, path: str) -> int:
     # Non-blocking: a fifo that has taken a file's place must not hold the rest up.
     flags = os.O_RDONLY | os.O_NONBLOCK
     if path in (LOG, METRICS):
-        return os.open(places.log if path == LOG else places.metrics, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-    return open_beneath(places.work, path, flags)
+        return os.open(paths.log if path == LOG else paths.metrics, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open_beneath(paths.work, path, flags)
 
 
 def _header(path: str, status: os.stat_result) -> bytes:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from provisioning.places import disk_full, here, note_traceback
+from provisioning.paths import disk_full, here, note_traceback
 from provisioning.protocol import Channel, PayloadError
 
 VERBS = {
@@ -31,19 +31,19 @@ def dispatch(arguments: list[str]) -> int:
     # A `send` has its tar stream on standard output.
     events = os.fdopen(os.dup(2 if verb == "send" else 1), "wb", buffering=1 << 16)
     channel = Channel(sys.stdin.buffer, events)
-    places = None
+    paths = None
     try:
         if verb not in VERBS:
             raise PayloadError(f"host.pyz takes one verb: {', '.join(VERBS)}")
-        places = here()
+        paths = here()
         act = getattr(importlib.import_module(VERBS[verb]), f"{verb}_verb")
-        code = act(places, channel)
+        code = act(paths, channel)
     except PayloadError as error:
         code = _tell(channel, error.message, error.next_step)
     except BrokenPipeError:
         _gone()
     except OSError as error:
-        note_traceback(places)
+        note_traceback(paths)
         if disk_full(error):
             code = _tell(channel, f"{verb} failed: the host's disk is full", _MAKE_ROOM)
         else:
@@ -51,7 +51,7 @@ def dispatch(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:  # noqa: BLE001  the one place where the unforeseen becomes a line
-        note_traceback(places)
+        note_traceback(paths)
         code = _tell(
             channel, f"{verb} failed on the host: {type(error).__name__}: {error}", "see ~/gpuctl/errors there"
         )

@@ -1,1 +1,1 @@
-"""The command line: one file a command, each of which parses, calls one workflow, renders. No logic."""
+"""The command line: one file per command; each parses, calls one workflow and renders. No logic."""

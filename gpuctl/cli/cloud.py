@@ -8,7 +8,7 @@ import click
 
 from gpuctl.cli.options import json_option, print_json
 from gpuctl.core.errors import NotFound
-from gpuctl.state.places import places
+from gpuctl.state.paths import paths
 
 
 @click.group("cloud")
@@ -23,42 +23,42 @@ def command() -> None:
     "pythons",
     metavar="PATH",
     multiple=True,
-    help="Python for the hosts. Repeatable: the default image uses the first, each further one gets its own image.",
+    help="Python for the hosts. Repeatable: the default image uses the first; each further one gets its own image.",
 )
 @json_option
 def start(port: int | None, pythons: tuple[str, ...], as_json: bool) -> None:
-    """Start it, or print its address if it is running."""
+    """Start the embedded cloud, or print its address if it is already running."""
     from gpuctl.workflows.clouds import lost_in_words, start_embedded
 
-    cloud = start_embedded(places(), port=port, pythons=pythons)
+    cloud = start_embedded(paths(), port=port, pythons=pythons)
     if as_json:
         print_json({"endpoint": cloud["endpoint"], "lost": cloud["lost"]})
         return
     click.echo(f"the embedded cloud is at {cloud['endpoint']}")
     if cloud["lost"]:
-        click.echo(lost_in_words(cloud["lost"], places()))
+        click.echo(lost_in_words(cloud["lost"], paths()))
 
 
 @command.command()
 def stop() -> None:
-    """Stop it and all of its hosts."""
+    """Stop the embedded cloud and all of its hosts."""
     from gpuctl.workflows.clouds import stop_embedded
 
-    stop_embedded(places())
-    click.echo("the embedded cloud is stopped; nothing of it runs")
+    stop_embedded(paths())
+    click.echo("the embedded cloud and all of its hosts are stopped")
 
 
 @command.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show whether it is running, and how many instances it has."""
+    """Show whether the embedded cloud is running, and how many instances it has."""
     from gpuctl.workflows.clouds import embedded_status
 
-    cloud = embedded_status(places())
+    cloud = embedded_status(paths())
     if as_json:
         print_json(cloud)
     elif cloud["running"]:
-        click.echo(f"running at {cloud['endpoint']}, {cloud['instances']} instances")
+        click.echo(f"running at {cloud['endpoint']}, instances: {cloud['instances']}")
         for python in cloud["pythons"]:
             click.echo(f"Python {python['version']} ({python['path']}): {python['image_parameters']['x86_64']}")
     else:
@@ -67,10 +67,10 @@ def status(as_json: bool) -> None:
 
 @command.command()
 def env() -> None:
-    """Print exports that point any AWS client to it: eval "$(gpuctl cloud env)"."""
+    """Print exports that point any AWS client at the embedded cloud: eval "$(gpuctl cloud env)"."""
     from gpuctl.workflows.clouds import embedded_environment, embedded_if_running
 
-    cloud = embedded_if_running(places())
+    cloud = embedded_if_running(paths())
     if cloud is None:
         raise NotFound("the embedded cloud is not running", "start it with `gpuctl cloud start`")
     for name, value in embedded_environment(cloud["endpoint"]).items():

@@ -1,4 +1,4 @@
-"""`gpuctl down`: outputs home, then everything of the run gone, and AWS asked again."""
+"""`gpuctl down`: download the outputs, delete everything tagged with the run, and check with AWS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gpuctl.cli.options import (
 from gpuctl.core.errors import GpuctlError, Interrupted, NotHome, UsageError
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
-from gpuctl.state.places import places
+from gpuctl.state.paths import paths
 
 if TYPE_CHECKING:
     from gpuctl.workflows.down import DownResult
@@ -59,17 +59,17 @@ def command(
     from gpuctl.workflows.down import run_by_name, runs_of_mine
 
     if bool(runs) == everything:
-        raise UsageError("down wants either runs by name or --all", "`gpuctl ls` shows the runs")
+        raise UsageError("down needs either the names of runs or --all", "`gpuctl ls` shows the runs")
     if everything:
         if not yes and not sys.stdin.isatty():
-            raise UsageError("down --all cannot ask here", "say -y")
+            raise UsageError("down --all cannot ask for confirmation here", "add -y")
         profile, here = profile_of(cloud)
-        opened = runs_of_mine(profile, places=here, region=region)
+        opened = runs_of_mine(profile, paths=here, region=region)
     else:
         say = partial(click.echo, err=True)
-        chosen, here = chosen_cloud(cloud), places()
+        chosen, here = chosen_cloud(cloud), paths()
         opened = tuple(
-            run_by_name(name, places=here, cloud=chosen, region=region, tell=say) for name in dict.fromkeys(runs)
+            run_by_name(name, paths=here, cloud=chosen, region=region, tell=say) for name in dict.fromkeys(runs)
         )
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
@@ -82,19 +82,22 @@ def command(
     else:
         for resource in went.removed:
             click.echo(f"removed {resource.kind} {resource.id}")
-        gone = ", ".join(run.name for run in opened if run.name not in dict(went.failed)) or "no run"
-        click.echo(f"{gone}: nothing is left" if not went.left else f"{len(went.left)} things are left")
+        gone = ", ".join(run.name for run in opened if run.name not in dict(went.failed))
+        if went.left:
+            click.echo(f"resources left: {len(went.left)}")
+        elif gone or not opened:
+            click.echo(f"{gone or 'no runs'}: nothing is left")
     for run, error in went.failed:
         click.echo(safe(f"{run} is still there: {error}"), err=True)
     if went.failed:
         raise GpuctlError(f"{len(went.failed)} of {len(opened)} runs could not be taken down, see above")
     if went.left:
         left = ", ".join(f"{r.kind} {r.id}" for r in went.left)
-        raise GpuctlError(f"AWS still tells of {left}", "run `gpuctl down` again in a minute")
+        raise GpuctlError(f"AWS still lists {left}", "run `gpuctl down` again in a minute")
 
 
 def _go_down(opened: tuple[RunHandle, ...], *, discard: bool, wish: Wish, yes: bool) -> DownResult:
-    """Take runs down; where one alone would lose what is not home, whoever sits at the terminal may say so."""
+    """Take runs down; if a single run would lose outputs, whoever is at the terminal may agree to that."""
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.down import down
 
@@ -105,7 +108,7 @@ def _go_down(opened: tuple[RunHandle, ...], *, discard: bool, wish: Wish, yes: b
         if yes or len(opened) != 1 or not sys.stdin.isatty():
             raise
         click.echo(safe(left.message), err=True)
-        if not click.confirm("Lose it?", default=False, err=True):
+        if not click.confirm("Delete the run anyway?", default=False, err=True):
             raise
     with Phases() as phases:
         return down(opened, discard=True, now=now(), reporter=phases)

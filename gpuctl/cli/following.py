@@ -15,7 +15,7 @@ from gpuctl.core.host_state import HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
-from gpuctl.state.places import places
+from gpuctl.state.paths import paths
 from gpuctl.state.runs import run_folder
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
-    """The log from its last `lines` (None: its start) to the end of the training: the state then, None if detached.
+    """Show the log from its last `lines` (None: the start) to the end of training; the state then, None if detached.
 
-    Of a run that has ended and whose host is gone, what came home of its log.
+    If the run has ended and its host is gone, show what was downloaded of its log.
     """
     from gpuctl.ui.log import LogPrinter, of_host
     from gpuctl.workflows.follow import Follower, followed
@@ -66,10 +66,10 @@ def _tell_lost(why: str) -> None:
 
 
 def detached(run: str) -> int:
-    """What Ctrl-C means once training runs: nobody looks any more, and it goes on. Raises where there is no run."""
-    if not run_folder(places().runs, run).progress().started:
+    """What Ctrl-C does once training runs: stop following, let it run. Raises KeyboardInterrupt if it never started."""
+    if not run_folder(paths().runs, run).progress().started:
         raise KeyboardInterrupt
-    click.echo(f"\ndetached; {run} goes on. gpuctl tail {run}, gpuctl down {run}", err=True)
+    click.echo(f"\ndetached; {run} keeps running. Next: gpuctl tail {run}, gpuctl down {run}", err=True)
     return 0
 
 
@@ -81,9 +81,9 @@ def after_the_end(
     down_after: bool,
     wish: Wish,
 ) -> int:
-    """Outputs home and everything down, where that was asked for; not down where something would be lost.
+    """Download and take down, if that was asked for; nothing is taken down if something would be lost.
 
-    Raises NotHome for that, TrainingFailed where the command failed.
+    Raises NotHome in that case, TrainingFailed if the command failed.
     """
     if state is None:
         return 0
@@ -111,14 +111,14 @@ def after_the_end(
                 home = f"its outputs are in {pull_to}, " if pull_to is not None else ""
                 raise type(error)(
                     f"{name} could not be taken down: {error.message}",
-                    f"{home}its host is still running, and costs: `gpuctl down {name}` finishes it",
+                    f"{home}its host is still running and costs money: `gpuctl down {name}` removes it",
                 ) from error
             click.echo(
-                f"{name}: {'nothing is left' if not went.left else f'{len(went.left)} things are left'}", err=True
+                f"{name}: {'nothing is left' if not went.left else f'resources left: {len(went.left)}'}", err=True
             )
     if not down_after:
         by_itself = _until(state, run.folder.read().plan, home=pull_to is not None and left is None)
-        click.echo(f"the host is still running{by_itself}, and costs: gpuctl pull {name}, gpuctl down {name}", err=True)
+        click.echo(f"the host still runs{by_itself} and costs money: gpuctl pull {name}, gpuctl down {name}", err=True)
     raise_if_failed(name, state)
     if left is not None:
         raise left
@@ -134,21 +134,21 @@ def _until(state: HostState, plan: Plan, *, home: bool) -> str:
 
 
 def raise_if_failed(run: str, state: HostState) -> None:
-    """Raises TrainingFailed where the training command failed."""
+    """Raises TrainingFailed if the training command failed."""
     if state.training == "failed":
         raise TrainingFailed(failure(run, state))
 
 
 def only_what_is_here(run: RunHandle, error: HostError) -> None:
-    """Say why no more is shown than this machine has; not of a run that was taken down. Raises HostKeyMismatch."""
+    """Say why only what this machine has is shown, unless the run was taken down. Raises HostKeyMismatch."""
     if isinstance(error, HostKeyMismatch):
         raise error
     if not run.folder.progress().down:
-        click.echo(safe(f"{error.message}; shown is what came before"), err=True)
+        click.echo(safe(f"{error.message}; showing what arrived before"), err=True)
 
 
 def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
-    """The log's last lines as it is now; of a run whose host is gone, what came home of it."""
+    """Show the last lines of the log as it is now; if the host is gone, of what was downloaded."""
     from gpuctl.ui.console import err, out
     from gpuctl.ui.log import LogPrinter
     from gpuctl.workflows.follow import Follower

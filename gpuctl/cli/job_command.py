@@ -11,7 +11,7 @@ from gpuctl.core.errors import GpuctlError, UsageError
 
 
 class JobCommand(click.Command):
-    """Where the program's own options stand before the two dashes, it says where they belong."""
+    """If the program's own options come before the two dashes, it says where they belong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it. Raises UsageError with the line to type for an option of the job's program."""
@@ -26,11 +26,11 @@ class JobCommand(click.Command):
                 raise
             what = f"{ctx.command_path} has no option {error.option_name}"
             typed = shlex.join([*ctx.command_path.split(), *line])
-            raise UsageError(what, f"what is for the job's own program comes after two dashes: {typed}") from error
+            raise UsageError(what, f"options for the job's own program go after two dashes: {typed}") from error
 
     def _in_order(self, ctx: click.Context, words: list[str]) -> list[str] | None:
-        """The words of a command line, the job first, every option that is not ours after the dashes; None where that
-        gives no command line of ours either."""
+        """The words of a command line, the job first, every option that is not ours after the dashes; None if that
+        is not one of our command lines either."""
         at = words.index("--") if "--" in words else len(words)
         kept, moved, after = words[:at], list[str](), words[at + 1 :]
         while True:

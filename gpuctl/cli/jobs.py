@@ -36,7 +36,7 @@ def _complete_job(_ctx: click.Context, _param: click.Parameter, incomplete: str)
 def command(name: str | None, copy_to: Path | None, as_json: bool) -> None:
     """List the packaged jobs, or show one: its command, presets, options and files.
 
-    `gpuctl launch NAME` runs a job on a GPU, `gpuctl local NAME` on this machine. A copy can be launched at once:
+    `gpuctl launch NAME` runs a job on a GPU, `gpuctl local NAME` on this machine. A copy can be launched as it is:
     `gpuctl launch ./DIR`.
     """
     from gpuctl.workflows.jobs import copy_job, packaged_job, packaged_jobs
@@ -57,7 +57,7 @@ def command(name: str | None, copy_to: Path | None, as_json: bool) -> None:
         print_json({"job": loaded.folder.name, "folder": str(copy_to), "files": files})
         return
     where = str(copy_to) if copy_to.is_absolute() or copy_to.parts[:1] == ("..",) else f"./{copy_to}"
-    click.echo(f"{where} is yours, {len(files)} files; it launches as it is:\n  gpuctl launch {shlex.quote(where)}")
+    click.echo(f"copied {len(files)} files to {where}; launch it as it is:\n  gpuctl launch {shlex.quote(where)}")
 
 
 def _row(loaded: LoadedJob) -> JobRow:

@@ -55,7 +55,7 @@ def _then(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
         return None
     word, colon, minutes = value.partition(":")
     if word != "down":
-        raise click.BadParameter(f"{value!r} is not down, nor down:MINUTES")
+        raise click.BadParameter(f"{value!r} is neither down nor down:MINUTES")
     if not colon:
         return THEN_DOWN_S
     amount = _amount(_ctx, _param, minutes)
@@ -65,7 +65,7 @@ def _then(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
 
 _MOST_MINUTES = Decimal(1_000_000)
 LAST_LINES = 10
-"""Of the log of a command that failed before a detached launch returned."""
+"""How many log lines to show if the command failed before a detached launch returned."""
 
 
 @click.command("launch", cls=JobCommand)
@@ -115,7 +115,7 @@ LAST_LINES = 10
     "then_s",
     callback=_then,
     metavar="down[:MINUTES]",
-    help="Have the host terminate itself after training has ended and its outputs are downloaded (default: 15 min).",
+    help="Have the host terminate itself MINUTES (default: 15) after training has ended and outputs are downloaded.",
 )
 @click.option("--discard", is_flag=True, help="With --then down: do not wait for the outputs to be downloaded.")
 @yes_option
@@ -135,7 +135,7 @@ def command(
 ) -> int:
     """Launch JOB on a GPU host and follow its training.
 
-    Until training has started, Ctrl-C deletes everything that was created. After that it only stops following.
+    Before training starts, Ctrl-C deletes everything that was created. After that, it only stops following the log.
 
     JOB is the name of a packaged job (see `gpuctl jobs`) or a folder. Arguments after -- that start with a dash are
     added to the job's command; any others replace it.
@@ -154,7 +154,7 @@ def command(
     profile, here = profile_of(cloud)
     with Phases() as phases:
         phases.phase("plan", "credentials, prices, image, your address")
-        planned = plan_launch(request, profile=profile, places=here, now=now())
+        planned = plan_launch(request, profile=profile, paths=here, now=now())
     plan = planned.plan
     if pull_to or down_after:
         pull_to = free_place(pull_to or Path(plan.run), plan.run)
@@ -163,10 +163,10 @@ def command(
         return 0
     tell(render_plan(plan, home=pull_to, now=now()))
     if not agreed("Launch it?", yes=yes):
-        raise Interrupted("not launched", "nothing was made")
+        raise Interrupted("not launched", "nothing was created")
     try:
         with Phases() as phases:
-            launched = launch(planned, profile=profile, places=here, reporter=phases)
+            launched = launch(planned, profile=profile, paths=here, reporter=phases)
         if as_json:
             print_json(_answer(launched))
         if detach or as_json:
@@ -179,21 +179,21 @@ def command(
 def _check_end(*, returns: bool, comes_home: bool) -> None:
     if returns and comes_home:
         raise UsageError(
-            "--pull and --down come after the training, and -d or --json returns before it",
-            "choose one, or have the host end itself with --then down",
+            "--pull and --down run after training, but -d and --json return before it ends",
+            "choose one, or have the host terminate itself with --then down",
         )
     max_size_from = click.get_current_context().get_parameter_source("max_size")
     if max_size_from is not ParameterSource.DEFAULT and not comes_home:
-        raise UsageError("--max-size says what --pull brings home at the end, and nothing does", "add --pull or --down")
+        raise UsageError("--max-size limits what is downloaded at the end, but nothing will be", "add --pull or --down")
 
 
 def _check_then(then_s: int | None, *, discard: bool, down_after: bool) -> None:
     if then_s is not None and down_after:
         raise UsageError(
-            "--down is this laptop's doing and --then down the host's", "leave one out: --then down needs no laptop"
+            "this laptop does --down, but the host does --then down", "use only one: --then down needs no laptop"
         )
     if discard and then_s is None:
-        raise UsageError("--discard says what --then down may lose, and there is none", "add --then down")
+        raise UsageError("--discard has no effect without --then down", "add --then down")
 
 
 def _request(job: str, words: tuple[str, ...], asked: dict[str, Any]) -> Request:
@@ -233,13 +233,13 @@ def _answer(launched: Launched) -> LaunchAnswer:
 
 
 def _say_what_next(launched: Launched, opened: RunHandle, *, to_stderr: bool) -> int:
-    """The very lines to type next, and when the host ends by itself. A command that failed at once is told as such."""
+    """Show the commands to type next and when the host ends. If the command failed at once, say so."""
     from gpuctl.cli.following import raise_if_failed, show_last
 
     run, state = launched.plan.run, launched.state
     ends = launched.plan.lease.ends.astimezone()
     lines = [
-        f"{run} {begun(state)}; its host ends itself at {ends:%H:%M on %a %d %b}, and what is not home by then is lost"
+        f"{run} {begun(state)}; its host ends at {ends:%H:%M on %a %d %b}; outputs not downloaded by then are lost"
     ]
     lines += _then_line(launched.plan)
     lines += [f"  gpuctl {verb} {run}" for verb in ("tail", "watch", "attach", "pull", "down")]
@@ -254,15 +254,15 @@ def _then_line(plan: Plan) -> list[str]:
     lease = plan.lease
     if lease.then_s is None:
         return []
-    what = "training has ended" if lease.discard else "training has ended and all outputs are home"
+    what = "training has ended" if lease.discard else "training has ended and all outputs are downloaded"
     return [
-        f"or {lease.then_s / 60:g} min after {what}; its security group and launch template stay, cost nothing, "
-        f"and go with `gpuctl down {plan.run}`"
+        f"or sooner, {lease.then_s / 60:g} min after {what}; its security group and launch template cost nothing "
+        f"and stay until `gpuctl down {plan.run}` deletes them"
     ]
 
 
 def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
-    """To the end of the training, then home and down where that was asked for; its exit code."""
+    """Follow to the end of training, then download and take down if asked to; the exit code."""
     from gpuctl.cli.following import after_the_end, follow_log
 
     state = follow_log(open_run_of(run, cloud, None), lines=None)

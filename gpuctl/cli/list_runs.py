@@ -1,4 +1,4 @@
-"""`gpuctl ls`: the runs in the account, from tags; how each stands, its host tells where it can be asked."""
+"""`gpuctl ls`: the runs in the account, found by their tags; a host that can be reached reports its run's state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def command(as_json: bool, cloud: str | None, region: str | None) -> None:
     from gpuctl.workflows.runs import list_runs
 
     profile, here = profile_of(cloud)
-    runs = list_runs(profile, places=here, region=region, now=now(), tell=partial(click.echo, err=True))
+    runs = list_runs(profile, paths=here, region=region, now=now(), tell=partial(click.echo, err=True))
     if as_json:
         print_json({"runs": runs})
     elif runs:

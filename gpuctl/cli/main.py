@@ -1,4 +1,4 @@
-"""The entry point: commands loaded when they are named, errors told once, exit codes from the error's class.
+"""The entry point: commands loaded when they are named, errors shown once, exit codes from the error's class.
 
 `gpuctl --help` and tab completion import click and nothing heavier.
 """
@@ -61,7 +61,7 @@ class Commands(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As click does it, with what was probably meant."""
+        """As click does it, and suggest what was probably meant."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -78,7 +78,7 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """The commands that begin so, and the group's own options."""
+        """The commands that begin that way, and the group's own options."""
         from click.shell_completion import CompletionItem
 
         names = [CompletionItem(n, help=h) for n, h in COMMANDS.items() if n.startswith(incomplete)]
@@ -103,7 +103,7 @@ def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit with the documented code.
 
-    What is told on standard error is told as far as it can be: a terminal that was closed changes no exit code.
+    Messages go to standard error if they can: a terminal that was closed does not change the exit code.
     """
     from gpuctl.ui.console import unfailing
 
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """A standard stream that was closed (`gpuctl ls >&-`) is /dev/null: no socket may get its number."""
+    """Open a standard stream that was closed (`gpuctl ls >&-`) as /dev/null: no socket may get its number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
@@ -131,7 +131,7 @@ def _open_closed_streams() -> None:
 
 
 def run(words: list[str]) -> int:
-    """Run the command line; its exit code."""
+    """Run the command line and return its exit code."""
     debug = "--debug" in words
     try:
         with _click_errors():
@@ -167,16 +167,16 @@ def _drop_output() -> None:
 
 
 def _of_this_machine(error: OSError) -> str:
-    """An error of this machine's files, in one line; gpuctl's own files may be elsewhere."""
+    """A file error on this machine, in one line, with a way out if the file is gpuctl's own."""
     from pathlib import Path
 
-    from gpuctl.state.places import places
+    from gpuctl.state.paths import paths
 
     if not error.filename:
         return f"cannot write: {error.strerror}"
     what = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if Path(os.fsdecode(error.filename)).is_relative_to(places().state.parent):
-        return f"{what}; gpuctl keeps its files there: set GPUCTL_HOME to a folder that can be written"
+    if Path(os.fsdecode(error.filename)).is_relative_to(paths().state.parent):
+        return f"{what}; gpuctl keeps its files there: set GPUCTL_HOME to a writable folder"
     return what
 
 
@@ -209,14 +209,14 @@ def _tell(text: str) -> None:
 
 
 def _remember(debug: bool) -> str:
-    """Keep the traceback where a person can send it from; shown at once with `--debug`."""
+    """Save the traceback to a file that a person can send; with `--debug`, also show it at once."""
     import traceback
 
-    from gpuctl.state.places import places
+    from gpuctl.state.paths import paths
 
     if debug:
         traceback.print_exc()
-    log = places().debug_log
+    log = paths().debug_log
     try:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with log.open("a") as file:

@@ -18,7 +18,7 @@ from gpuctl.cli.options import cloud_options, json_option, print_json, profile_o
     type=click.Choice(["never", "fallback", "only"]),
     default="never",
     show_default=True,
-    help="Whether to list on-demand instances too, or only those.",
+    help="Also list on-demand instances (fallback), or list only those (only).",
 )
 @json_option
 def command(as_json: bool, cloud: str | None, region: str | None, **asked: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from gpuctl.state.places import Places, places
+from gpuctl.state.paths import Paths, paths
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -24,13 +24,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 DEST = click.Path(file_okay=False, path_type=Path)
-"""Where outputs go: a folder, there or not."""
+"""Where outputs go: a folder, which need not exist yet."""
 
 
 def complete_run(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
-    runs = places().runs
+    runs = paths().runs
     names = sorted(p.name for p in runs.iterdir() if (p / "run.json").exists()) if runs.is_dir() else []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
@@ -55,7 +55,7 @@ def max_size_option(function: F) -> F:
         "max_size",
         metavar="SIZE",
         callback=_size,
-        help="Size limit for files that are neither checkpoints nor in outputs/; none: no limit (default: 2GB).",
+        help="Size limit for files that are neither checkpoints nor in outputs/; 'none' for no limit (default: 2GB).",
     )(function)
 
 
@@ -72,7 +72,7 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
 
 
 def json_option(function: F) -> F:
-    """`--json`: the documented answer alone on standard output."""
+    """`--json`: only the documented answer on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
@@ -82,16 +82,16 @@ def yes_option(function: F) -> F:
 
 
 def chosen_cloud(cloud: str | None) -> str | None:
-    """The cloud that was said: at the command, before it, or in the environment."""
+    """The cloud that was chosen: after the command, before it or in the environment."""
     before = (click.get_current_context().find_root().obj or {}).get("cloud")
     return cloud or before or os.environ.get("GPUCTL_CLOUD") or None
 
 
-def profile_of(cloud: str | None) -> tuple[Profile, Places]:
-    """The cloud that was said, else `aws`."""
+def profile_of(cloud: str | None) -> tuple[Profile, Paths]:
+    """The cloud that was chosen, otherwise `aws`."""
     from gpuctl.workflows.clouds import open_cloud
 
-    here = places()
+    here = paths()
     return open_cloud(chosen_cloud(cloud) or "aws", here, on_lost=_tell), here
 
 
@@ -99,7 +99,7 @@ def open_run_of(run: str, cloud: str | None, region: str | None) -> RunHandle:
     """The run that was named."""
     from gpuctl.workflows.hosts import open_run
 
-    return open_run(run, places=places(), cloud=chosen_cloud(cloud), region=region, tell=_tell)
+    return open_run(run, paths=paths(), cloud=chosen_cloud(cloud), region=region, tell=_tell)
 
 
 def run_command(function: F) -> F:
@@ -131,7 +131,7 @@ def print_json(value: object) -> None:
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """True with `--yes`, or where nobody can be asked; else the answer."""
+    """True with `--yes` or if nobody can be asked; otherwise the answer."""
     if yes or not sys.stdin.isatty():
         return True
     return click.confirm(question, default=True, err=True)

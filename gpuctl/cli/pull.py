@@ -1,4 +1,4 @@
-"""`gpuctl pull`: a run's outputs home, only what changed, only what is whole."""
+"""`gpuctl pull`: download a run's outputs, only files that have changed and are complete."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(run: RunHandle, dest: Path | None, max_size: int | None, all_written
 
 
 def tell(brought: PullResult) -> None:
-    """What came home, and by name what did not, on standard error."""
+    """Say on standard error what was downloaded, and name what was not."""
     result = brought.result
     files = "1 file" if len(result.files) == 1 else f"{len(result.files)} files"
     moved = f"{files}, {amount(result.bytes_moved)}"
@@ -59,7 +59,7 @@ def tell(brought: PullResult) -> None:
     lines += [f"not downloaded yet, still being written: {safe(name)}" for name in result.incomplete]
     lines += [f"skipped {safe(name)}: {safe(why)}" for name, why in result.skipped]
     if result.receipt_refused is not None:
-        lines.append(f"the host cannot note that its outputs are home ({safe(result.receipt_refused)}): it lives on")
+        lines.append(f"the host cannot record the download ({safe(result.receipt_refused)}): it keeps running")
     for line in lines[:MOST_LINES]:
         click.echo(line, err=True)
     if len(lines) > MOST_LINES:

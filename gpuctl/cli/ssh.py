@@ -1,4 +1,4 @@
-"""`gpuctl ssh`: a shell, one command, or a forward, through the system's own ssh and the run's ssh_config."""
+"""`gpuctl ssh`: a shell, one command or a port forward, through the system's own ssh and the run's ssh_config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(run: RunHandle, words: tuple[str, ...]) -> None:
 
 
 def split_words(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is ssh's own (before `--`, or all that begins with a dash), and the remote command."""
+    """Split the words into ssh's own (before `--`, or all if the first has a dash) and the remote command."""
     if "--" in words:
         at = words.index("--")
         return words[:at], words[at + 1 :]

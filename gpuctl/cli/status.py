@@ -1,4 +1,4 @@
-"""`gpuctl status`: one run whole."""
+"""`gpuctl status`: one run in full."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 @click.command("watch")
 @run_command
 def command(run: RunHandle) -> None:
-    """Plot the losses live, with their latest values, speed, cost so far and time left. Ctrl-C only stops watching."""
+    """Plot the losses live, with their latest values, speed, cost, time left and GPU use. Ctrl-C stops watching."""
     from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import running_costs
 
-    follower = Follower(run)
+    follower = Follower(run, gpus=True)
     costs = running_costs(run)
     view = WatchView(
         run.name,
@@ -35,9 +35,10 @@ def command(run: RunHandle) -> None:
             view.update(lines=follower.history(), points=follower.losses.points)
             for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
                 lines = () if update.again else update.lines
-                view.update(lines=lines, points=follower.losses.points, state=update.ended, notice="")
+                points = follower.losses.points
+                view.update(lines=lines, points=points, state=update.ended, gpus=update.gpus, notice="")
                 ended = update.ended or ended
     except KeyboardInterrupt:
-        click.echo(f"{run.name} goes on. gpuctl watch {run.name}, gpuctl down {run.name}", err=True)
+        click.echo(f"{run.name} keeps running. Next: gpuctl watch {run.name}, gpuctl down {run.name}", err=True)
     if ended is not None:
         raise_if_failed(run.name, ended)

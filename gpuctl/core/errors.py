@@ -3,23 +3,23 @@
     GpuctlError               1   the tool could not do what was asked
     ├── UsageError            2   wrong words on the command line
     │   ├── JobError          2   a job that cannot be read: its job.toml, its folder
-    │   └── NameInUse         2   a run's name that is another run's
+    │   └── NameInUse         2   a run name that another run already has
     ├── TrainingFailed        3   the training command itself failed
     ├── NoCapacity            4   no offer had capacity, or a quota is used up
     ├── NotAllowed            5   credentials missing, expired, or not permitted
     ├── NotFound              6   no such run, job or snapshot
     ├── CloudError            1   AWS refused or did not answer
-    │   └── NoAnswer          1   it did not answer: whether it did what was asked nobody knows
-    │       └── CloudGone     1   a cloud on this machine that runs no more, nor do its hosts
+    │   └── NoAnswer          1   it did not answer: nobody knows whether it did what was asked
+    │       └── CloudGone     1   a cloud on this machine that no longer runs, and neither do its hosts
     ├── HostError             1   something about one host
     │   ├── HostUnreachable   1   it does not answer
-    │   │   └── HostGone      1   and EC2 says that it is not there any more
-    │   ├── HostStopped       1   it is there, switched off
+    │   │   └── HostGone      1   and EC2 says that it no longer exists
+    │   ├── HostStopped       1   it exists, but is switched off
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
-    │   ├── HostRefused       1   it answered, and what was asked of it failed there
-    │   └── NotHome           1   what a run wrote is there alone, and removing the host would lose it
-    ├── LeftBehind            1   a launch that ended, and not all that it had made could be removed
-    └── Interrupted         130   Ctrl-C, and what was half done is undone
+    │   ├── HostRefused       1   it answered, but what it was asked to do failed
+    │   └── NotHome           1   what a run wrote is only on the host: removing the host would lose it
+    ├── LeftBehind            1   a launch that ended, but not all that it created could be removed
+    └── Interrupted         130   Ctrl-C; what was half done has been undone
 
 An error is one line for a person: what happened, to what, what to do next. It is shown once, by the entry point.
 """
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 
 class GpuctlError(Exception):
-    """What happened to what (`message`), and what a person can do about it (`next_step`)."""
+    """What happened, and to what (`message`), and what a person can do about it (`next_step`)."""
 
     exit_code = 1
 
@@ -52,7 +52,7 @@ class JobError(UsageError):
 
 
 class NameInUse(UsageError):
-    """A run's name that is another run's: nothing that carries it may be touched."""
+    """A run name that another run already has: nothing that carries it may be touched."""
 
 
 class TrainingFailed(GpuctlError):
@@ -84,11 +84,11 @@ class CloudError(GpuctlError):
 
 
 class NoAnswer(CloudError):
-    """AWS did not answer, or failed: whether it did what was asked nobody knows."""
+    """AWS did not answer, or failed: nobody knows whether it did what was asked."""
 
 
 class CloudGone(NoAnswer):
-    """A cloud on this machine that does not run any more, and neither do its hosts."""
+    """A cloud on this machine that no longer runs, and neither do its hosts."""
 
 
 class HostError(GpuctlError):
@@ -100,7 +100,7 @@ class HostUnreachable(HostError):
 
 
 class HostGone(HostUnreachable):
-    """A host that does not answer, and that EC2 does not have any more."""
+    """A host that does not answer and no longer exists in EC2."""
 
 
 class HostStopped(HostError):
@@ -112,15 +112,15 @@ class HostKeyMismatch(HostError):
 
 
 class HostRefused(HostError):
-    """A host that answered, and on which what was asked failed."""
+    """A host that answered, but what it was asked to do failed."""
 
 
 class NotHome(HostError):
-    """What a run wrote is on its host alone."""
+    """What a run wrote is only on its host."""
 
 
 class LeftBehind(GpuctlError):
-    """A launch that ended, and not all that it had made could be removed."""
+    """A launch that ended, but not all that it created could be removed."""
 
 
 class Interrupted(GpuctlError):

@@ -65,8 +65,6 @@ def parse_host_state(said: object) -> HostState:
     """The fields of a `state` event, or of a `state` in another; any value gives an answer."""
     if not isinstance(said, Mapping):
         return HostState("unknown")
-    gpus = said.get("gpus")
-    known = [gpu for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
     return HostState(
         training=next((one for one in _SAID if one == said.get("state")), "unknown"),
         exit_code=_whole(said.get("exit_code")),
@@ -74,9 +72,15 @@ def parse_host_state(said: object) -> HostState:
         started=_moment(said.get("started")),
         ended=_moment(said.get("ended")),
         power_off_at=_moment(said.get("power_off_at")),
-        gpus=tuple(map(_gpu, known[:_MOST_GPUS])),
+        gpus=parse_gpus(said.get("gpus")),
         attempt=_whole(said.get("attempt")),
     )
+
+
+def parse_gpus(said: object) -> tuple[Gpu, ...]:
+    """The `gpus` of a `state` or a `gpus` event; any value gives an answer."""
+    known = [gpu for gpu in said if isinstance(gpu, Mapping)] if isinstance(said, list) else []
+    return tuple(map(_gpu, known[:_MOST_GPUS]))
 
 
 def _gpu(said: Mapping[str, object]) -> Gpu:

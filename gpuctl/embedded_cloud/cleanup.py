@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
+
+import psutil
 
 from gpuctl.embedded_cloud.host import cleanup as host_cleanup
 from gpuctl.embedded_cloud.place import Place
@@ -49,16 +49,7 @@ def _ledger(place: Place) -> dict[str, int | None]:
 
 def runs_module(pid: int, module: str) -> bool:
     """Whether this process lives and runs the module: its number may have been given to another since."""
-    if Path("/proc/self").exists():
-        try:
-            state = (
-                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-            )
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-        except (OSError, IndexError):
-            return False
-        return state != "Z" and module in command
-    listing = subprocess.run(
-        ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False, errors="replace"
-    )
-    return module in listing.stdout
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and module in " ".join(process.cmdline())
+    return False

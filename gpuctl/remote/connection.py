@@ -61,22 +61,26 @@ class Link:
         _end(self._proxy)
 
 
-def name_of(reach: SSHTarget) -> str:
+def name_of(target: SSHTarget) -> str:
     """A host as messages name it: `char-rnn-k3f9 (203.0.113.7)`, its port where it is not SSH's own."""
-    return f"{reach.alias} ({reach.address})" if reach.port == 22 else f"{reach.alias} ({reach.address}:{reach.port})"
+    return (
+        f"{target.alias} ({target.address})"
+        if target.port == 22
+        else f"{target.alias} ({target.address}:{target.port})"
+    )
 
 
-def open_link(reach: SSHTarget, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
+def open_link(target: SSHTarget, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
     """Connects and authenticates. Each of TCP, SSH's greeting and authentication may take `timeout_s`.
 
     Raises HostUnreachable, HostKeyMismatch, KeyRejected or HostError.
     """
-    with translate_errors(name_of(reach)):
-        key = _load_key(identity_file, reach)
-        sock, proxy = _open_socket(reach, timeout_s)
-        connection = _connection(reach, key=key, sock=sock, timeout_s=timeout_s)
+    with translate_errors(name_of(target)):
+        key = _load_key(identity_file, target)
+        sock, proxy = _open_socket(target, timeout_s)
+        connection = _connection(target, key=key, sock=sock, timeout_s=timeout_s)
         try:
-            _pin(connection, known_hosts_file, reach)
+            _pin(connection, known_hosts_file, target)
             connection.open()
         except BaseException:
             connection.client.close()
@@ -86,13 +90,13 @@ def open_link(reach: SSHTarget, *, identity_file: Path, known_hosts_file: Path, 
         return Link(connection, proxy)
 
 
-def _connection(reach: SSHTarget, *, key: paramiko.PKey, sock: socket.socket, timeout_s: float) -> Connection:
+def _connection(target: SSHTarget, *, key: paramiko.PKey, sock: socket.socket, timeout_s: float) -> Connection:
     # Lazy: no /etc/fabric.yml, no ~/.fabric.py; an explicit empty SSHConfig: no ~/.ssh/config.
     config = Config(lazy=True, ssh_config=SSHConfig(), overrides={"load_ssh_configs": False})
     return Connection(
-        host=reach.address,
-        user=reach.user,
-        port=reach.port,
+        host=target.address,
+        user=target.user,
+        port=target.port,
         config=config,
         gateway=False,
         forward_agent=False,
@@ -109,45 +113,45 @@ def _connection(reach: SSHTarget, *, key: paramiko.PKey, sock: socket.socket, ti
     )
 
 
-def _pin(connection: Connection, known_hosts_file: Path, reach: SSHTarget) -> None:
+def _pin(connection: Connection, known_hosts_file: Path, target: SSHTarget) -> None:
     client: paramiko.SSHClient = connection.client
-    client.set_missing_host_key_policy(_RefuseUnknown(reach))
+    client.set_missing_host_key_policy(_RefuseUnknown(target))
     client._system_host_keys = HostKeys()  # type: ignore[attr-defined]
     try:
         client.load_host_keys(str(known_hosts_file))
     except OSError as error:
         raise HostKeyMismatch(
-            f"{name_of(reach)}: its pinned host key cannot be read ({known_hosts_file}: {error.strerror})",
+            f"{name_of(target)}: its pinned host key cannot be read ({known_hosts_file}: {error.strerror})",
             "nothing was sent; without that file the host cannot be told from another",
         ) from error
 
 
 class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
-    def __init__(self, reach: SSHTarget) -> None:
-        self._reach = reach
+    def __init__(self, target: SSHTarget) -> None:
+        self._target = target
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         raise HostKeyMismatch(
-            f"{name_of(self._reach)} answered with a host key ({key.fingerprint}) that the run does not know",
+            f"{name_of(self._target)} answered with a host key ({key.fingerprint}) that the run does not know",
             "nothing was sent; the run's host is at another address, or this is not its host",
         )
 
 
-def _load_key(identity_file: Path, reach: SSHTarget) -> paramiko.PKey:
+def _load_key(identity_file: Path, target: SSHTarget) -> paramiko.PKey:
     try:
         return paramiko.Ed25519Key.from_private_key_file(str(identity_file))
     except (OSError, paramiko.SSHException, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not an ed25519 private key"
         raise HostError(
-            f"this laptop has no key to {name_of(reach)} ({identity_file}: {reason})",
+            f"this laptop has no key to {name_of(target)} ({identity_file}: {reason})",
             "go on from the laptop that launched the run",
         ) from error
 
 
-def _open_socket(reach: SSHTarget, timeout_s: float) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
-    if reach.proxy_command is not None:
-        return _open_proxy(reach, reach.proxy_command)
-    sock = socket.create_connection((reach.address, reach.port), timeout=timeout_s)
+def _open_socket(target: SSHTarget, timeout_s: float) -> tuple[socket.socket, subprocess.Popen[bytes] | None]:
+    if target.proxy_command is not None:
+        return _open_proxy(target, target.proxy_command)
+    sock = socket.create_connection((target.address, target.port), timeout=timeout_s)
     # paramiko never sets it, and each small packet would wait for the answer to the last: 52 against 13 ms a command.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -159,12 +163,12 @@ def _open_socket(reach: SSHTarget, timeout_s: float) -> tuple[socket.socket, sub
     return sock, None
 
 
-def _open_proxy(reach: SSHTarget, proxy_command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _open_proxy(target: SSHTarget, proxy_command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """A proxy command's standard streams as one socket.
 
     Not `paramiko.ProxyCommand`: it spins for ever once the command has ended, and never waits for its process.
     """
-    tokens = {"%h": reach.address, "%p": str(reach.port), "%r": reach.user, "%n": reach.alias, "%%": "%"}
+    tokens = {"%h": target.address, "%p": str(target.port), "%r": target.user, "%n": target.alias, "%%": "%"}
     words = [_expand(word, tokens) for word in shlex.split(proxy_command)]
     ours, theirs = socket.socketpair()
     streams = theirs.fileno()
@@ -176,7 +180,7 @@ def _open_proxy(reach: SSHTarget, proxy_command: str) -> tuple[socket.socket, su
     except OSError as error:
         ours.close()
         raise HostUnreachable(
-            f"{name_of(reach)}: its proxy command cannot be run ({printable(words[0])}: {error.strerror})", None
+            f"{name_of(target)}: its proxy command cannot be run ({printable(words[0])}: {error.strerror})", None
         ) from error
     finally:
         theirs.close()

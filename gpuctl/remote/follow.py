@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpuctl.core.errors import HostError
-from gpuctl.core.host_state import HostState, parse_host_state
+from gpuctl.core.host_state import Gpu, HostState, parse_gpus, parse_host_state
 from gpuctl.remote.host import Host
 from gpuctl.remote.protocol import Event
 
@@ -53,13 +53,20 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class GpusSeen:
+    """How the host's GPUs are used now."""
+
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True)
 class Ended:
     """All is sent (`until_end`: and training has ended)."""
 
     state: HostState
 
 
-Following = LogChunk | MetricsChunk | Differs | Alive | Ended
+Following = LogChunk | MetricsChunk | Differs | Alive | GpusSeen | Ended
 
 
 def follow(
@@ -70,13 +77,14 @@ def follow(
     until_end: bool,
     log_sha256: str | None = None,
     metrics_sha256: str | None = None,
+    gpus: bool = False,
     silence_s: float = SILENCE_S,
 ) -> Iterator[Following]:
     """What comes after these offsets, as it comes; `Ended` last. To go on later, ask from the last chunks' `end`.
 
     Bytes that the caller has already are never given again; an offset of 0 behind a larger one means that the file was
     begun anew. With the hash of what the caller has, the host compares it with its own, and `Differs` comes before the
-    file from its start where they are not the same.
+    file from its start where they are not the same. With `gpus`, their use comes every ten seconds where there are any.
 
     Closing the iterator (`contextlib.closing`, whatever happens in its loop) ends the command on the host. Raises
     HostUnreachable after `silence_s` without an event or where the link breaks.
@@ -87,6 +95,7 @@ def follow(
         "until_end": until_end,
         "log_sha256": log_sha256,
         "metrics_sha256": metrics_sha256,
+        "gpus": gpus,
     }
     reached = {"log": log_offset, "metrics": metrics_offset}
     with host.watch("follow", request, silence_s=silence_s) as events:
@@ -94,6 +103,8 @@ def follow(
             kind = event["event"]
             if kind == "alive":
                 yield Alive()
+            elif kind == "gpus":
+                yield GpusSeen(parse_gpus(event.get("gpus")))
             elif kind == "differs" and (file := str(event.get("file"))) in reached:
                 reached[file] = 0
                 yield Differs(file)

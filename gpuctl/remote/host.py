@@ -81,15 +81,15 @@ class Host:
 
     def __init__(
         self,
-        reach: SSHTarget,
+        target: SSHTarget,
         *,
         identity_file: Path,
         known_hosts_file: Path,
         connect_timeout_s: float = 10,
         quiet_s: float = QUIET_S,
     ) -> None:
-        self.reach = reach
-        self.name = name_of(reach)
+        self.target = target
+        self.name = name_of(target)
         self._identity_file = identity_file
         self._known_hosts_file = known_hosts_file
         self._connect_timeout_s = connect_timeout_s
@@ -256,7 +256,7 @@ class Host:
                 self._link = None
             if self._link is None:
                 self._link = open_link(
-                    self.reach,
+                    self.target,
                     identity_file=self._identity_file,
                     known_hosts_file=self._known_hosts_file,
                     timeout_s=timeout_s,

@@ -13,15 +13,15 @@ from gpuctl.core.hosts import SSHTarget
 _SSH_PORT = 22
 
 
-def render_ssh_config(reaches: Sequence[SSHTarget], *, identity_file: Path, known_hosts_file: Path) -> str:
+def render_ssh_config(targets: Sequence[SSHTarget], *, identity_file: Path, known_hosts_file: Path) -> str:
     """An ssh_config with one `Host` block a host: this key and no other, this host key and no other."""
-    return "\n".join(_block(reach, _quoted(identity_file), _quoted(known_hosts_file)) for reach in reaches)
+    return "\n".join(_block(target, _quoted(identity_file), _quoted(known_hosts_file)) for target in targets)
 
 
-def render_known_hosts(reaches: Sequence[SSHTarget], host_public_key: str) -> str:
+def render_known_hosts(targets: Sequence[SSHTarget], host_public_key: str) -> str:
     """A known_hosts file that pins one key for every host: `address` for port 22, `[address]:port` for any other."""
     kind, key = host_public_key.split()[:2]
-    return "".join(f"{known_hosts_name(reach)} {kind} {key}\n" for reach in reaches)
+    return "".join(f"{known_hosts_name(target)} {kind} {key}\n" for target in targets)
 
 
 def parse_ssh_config(text: str) -> list[SSHTarget]:
@@ -46,16 +46,16 @@ def parse_ssh_config(text: str) -> list[SSHTarget]:
     ]
 
 
-def known_hosts_name(reach: SSHTarget) -> str:
+def known_hosts_name(target: SSHTarget) -> str:
     """The name under which OpenSSH and paramiko look for a host's key."""
-    return reach.address if reach.port == _SSH_PORT else f"[{reach.address}]:{reach.port}"
+    return target.address if target.port == _SSH_PORT else f"[{target.address}]:{target.port}"
 
 
-def _block(reach: SSHTarget, identity: str, known_hosts: str) -> str:
+def _block(target: SSHTarget, identity: str, known_hosts: str) -> str:
     lines = [
-        f"HostName {reach.address}",
-        f"Port {reach.port}",
-        f"User {reach.user}",
+        f"HostName {target.address}",
+        f"Port {target.port}",
+        f"User {target.user}",
         f"IdentityFile {identity}",
         "IdentitiesOnly yes",
         "IdentityAgent none",
@@ -67,9 +67,9 @@ def _block(reach: SSHTarget, identity: str, known_hosts: str) -> str:
         "HostKeyAlgorithms ssh-ed25519",
         "ServerAliveInterval 15",
     ]
-    if reach.proxy_command is not None:
-        lines.append(f"ProxyCommand {reach.proxy_command}")
-    return f"Host {reach.alias}\n" + "".join(f"    {line}\n" for line in lines)
+    if target.proxy_command is not None:
+        lines.append(f"ProxyCommand {target.proxy_command}")
+    return f"Host {target.alias}\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def _quoted(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Where things are shown: answers on standard output, progress and errors on standard error.
 
-rich is imported here and in this folder alone, and only once something is shown: `gpuctl --help` does not wait for it.
+rich is imported only in this folder, and only once something is shown: `gpuctl --help` does not wait for it.
 Nothing that is shown is parsed as markup; text from a host goes through `gpuctl.core.text.safe` as well.
 """
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 WIDE = 240
-"""The width where nobody looks: a table in a pipe is not cut to 80 columns."""
+"""The width when not on a terminal: a table in a pipe is not cut to 80 columns."""
 
 
 class _Unfailing:
-    """A stream that whoever writes to it can rely on; see `unfailing`."""
+    """A stream that never fails whoever writes to it; see `unfailing`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -39,7 +39,7 @@ class _Unfailing:
             self._lost(error)
 
     def _lost(self, error: Exception) -> None:
-        """A stream that is gone is /dev/null from now on: what it still holds must not fail again at the exit."""
+        """Turn a stream that is gone into /dev/null: what it still holds must not fail again at exit."""
         if isinstance(error, OSError):
             with suppress(OSError, ValueError):
                 nothing = os.open(os.devnull, os.O_WRONLY)
@@ -51,23 +51,23 @@ class _Unfailing:
 
 
 def unfailing(stream: TextIO) -> TextIO:
-    """The same stream for telling what is going on: what cannot be told is dropped, and nobody hears of that.
+    """The same stream, for messages to a person: what cannot be written is silently dropped.
 
     A terminal that was closed (EIO), a reader that went away (EPIPE), a full disk, a stream closed or written to by a
-    signal's handler in mid-write (RuntimeError): none of them may end what is being done.
+    signal's handler in mid-write (RuntimeError): none of them may interrupt the work.
     """
     return cast(TextIO, stream if isinstance(stream, _Unfailing) else _Unfailing(stream))
 
 
 def console(stream: TextIO) -> Console:
-    """A console on a stream: plain where it is no terminal, without colours under NO_COLOR.
+    """A console on a stream: plain if it is not a terminal, without colours under NO_COLOR.
 
     What the stream's encoding cannot write becomes `?`: a host's text must not end a command.
     """
     from rich.console import Console
 
     class Plain(Console):
-        """A console that tells of a reader that has gone away (`gpuctl ls | head -1`) instead of ending the process."""
+        """A console that raises if its reader has gone away (`gpuctl ls | head -1`) instead of ending the process."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError

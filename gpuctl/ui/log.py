@@ -1,4 +1,4 @@
-"""A run's log on this terminal: each line safe, the losses in it highlighted, progress bars written over."""
+"""A run's log on this terminal: each line made safe, its losses highlighted, progress bars overwritten."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LOSS_STYLE = "bold cyan"
 class LogPrinter:
     """Prints the lines of a log as they come.
 
-    On a terminal a line that is written over (a progress bar) is, and `finish` ends one that still stands. Elsewhere
-    only its last state is printed, or one that holds a loss.
+    On a terminal, a line such as a progress bar is overwritten in place, and `finish` ends one that is open. Elsewhere,
+    only its last state is printed, and any state that holds a loss.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -67,7 +67,7 @@ class LogPrinter:
 
 
 def of_host(line: LogLine, number: int) -> LogLine:
-    """The line with the number of the host that it came from before it."""
+    """The line, prefixed with the number of the host that it came from."""
     before = f"[{number}] "
     spans = tuple((start + len(before), end + len(before)) for start, end in line.spans)
     return replace(line, text=before + line.text, spans=spans)

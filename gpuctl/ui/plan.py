@@ -23,7 +23,7 @@ _OTHERS_SHOWN = 3
 
 
 def render_plan(plan: Plan, *, home: Path | None = None, now: datetime) -> RenderableType:
-    """The plan, and where outputs will go where that is known. Nothing has been created when this is shown."""
+    """The plan, and where outputs will go if that is known. Nothing has been created when this is shown."""
     from rich.text import Text
 
     lines = facts()
@@ -45,9 +45,9 @@ def _lines(plan: Plan, home: Path | None, now: datetime) -> list[tuple[str, str,
         ("image", f"{first.image.name} ({first.image.image_id})", ""),
         ("disk", f"{first.image.volume_gib} GiB, encrypted, deleted with its host", ""),
         ("access", f"SSH from {plan.access.caller_cidr} and nowhere else", ""),
-        ("goes up", _uploads(work), ""),
+        ("uploads", _uploads(work), ""),
         ("installs", ", ".join(work.requirements) or "nothing", ""),
-        ("comes home", _outputs(work, home), ""),
+        ("downloads", _outputs(work, home), ""),
     ]
     if work.environment_names:
         lines.append(("variables", f"{', '.join(work.environment_names)} (values are not stored)", ""))
@@ -58,28 +58,28 @@ def _end(plan: Plan, now: datetime) -> list[tuple[str, str, str]]:
     left = plan.lease.ends - now
     first = plan.attempts[0].best.price_usd_per_hour
     most = max(pool.price_usd_per_hour for attempt in plan.attempts for pool in attempt.pools)
-    cost = f"at most {money(cost_usd(most, left))}, a whole lease of {span(max(0.0, left.total_seconds()))}"
+    cost = f"at most {money(cost_usd(most, left))} for a whole lease of {span(max(0.0, left.total_seconds()))}"
     if most > first:
         cost += f" at the most expensive offer; {money(cost_usd(first, left))} at the first"
     return [
         ("costs", cost, "bold"),
-        ("ends", f"{clock(plan.lease.ends)}: the host ends itself then, whatever happens to this machine", ""),
+        ("ends", f"{clock(plan.lease.ends)}: the host terminates itself then, whatever happens to this machine", ""),
         *_afterwards(plan.lease),
     ]
 
 
 def _afterwards(lease: Lease) -> list[tuple[str, str, str]]:
-    """What ends the host before its lease does, and when what is not home is lost."""
+    """What ends the host before its lease does, and when outputs that are not home are lost."""
     after = f"{lease.idle_s / 60:g} min after training has ended"
     if lease.discard:
         return [("then", f"the host ends {after}; outputs not pulled by then are lost", "yellow")]
     if lease.then_s is None:
         return [
-            ("", "outputs that are not home by then are lost", "yellow"),
-            ("", f"sooner: {after} and all outputs are home", ""),
+            ("", "outputs not downloaded by then are lost", "yellow"),
+            ("", f"sooner: {after} and all outputs are downloaded", ""),
         ]
-    kept = f"outputs are kept until pulled, at the latest until {clock(lease.ends)}"
-    return [("then", f"the host ends {after} and all outputs are home; {kept}", "yellow")]
+    kept = f"outputs are kept until pulled, or until {clock(lease.ends)} at the latest"
+    return [("then", f"the host ends {after} and all outputs are downloaded; {kept}", "yellow")]
 
 
 def _pool(attempt: Attempt, pool: Pool) -> str:
@@ -102,8 +102,8 @@ def _uploads(work: Workload) -> str:
 
 def _outputs(work: Workload, home: Path | None) -> str:
     if work.outputs is None:
-        what = f"all that the command writes (of files over {amount(MAX_SIZE)}: checkpoints and outputs/)"
+        what = f"everything the command writes (over {amount(MAX_SIZE)}: only checkpoints and outputs/)"
     else:
         what = ", ".join(work.outputs) or "nothing"
-    less = f", less {', '.join(work.exclude)}" if work.exclude else ""
+    less = f", except {', '.join(work.exclude)}" if work.exclude else ""
     return f"{what}{less}" + (f", into {home}" if home is not None else "")

@@ -1,4 +1,4 @@
-"""Losses over the training as characters on a terminal."""
+"""Losses during training, drawn with characters on a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ASCII_FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 
 
 def shown_splits(points: Sequence[Point]) -> list[Split]:
-    """What a view shows: train, and val; test only where there is no val, whose place it takes."""
+    """What a view shows: train and val; test only in place of a missing val."""
     there = {p.split for p in points if p.loss is not None}
     held_out: Split = "val" if "val" in there else "test"
     wanted: tuple[Split, ...] = ("train", held_out)
@@ -75,7 +75,7 @@ def mark(split: Split, *, unicode: bool = True) -> str:
 
 
 def _kept(points: Sequence[Point], *, most: int) -> list[Point]:
-    """What is drawn: of each split that is shown at most so many finite points, in order."""
+    """What is drawn: at most `most` finite points of each shown split, in order."""
     kept: set[int] = set()
     for split in shown_splits(points):
         kept.update(id(p) for p in downsample([p for p in points if p.split == split and p.loss is not None], most))
@@ -83,7 +83,7 @@ def _kept(points: Sequence[Point], *, most: int) -> list[Point]:
 
 
 def _ticks(last: float, *, most: int) -> list[float]:
-    """Round numbers from 0 to `last`, at most so many and one."""
+    """Round numbers from 0 to `last`, at most `most` + 1 of them."""
     rough = last / most
     power: float = 10 ** math.floor(math.log10(rough))
     step = next(power * nice for nice in (1, 2, 5, 10) if power * nice >= rough)

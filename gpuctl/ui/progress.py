@@ -1,4 +1,4 @@
-"""What a launch is doing and since when, on standard error: a line that lives on a terminal, plain lines elsewhere."""
+"""What a launch is doing and since when, on standard error: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Phases:
     """The phases of something that takes a while. One is going on at a time; a new one ends the one before it.
 
     Whoever waits always sees which phase it is and since when: on a terminal by a spinner with the elapsed time, else
-    by a line a phase and a reminder every 15 seconds. None of it raises: what is going on does not end because nobody
-    can be told of it.
+    by a line per phase and a reminder every 15 seconds. None of it raises: work does not stop because its progress
+    cannot be shown.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Phases:
                 self._notes.append(safe(text))
 
     def progress(self, text: str) -> None:
-        """How far the phase is, on a terminal in the line of the phase; elsewhere with the next reminder."""
+        """How far along the phase is: on a terminal, in the phase's line; elsewhere, with the next reminder."""
         with suppress(Exception), self._lock:
             self._detail = safe(text)
 
@@ -107,7 +107,7 @@ class Phases:
             self._reminder.start()
 
     def _end_phase(self, *, failed: bool = False) -> None:
-        """On a terminal the phase becomes a line, its notes stay where they are few, and the last where it failed."""
+        """On a terminal, the phase becomes a line; its notes stay if they are few, and the last ones if it failed."""
         if self._name and self._live is not None:
             mark, style = ("✗", "bold red") if failed else ("✓", "green")
             self._console.print(self._phase_line(mark, style, span(self._clock() - self._since)))

@@ -33,7 +33,7 @@ SPLIT_STYLES = {"train": "cyan", "val": "yellow", "test": "magenta"}
 
 
 def runs_table(rows: Sequence[RunSummary], *, now: datetime | None = None) -> RenderableType:
-    """`ls`: one line a run."""
+    """`ls`: one line per run."""
     from rich.console import Group
 
     if not rows:
@@ -57,13 +57,13 @@ def runs_table(rows: Sequence[RunSummary], *, now: datetime | None = None) -> Re
 
 
 def _host_ends(row: RunSummary) -> datetime | None:
-    """The end of its lease, or sooner where the host has told so."""
+    """The end of its lease, or sooner if the host has said so."""
     ends = [at for at in (row.lease_ends, row.power_off_at) if at is not None]
     return min(ends, default=None)
 
 
 def jobs_table(rows: Sequence[JobRow]) -> RenderableType:
-    """`jobs`: one line a job."""
+    """`jobs`: one line per job."""
     if not rows:
         return _text("no packaged jobs", "dim")
     table = _table("job", "what it is", "presets")
@@ -73,7 +73,7 @@ def jobs_table(rows: Sequence[JobRow]) -> RenderableType:
 
 
 def job_view(row: JobDetails) -> RenderableType:
-    """`jobs NAME`: one job whole."""
+    """`jobs NAME`: one job in full."""
     from rich.console import Group
 
     lines = facts()
@@ -103,7 +103,7 @@ def _defaults(values: Mapping[str, Any]) -> str:
 
 
 def offers_table(rows: Sequence[OfferRow]) -> RenderableType:
-    """`offers`: one line an offer, in the order given."""
+    """`offers`: one line per offer, in the order given."""
     if not rows:
         return _text("no offers", "dim")
     table = _table("type", "GPU", "market", "zone", "price")
@@ -119,7 +119,7 @@ def offers_table(rows: Sequence[OfferRow]) -> RenderableType:
 
 
 def status_view(row: RunStatus, *, now: datetime | None = None) -> RenderableType:
-    """`status`: one run whole."""
+    """`status`: one run in full."""
     now = now or datetime.now(timezone.utc)
     ends, off = row.lease_ends, row.power_off_at
     lines = facts()
@@ -184,12 +184,12 @@ def _state(state: str) -> Text:
 
 
 def _seen(row: RunSummary, now: datetime) -> Text:
-    """Of a host that does not answer: what it said last, and when."""
+    """For a host that does not answer: what it last said, and when."""
     at = row.seen
     if row.state != "lost" or at is None:
         return _text("")
     when = f"{at.astimezone():%H:%M}" if abs((now - at).total_seconds()) < 12 * 3600 else clock(at)
-    return _text(f", last seen {when} {row.seen_state}")
+    return _text(f", last seen at {when}: {row.seen_state}")
 
 
 def _gpu(name: str, count: int) -> str:

@@ -1,4 +1,4 @@
-"""A run, live: its losses as a plot, where they stand, how fast it goes, what it has cost, how long it may go on."""
+"""A run, live: a plot of its losses, their latest values, its speed, its cost and how long it may go on."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _utc_now() -> datetime:
 
 
 class WatchView:
-    """Shows one run until it is left. On a terminal it is a view that is drawn anew; elsewhere a line now and then.
+    """Shows one run until the user leaves. On a terminal, a view that is redrawn; elsewhere, a line now and then.
 
-    `started` is since when the run costs money, `training_since` since when it trains.
+    `started` is when the run began to cost money, `training_since` when training began.
     """
 
     def __init__(
@@ -86,10 +86,11 @@ class WatchView:
         points: Sequence[Point] | None = None,
         lines: Iterable[LogLine] = (),
         state: HostState | None = None,
+        gpus: Sequence[Gpu] | None = None,
         notice: str | None = None,
     ) -> None:
-        """What is new: all the points so far, more lines of the log, the host's word, a notice
-        for people (a lost connection; an empty one takes it away)."""
+        """What is new: all the points so far, more lines of the log, the host's state, how its GPUs are used, a notice
+        for people (a lost connection; an empty notice clears it)."""
         with self._lock:
             for line in lines:
                 if self._log and self._log[-1].transient:
@@ -100,6 +101,8 @@ class WatchView:
                 self._rate.see(points, self._now())
             if state is not None:
                 self._read_state(state)
+            if gpus is not None:
+                self._gpus = ", ".join(map(_gpu, gpus))
             if notice is not None:
                 self._notice = safe(notice)
         if self._live is None:
@@ -206,7 +209,7 @@ class WatchView:
         return self._console.encoding.lower().startswith("utf")
 
     def _tell(self, *, always: bool) -> None:
-        """Where nothing can be drawn: a line when there is something new, not too often."""
+        """If nothing can be drawn: a line when there is something new, but not too often."""
         now, count = self._now(), len(self._points)
         if self._told is not None:
             new = count != self._told[0]

@@ -15,9 +15,9 @@ from gpuctl.workflows.hosts import (
     AWS_IS_SILENT,
     RunHandle,
     admit_caller,
-    current_reach,
+    current_target,
     host_at,
-    keep_reach,
+    keep_target,
     open_host,
     stopped_instance,
 )
@@ -42,16 +42,16 @@ def wait_for_boot(run: RunHandle, instance: Instance, *, within_s: float = BOOT_
     that is at another address by now is looked for there; this laptop's own address, where it changed, is let in.
     """
     deadline = time.monotonic() + within_s
-    reach = current_reach(run, instance)
+    target = current_target(run, instance)
     while True:
-        keep_reach(run, reach)
-        host = host_at(run, reach)
+        keep_target(run, target)
+        host = host_at(run, target)
         try:
-            host.wait_until_reachable(deadline, on_wait=_Look(run, instance.instance_id, reach))
+            host.wait_until_reachable(deadline, on_wait=_Look(run, instance.instance_id, target))
         except _Moved as moved:
             host.close()
             run.tell(f"{instance.instance_id} is at another address now")
-            reach = moved.reach
+            target = moved.target
         except BaseException:
             host.close()
             raise
@@ -60,16 +60,18 @@ def wait_for_boot(run: RunHandle, instance: Instance, *, within_s: float = BOOT_
 
 
 class _Moved(Exception):  # a signal within this module
-    def __init__(self, reach: SSHTarget) -> None:
-        super().__init__(reach)
-        self.reach = reach
+    def __init__(self, target: SSHTarget) -> None:
+        super().__init__(target)
+        self.target = target
 
 
 class _Look:
     """Hears each failed try, and asks EC2 every some seconds what became of the instance."""
 
-    def __init__(self, run: RunHandle, instance_id: str, reach: SSHTarget, clock: Callable[[], float] = time.monotonic):
-        self._run, self._instance_id, self._reach, self._clock = run, instance_id, reach, clock
+    def __init__(
+        self, run: RunHandle, instance_id: str, target: SSHTarget, clock: Callable[[], float] = time.monotonic
+    ):
+        self._run, self._instance_id, self._target, self._clock = run, instance_id, target, clock
         self._next = clock() + LOOK_EVERY_S
         self._looks = 0
 
@@ -102,11 +104,11 @@ class _Look:
                 f"`gpuctl down {self._run.name}` removes it",
             )
         try:
-            reach = current_reach(self._run, instance)
+            target = current_target(self._run, instance)
         except HostUnreachable:  # it has no address yet
             return
-        if reach != self._reach:
-            raise _Moved(reach)
+        if target != self._target:
+            raise _Moved(target)
 
 
 def _reason(instance: Instance) -> str:

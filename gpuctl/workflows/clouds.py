@@ -12,7 +12,7 @@ from gpuctl import web
 from gpuctl.core.codec import parse
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.profile import Profile
-from gpuctl.state.places import Places
+from gpuctl.state.paths import Paths
 from gpuctl.state.runs import all_run_folders
 
 IMAGE_PARAMETERS = {
@@ -29,7 +29,7 @@ _HEALTH_LIMIT = 65536
 _HEALTH_TIMEOUT_S = 5
 
 
-def open_cloud(name: str, places: Places, *, on_lost: Callable[[str], None] | None = None) -> Profile:
+def open_cloud(name: str, paths: Paths, *, on_lost: Callable[[str], None] | None = None) -> Profile:
     """The profile of a cloud; raises UsageError for a name that is none.
 
     `on_lost` hears of what was lost with an embedded cloud that had died, in words.
@@ -37,9 +37,9 @@ def open_cloud(name: str, places: Places, *, on_lost: Callable[[str], None] | No
     if name == "aws":
         return Profile(name="aws", caller_address_url=CHECK_IP, image_parameters=IMAGE_PARAMETERS)
     if name == "embedded":
-        cloud = start_embedded(places)
+        cloud = start_embedded(paths)
         if cloud["lost"] and on_lost is not None:
-            on_lost(lost_in_words(cloud["lost"], places))
+            on_lost(lost_in_words(cloud["lost"], paths))
         return embedded_profile(cloud["endpoint"])
     raise UsageError(f"there is no cloud called {name!r}", "choose aws or embedded (--cloud, or GPUCTL_CLOUD)")
 
@@ -69,62 +69,62 @@ def embedded_environment(endpoint: str) -> dict[str, str]:
     }
 
 
-def start_embedded(places: Places, *, port: int | None = None, pythons: Sequence[str] = ()) -> dict[str, Any]:
+def start_embedded(paths: Paths, *, port: int | None = None, pythons: Sequence[str] = ()) -> dict[str, Any]:
     """Make sure the embedded cloud runs: its endpoint, and the instances that were lost with one that died.
 
     `pythons`, paths or names on PATH, are what hosts have as `python3`: the first on every image, each other on one
     of its own. Raises UsageError where one is not to be had, or a cloud with others runs already.
     """
-    running = None if port or pythons else embedded_if_running(places)
+    running = None if port or pythons else embedded_if_running(paths)
     if running:
         return {**running, "lost": []}
     words = ["--port", str(port)] if port else []
-    return _cloud_command(places, "start", *words, *(f"--python={python}" for python in pythons))
+    return _cloud_command(paths, "start", *words, *(f"--python={python}" for python in pythons))
 
 
-def lost_in_words(lost: Sequence[str], places: Places) -> str:
+def lost_in_words(lost: Sequence[str], paths: Paths) -> str:
     """The hosts that were lost with an embedded cloud that had died, and of which of this laptop's runs they were."""
-    runs = {one: folder.name for folder in all_run_folders(places.runs) for one in folder.progress().instance_ids}
+    runs = {one: folder.name for folder in all_run_folders(paths.runs) for one in folder.progress().instance_ids}
     named = [f"{one} (run {runs[one]})" if one in runs else one for one in lost]
     return f"the embedded cloud had died; lost with it: {', '.join(named)}"
 
 
-def stop_embedded(places: Places) -> dict[str, Any]:
+def stop_embedded(paths: Paths) -> dict[str, Any]:
     """End the embedded cloud and every host in it."""
-    return _cloud_command(places, "stop")
+    return _cloud_command(paths, "stop")
 
 
-def embedded_status(places: Places) -> dict[str, Any]:
+def embedded_status(paths: Paths) -> dict[str, Any]:
     """Whether the embedded cloud runs, where, and how many instances it has."""
-    return _cloud_command(places, "status")
+    return _cloud_command(paths, "status")
 
 
-def embedded_if_running(places: Places) -> dict[str, Any] | None:
+def embedded_if_running(paths: Paths) -> dict[str, Any] | None:
     """The embedded cloud as its own file tells of it, if it answers at that address as itself."""
     try:
-        known: dict[str, Any] = parse((places.cloud / "cloud.json").read_bytes())
+        known: dict[str, Any] = parse((paths.cloud / "cloud.json").read_bytes())
         health = parse(web.get(f"{known['endpoint']}/gpuctl/health", limit=_HEALTH_LIMIT, timeout_s=_HEALTH_TIMEOUT_S))
         return known if health["pid"] == known["pid"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _cloud_command(places: Places, verb: str, *words: str) -> dict[str, Any]:
-    if find_spec("moto") is None or find_spec("asyncssh") is None:
+def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
+    if any(find_spec(needed) is None for needed in ("moto", "asyncssh", "psutil")):
         raise GpuctlError(
             "the embedded cloud is not installed (--cloud embedded)",
             "get it with: pip install 'gpuctl-train[embedded]' (or pipx inject gpuctl-train 'gpuctl-train[embedded]')",
         )
-    places.cloud.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gpuctl.embedded_cloud", verb, "--state", str(places.cloud)]
+    paths.cloud.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "gpuctl.embedded_cloud", verb, "--state", str(paths.cloud)]
     if verb == "start":
-        command += ["--cache", str(places.cache)]
+        command += ["--cache", str(paths.cache)]
     done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         if done.returncode == _NOT_AS_ASKED:
             raise UsageError(said[-1])
         what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}[verb]
-        raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {places.cloud / 'cloud.log'}")
+        raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {paths.cloud / 'cloud.log'}")
     answer: dict[str, Any] = parse(done.stdout.strip().splitlines()[-1])
     return answer

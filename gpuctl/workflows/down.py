@@ -22,7 +22,7 @@ from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.training import stop_training, training_state
-from gpuctl.state.places import Places
+from gpuctl.state.paths import Paths
 from gpuctl.state.records import RunHeader, RunRecord
 from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
@@ -64,26 +64,26 @@ class DownResult:
         return DownAnswer(removed, left, tuple(DownFailure(run, str(error)) for run, error in self.failed))
 
 
-def runs_of_mine(profile: Profile, *, places: Places, region: str | None) -> tuple[RunHandle, ...]:
+def runs_of_mine(profile: Profile, *, paths: Paths, region: str | None) -> tuple[RunHandle, ...]:
     """Every run of the caller's own that left anything in the account, or that this laptop believes to be up."""
     account = Account(profile, region)
     names = {r.run for r in find_resources(account, owner=account.owner()) if r.run}
-    names.update(_believed_up(places, profile, account.region))
-    return tuple(RunHandle(name, profile, account, run_folder(places.runs, name)) for name in sorted(names))
+    names.update(_believed_up(paths, profile, account.region))
+    return tuple(RunHandle(name, profile, account, run_folder(paths.runs, name)) for name in sorted(names))
 
 
 def run_by_name(
-    name: str, *, places: Places, cloud: str | None, region: str | None, tell: Callable[[str], None]
+    name: str, *, paths: Paths, cloud: str | None, region: str | None, tell: Callable[[str], None]
 ) -> RunHandle:
     """A run to take down. Where what this laptop knows of it is damaged that is told, and the account is enough."""
     try:
-        return open_run(name, places=places, cloud=cloud, region=region, tell=tell)
+        return open_run(name, paths=paths, cloud=cloud, region=region, tell=tell)
     except GpuctlError as error:
-        folder = run_folder(places.runs, name)
+        folder = run_folder(paths.runs, name)
         if not folder.exists() or _readable(folder) is not None:
             raise
         tell(error.message)
-        profile = open_cloud(cloud or "aws", places, on_lost=tell)
+        profile = open_cloud(cloud or "aws", paths, on_lost=tell)
         return RunHandle(name, profile, Account(profile, region), folder, tell)
 
 
@@ -165,9 +165,9 @@ def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
         )
 
 
-def _believed_up(places: Places, profile: Profile, region: str) -> list[str]:
+def _believed_up(paths: Paths, profile: Profile, region: str) -> list[str]:
     """Runs that this laptop believes to be up, by name, whatever the account says."""
-    folders = [folder for folder in all_run_folders(places.runs) if not folder.progress().down]
+    folders = [folder for folder in all_run_folders(paths.runs) if not folder.progress().down]
     headers = {folder.name: _header(folder) for folder in folders}
     here = (profile.name, region)
     return [name for name, header in headers.items() if header is not None and (header.cloud, header.region) == here]

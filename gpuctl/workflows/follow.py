@@ -15,10 +15,10 @@ from queue import SimpleQueue
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
-from gpuctl.core.host_state import HostState
+from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
-from gpuctl.remote.follow import Differs, Ended, LogChunk, MetricsChunk, follow
+from gpuctl.remote.follow import Differs, Ended, GpusSeen, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
 from gpuctl.state.records import Seen
@@ -31,13 +31,14 @@ PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Update:
-    """What came: finished log lines, news of the metrics, or the state at the end.
+    """What came: finished log lines, news of the metrics, how the GPUs are used, or the state at the end.
 
     With `again`, the lines were here already, in a copy that turned out not to be the host's log.
     """
 
     lines: tuple[LogLine, ...] = ()
     ended: HostState | None = None
+    gpus: tuple[Gpu, ...] | None = None
     again: bool = False
 
 
@@ -89,8 +90,8 @@ class _Reading:
 class Follower:
     """Reads a run from where this laptop's copy ends, keeps the copy, and goes on after a broken connection."""
 
-    def __init__(self, run: RunHandle) -> None:
-        self.run = run
+    def __init__(self, run: RunHandle, *, gpus: bool = False) -> None:
+        self.run, self._gpus = run, gpus
         self.losses = Losses(_pattern_of(run.folder))
         self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
         self._not_kept = False
@@ -154,6 +155,7 @@ class Follower:
             metrics_offset=self._metrics.at,
             metrics_sha256=self._metrics.sha256,
             until_end=until_end,
+            gpus=self._gpus,
         )
         for event in coming:
             self._heard = time.monotonic()
@@ -163,6 +165,8 @@ class Follower:
                 yield from self._log_came(event)
             elif isinstance(event, MetricsChunk):
                 yield self._metrics_came(event)
+            elif isinstance(event, GpusSeen):
+                yield Update(gpus=event.gpus)
             elif isinstance(event, Ended):
                 self._finish(host, event.state, until_end=until_end)
                 yield Update(lines=tuple(self.losses.log.finish()), ended=event.state)

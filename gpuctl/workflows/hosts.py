@@ -28,10 +28,10 @@ from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance, SSHTarget, by_number, host_alias
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
-from gpuctl.remote.reach import reach_of
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
+from gpuctl.remote.ssh_target import ssh_target
 from gpuctl.remote.training import training_state
-from gpuctl.state.places import Places
+from gpuctl.state.paths import Paths
 from gpuctl.state.runs import HostFolder, RunFolder, run_folder
 from gpuctl.workflows.clouds import open_cloud
 
@@ -97,7 +97,7 @@ def _numbered(run: RunHandle) -> dict[int, Instance]:
 def open_run(
     name: str,
     *,
-    places: Places,
+    paths: Paths,
     cloud: str | None,
     region: str | None = None,
     tell: Callable[[str], None] = nobody,
@@ -106,11 +106,11 @@ def open_run(
 
     `tell` hears what a person should know though nobody asked: hosts lost with their cloud, an address that changed.
     """
-    folder = run_folder(places.runs, name)
+    folder = run_folder(paths.runs, name)
     if folder.exists():
         stored = folder.header()
         cloud, region = cloud or stored.cloud, region or stored.region
-    profile = open_cloud(cloud or "aws", places, on_lost=tell)
+    profile = open_cloud(cloud or "aws", paths, on_lost=tell)
     return RunHandle(name, profile, Account(profile, region), folder, tell)
 
 
@@ -180,9 +180,9 @@ def open_host(run: RunHandle) -> Host:
     answer needs no AWS. Where it does not answer there, EC2 tells what became of it: HostGone, HostStopped, another
     address. Where AWS does not answer either, it is HostUnreachable: nobody knows.
     """
-    stored = _stored_reach(run)
+    stored = _stored_target(run)
     if stored is None:
-        return _connected(run, current_reach(run, living_instance(run)))
+        return _connected(run, current_target(run, living_instance(run)))
     host = host_at(run, stored)
     try:
         host.connect()
@@ -195,7 +195,7 @@ def open_host(run: RunHandle) -> Host:
 def _found_by_ec2(run: RunHandle, stored: SSHTarget, error: HostError) -> Host:
     """The host that did not answer where it was, where EC2 or its rules tell why. Raises `error` otherwise."""
     try:
-        reach = current_reach(run, living_instance(run))
+        target = current_target(run, living_instance(run))
         admitted = admit_caller(run)
     except CloudGone:
         raise
@@ -203,26 +203,26 @@ def _found_by_ec2(run: RunHandle, stored: SSHTarget, error: HostError) -> Host:
         raise type(error)(
             f"{error.message}; AWS cannot be asked about it ({silent.message})", silent.next_step
         ) from error
-    if reach == stored and not admitted:
+    if target == stored and not admitted:
         raise error
-    return _connected(run, reach)
+    return _connected(run, target)
 
 
-def _connected(run: RunHandle, reach: SSHTarget) -> Host:
-    keep_reach(run, reach)
-    host = host_at(run, reach)
+def _connected(run: RunHandle, target: SSHTarget) -> Host:
+    keep_target(run, target)
+    host = host_at(run, target)
     host.wait_until_reachable(time.monotonic() + _ADMITTED_WITHIN_S)
     return host
 
 
-def current_reach(run: RunHandle, instance: Instance) -> SSHTarget:
+def current_target(run: RunHandle, instance: Instance) -> SSHTarget:
     """Where the instance is now. Raises HostUnreachable where it has no address."""
     stored = _stored_targets(run.folder)
     user = stored[0].user if stored else run.folder.read().current.image.login_user
-    return reach_of(run.profile, instance, alias=run.alias, user=user)
+    return ssh_target(run.profile, instance, alias=run.alias, user=user)
 
 
-def _stored_reach(run: RunHandle) -> SSHTarget | None:
+def _stored_target(run: RunHandle) -> SSHTarget | None:
     """Where the run's host was last. Raises HostError where this laptop has no key to it."""
     if not run.folder.has_key():
         living_instance(run)
@@ -245,8 +245,8 @@ def _stored_targets(folder: RunFolder) -> list[SSHTarget]:
         return []
 
 
-def host_at(run: RunHandle, reach: SSHTarget) -> Host:
-    return Host(reach, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
+def host_at(run: RunHandle, target: SSHTarget) -> Host:
+    return Host(target, identity_file=run.folder.identity, known_hosts_file=run.folder.known_hosts)
 
 
 def ask_state(run: RunHandle, *, timeout_s: float) -> HostState:
@@ -254,7 +254,7 @@ def ask_state(run: RunHandle, *, timeout_s: float) -> HostState:
 
     A host that answers and has no payload that does has no training: `none`. Raises HostError kinds.
     """
-    stored = _stored_reach(run)
+    stored = _stored_target(run)
     if stored is None:
         raise HostUnreachable(f"the host of {run.name} was never reached")
     with host_at(run, stored) as host:
@@ -267,24 +267,24 @@ def ask_state(run: RunHandle, *, timeout_s: float) -> HostState:
             return HostState("none")
 
 
-def refresh_reach(run: RunHandle) -> None:
+def refresh_ssh_target(run: RunHandle) -> None:
     """Have the run's ssh_config name where its host is now, as far as AWS tells. Raises HostError kinds."""
-    stored = _stored_reach(run)
+    stored = _stored_target(run)
     try:
-        reach = current_reach(run, living_instance(run))
+        target = current_target(run, living_instance(run))
     except AWS_IS_SILENT:
         if stored is None:
             raise
         return
-    keep_reach(run, reach)
+    keep_target(run, target)
 
 
-def keep_reach(run: RunHandle, reach: SSHTarget) -> None:
+def keep_target(run: RunHandle, target: SSHTarget) -> None:
     """Have the run's known_hosts and ssh_config name where this host is; its pinned key, and the others, stay."""
     with _KEEPING:
         targets = {one.alias: one for one in _stored_targets(run.folder)}
-        if reach != targets.get(run.alias):
-            write_reach(run.folder, list({**targets, run.alias: reach}.values()), _pinned_key(run.folder))
+        if target != targets.get(run.alias):
+            write_targets(run.folder, list({**targets, run.alias: target}.values()), _pinned_key(run.folder))
 
 
 def admit_caller(run: RunHandle) -> bool:
@@ -298,10 +298,10 @@ def admit_caller(run: RunHandle) -> bool:
     return bool(changed)
 
 
-def write_reach(folder: RunFolder, reaches: Sequence[SSHTarget], host_public_key: str) -> None:
+def write_targets(folder: RunFolder, targets: Sequence[SSHTarget], host_public_key: str) -> None:
     """Pin the host key at the hosts' addresses, and say to plain `ssh` how they are reached."""
-    folder.write_file("known_hosts", render_known_hosts(reaches, host_public_key))
-    text = render_ssh_config(reaches, identity_file=folder.identity, known_hosts_file=folder.known_hosts)
+    folder.write_file("known_hosts", render_known_hosts(targets, host_public_key))
+    text = render_ssh_config(targets, identity_file=folder.identity, known_hosts_file=folder.known_hosts)
     folder.write_file("ssh_config", text)
 
 

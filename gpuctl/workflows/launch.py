@@ -27,7 +27,7 @@ from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload
 from gpuctl.remote.training import start_training, training_state
 from gpuctl.remote.upload import workspace_tar
-from gpuctl.state.places import Places
+from gpuctl.state.paths import Paths
 from gpuctl.state.records import Made, RunRecord
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.boot import wait_for_boot
@@ -63,13 +63,13 @@ class Launched:
         return self.record.plan
 
 
-def launch(planned: Planned, *, profile: Profile, places: Places, reporter: Reporter) -> Launched:
+def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Reporter) -> Launched:
     """Carry out the plan up to the start of the training. Whatever ends it before that, nothing is left behind.
 
     It has started once the host has answered so, or where a launch that was cut off may have started it: then nothing
     is undone. Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started.
     """
-    folder = run_folder(places.runs, planned.plan.run)
+    folder = run_folder(paths.runs, planned.plan.run)
     with EndingSignals() as signals, folder.locked():
         half_made = _half_made(planned, folder)
         started = half_made is not None and folder.progress().started

@@ -24,7 +24,7 @@ from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, plan
 from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
 from gpuctl.core.run_names import check_run_name, new_run_name
-from gpuctl.state.places import Places
+from gpuctl.state.paths import Paths
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
@@ -87,11 +87,11 @@ def read_request(request: Request) -> Asked:
     return Asked(request, loaded, command, environment, uploads, run)
 
 
-def plan_launch(asked: Asked, *, profile: Profile, places: Places, now: datetime) -> Planned:
+def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) -> Planned:
     """Decide everything. Raises what is wrong in the order: credentials, region, names, prices."""
     request, loaded, run = asked.request, asked.job, asked.run
     account = Account(profile, request.region)
-    folder = run_folder(places.runs, run)
+    folder = run_folder(paths.runs, run)
     wanted = Requirements(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
     owner, _, offers, cidr = _side_by_side(
         account.owner,

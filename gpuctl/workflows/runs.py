@@ -23,7 +23,7 @@ from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
 from gpuctl.core.losses.points import Point, Split, last_by_split
 from gpuctl.core.profile import Profile
-from gpuctl.state.places import Places
+from gpuctl.state.paths import Paths
 from gpuctl.state.records import Progress
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.follow import Follower, note_state
@@ -49,7 +49,7 @@ class Known:
 
 
 def list_runs(
-    profile: Profile, *, places: Places, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
+    profile: Profile, *, paths: Paths, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
 ) -> list[RunSummary]:
     """Every run with a host in the account: two kinds of AWS calls, then all hosts at once.
 
@@ -60,7 +60,7 @@ def list_runs(
     by_run: dict[str, list[Instance]] = {}
     for instance in instances:
         by_run.setdefault(instance.tags.run, []).append(instance)
-    runs = {name: RunHandle(name, profile, account, run_folder(places.runs, name)) for name in sorted(by_run)}
+    runs = {name: RunHandle(name, profile, account, run_folder(paths.runs, name)) for name in sorted(by_run)}
     for run in runs.values():
         _tell_damaged(run.folder, tell)
     known = _ask_hosts({name: (run, by_run[name]) for name, run in runs.items()})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.shell import command
-from gpuctl.workflows.hosts import RunHandle, refresh_reach
+from gpuctl.workflows.hosts import RunHandle, refresh_ssh_target
 
 
 def ssh_command(run: RunHandle, *, options: Sequence[str], remote: Sequence[str]) -> list[str]:
@@ -15,6 +15,6 @@ def ssh_command(run: RunHandle, *, options: Sequence[str], remote: Sequence[str]
     program = shutil.which("ssh")
     if program is None:
         raise GpuctlError("this machine has no ssh program", "install OpenSSH's client; `tail` and `pull` do without")
-    refresh_reach(run)
+    refresh_ssh_target(run)
     words = [command(*remote)] if remote else []
     return [program, "-F", str(run.folder.ssh_config), *options, run.name, *words]

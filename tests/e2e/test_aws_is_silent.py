@@ -106,7 +106,7 @@ def test_a_run_is_home_though_the_credentials_expire_while_it_trains(
     assert process.returncode == 5, said
     error = the_error(Answer(5, "", said.decode()))
     assert "the AWS credentials have expired" in error and str(home) in error
-    assert "`gpuctl down expired` finishes it" in error
+    assert "`gpuctl down expired` removes it" in error
     assert (home / "outputs/model.pt").read_bytes() == b"model"
     shared.no_faults()
     assert json.loads(shared("down", "expired", "-y", "--json").out)["left"] == []

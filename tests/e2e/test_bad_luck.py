@@ -148,7 +148,7 @@ def test_a_command_that_fails_ends_the_launch_with_its_last_lines(story: Story) 
     """Exit code 3, what the command said last, its state, what is still there; stopping what has ended is no error."""
     assert story.launch.out.endswith("no such data\n")
     assert the_error(story.launch) == "the training command of bad failed with exit code 1"
-    assert "the host is still running, and costs: gpuctl pull bad, gpuctl down bad" in story.launch.err
+    assert "the host still runs and costs money: gpuctl pull bad, gpuctl down bad" in story.launch.err
     status = json.loads(story.status.out)
     assert (status["state"], status["exit_code"]) == ("failed", 1)
     assert the_error(story.tail) == the_error(story.launch) and story.tail.code == 3

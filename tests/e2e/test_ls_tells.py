@@ -70,7 +70,7 @@ def test_a_frozen_host_keeps_no_other_waiting(shared: Gpuctl, three: Callable[[s
     try:
         row = three("freezes")
         assert (row["state"], row["seen_state"]) == ("lost", "running") and row["seen"] >= seen
-        assert "lost, last seen " in shared("ls").out
+        assert "lost, last seen at " in shared("ls").out
         wait_for(lambda: three("trains")["state"] == "running", what="an answer of another")
     finally:
         shared.befall(instance, "heal")

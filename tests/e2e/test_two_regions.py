@@ -17,7 +17,7 @@ from gpuctl.core.errors import NoCapacity
 from gpuctl.core.offers import Requirements, rank
 from gpuctl.core.plan import images_wanted, plan_attempts
 from gpuctl.core.profile import Profile
-from gpuctl.state.places import Places, places
+from gpuctl.state.paths import Paths, paths
 from gpuctl.workflows.clouds import embedded_profile
 from gpuctl.workflows.down import down, run_by_name
 from gpuctl.workflows.launch import launch
@@ -27,10 +27,10 @@ from gpuctl.workflows.reporter import Silent
 ELSEWHERE = "eu-west-1"
 
 
-def planned_in_two_regions(profile: Profile, here: Places, project: Path) -> Planned:
+def planned_in_two_regions(profile: Profile, here: Paths, project: Path) -> Planned:
     """A plan of this region, and after that the same in another one."""
     asked = read_request(Request(job=str(project), words=("python", "train.py"), name="regions"))
-    planned = plan_launch(asked, profile=profile, places=here, now=datetime.now(timezone.utc))
+    planned = plan_launch(asked, profile=profile, paths=here, now=datetime.now(timezone.utc))
     first, there = planned.plan.attempts[0], planned.account.in_region(ELSEWHERE)
     offers = rank(find_offers(there, Requirements()), Requirements())
     (second,) = plan_attempts(offers, {wish: find_image(there, wish[1]) for wish in images_wanted(offers)})
@@ -40,25 +40,25 @@ def planned_in_two_regions(profile: Profile, here: Places, project: Path) -> Pla
 
 def test_every_region_in_which_something_was_begun_is_cleared(gpuctl: Gpuctl, project: Path) -> None:
     """By the undo of a launch that found no capacity anywhere, and by `down` of a run whose host is in the second."""
-    profile, here = embedded_profile(gpuctl.endpoint()), places({"GPUCTL_HOME": str(gpuctl.home)})
+    profile, here = embedded_profile(gpuctl.endpoint()), paths({"GPUCTL_HOME": str(gpuctl.home)})
     planned = planned_in_two_regions(profile, here, project)
     accounts = [planned.account, planned.account.in_region(ELSEWHERE)]
 
     gpuctl.fault(operation="CreateFleet", capacity=True, times=-1)
     with pytest.raises(NoCapacity):
-        launch(planned, profile=profile, places=here, reporter=Silent())
+        launch(planned, profile=profile, paths=here, reporter=Silent())
     assert [find_resources(account, run="regions") for account in accounts] == [[], []]
 
     gpuctl.no_faults()
     for pool in planned.plan.attempts[0].pools:
         gpuctl.fault(operation="CreateFleet", zone=pool.zone, times=-1)
-    launched = launch(planned, profile=profile, places=here, reporter=Silent())
+    launched = launch(planned, profile=profile, paths=here, reporter=Silent())
     assert launched.record.current.region == ELSEWHERE
     assert launched.instances[0].zone.startswith(ELSEWHERE)
     left_over, with_host = ({one.kind for one in find_resources(account, run="regions")} for account in accounts)
     assert left_over == {"launch-template", "security-group"} and "instance" in with_host
 
-    run = run_by_name("regions", places=here, cloud="embedded", region=None, tell=print)
+    run = run_by_name("regions", paths=here, cloud="embedded", region=None, tell=print)
     assert run.account.region == ELSEWHERE
     down([run], discard=True, now=datetime.now(timezone.utc), reporter=Silent())
     assert [find_resources(account, run="regions") for account in accounts] == [[], []]

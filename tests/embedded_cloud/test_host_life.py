@@ -13,7 +13,7 @@ from host_fixtures import WAIT_S, Host, Hosts, carriers, eventually
 from host_fixtures import hosts as hosts
 
 from gpuctl.embedded_cloud.host import cleanup
-from gpuctl.embedded_cloud.host.processes import belonging, parse_ps, parse_stat
+from gpuctl.embedded_cloud.host.processes import belonging
 
 SLEEP = f"sleep {1_000_000 + os.getpid()}"
 """What hostile children do: told apart from those of any other test run."""
@@ -197,29 +197,6 @@ def test_a_bad_description_is_refused() -> None:
         assert done.returncode == 2
         assert b"description" in done.stderr
         assert b"Traceback" not in done.stderr
-
-
-def test_the_process_table_is_read_whatever_names_are_in_it() -> None:
-    """Names with blanks, parentheses and bytes that are no text; a line that is none gives nothing."""
-    hostile = parse_stat(b"42 (a) R 1 (\xff) S 7 1 1 0 -1")
-    assert hostile is not None
-    assert (hostile.pid, hostile.parent, hostile.state) == (42, 7, "S")
-    assert parse_stat(b"") is None
-    assert parse_stat(b"42 (a") is None
-
-
-def test_ps_of_another_system_is_read() -> None:
-    """The form that macOS's `ps -axEww` prints, environment after the command."""
-    text = (
-        "    1     0 Ss   /sbin/launchd\n  501     1 S+   /bin/sleep 10 HOME=/x GPUCTL_HOST_MARK=i-1\n 77 1 Z\njunk\n"
-    )
-    found = parse_ps(text)
-    assert [(process.pid, process.parent, process.state) for process, _ in found] == [
-        (1, 0, "S"),
-        (501, 1, "S"),
-        (77, 1, "Z"),
-    ]
-    assert "GPUCTL_HOST_MARK=i-1" in found[1][1].split()
 
 
 def test_only_descendants_and_carriers_belong() -> None:

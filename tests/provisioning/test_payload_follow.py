@@ -22,12 +22,12 @@ class Follower:
     """A `follow` in progress; its events with the moment that each came."""
 
     def __init__(
-        self, host: Host, log: int = 0, metrics: int = 0, *, until_end: bool = True, **hashes: str | None
+        self, host: Host, log: int = 0, metrics: int = 0, *, until_end: bool = True, **more: str | bool | None
     ) -> None:
         self.events: list[tuple[float, dict[str, Any]]] = []
         self.process: subprocess.Popen[bytes] = host.open("follow")
         assert self.process.stdin is not None
-        request = {"schema": 1, "log_offset": log, "metrics_offset": metrics, "until_end": until_end, **hashes}
+        request = {"schema": 1, "log_offset": log, "metrics_offset": metrics, "until_end": until_end, **more}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.close()
         self.process.stdin = None
@@ -141,6 +141,23 @@ def test_silence_is_told_apart_from_a_dead_host(host: Host) -> None:
     wait_for(lambda: list(follower.named("alive")))
     host.call("stop", grace_s=1)
     follower.finish()
+
+
+def test_how_the_gpus_are_used_comes_along(host: Host) -> None:
+    """Where `nvidia-smi` takes its time the log does not wait; nobody who does not ask is told."""
+    host.stand_in("nvidia-smi", "sleep 4\necho 'NVIDIA A10G, 97, 8011, 23028'")
+    host.train("import time\nprint('up', flush=True)\ntime.sleep(60)")
+    does_not = Follower(host)
+    wait_for(does_not.data)
+    asks = Follower(host, gpus=True)
+    wait_for(asks.data)
+    assert not list(asks.named("gpus"))
+    (gpu,) = wait_for(lambda: list(asks.named("gpus")))[0]["gpus"]
+    assert gpu["utilization_percent"] == 97 and gpu["memory_total_mib"] == 23028
+    host.call("stop", grace_s=1)
+    asks.finish()
+    does_not.finish()
+    assert not list(does_not.named("gpus"))
 
 
 def test_following_costs_little(host: Host) -> None:

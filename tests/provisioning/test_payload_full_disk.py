@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from payload_host import Host, wait_for
 
-from provisioning.places import Places, reserve, write_json
+from provisioning.paths import Paths, reserve, write_json
 
 MIB = 1 << 20
 
@@ -105,9 +105,9 @@ def test_a_training_that_dies_of_a_full_disk_is_told_as_that(small: Host) -> Non
 
 def test_room_that_is_kept_is_written_into(tmp_path: Path) -> None:
     """A file in its reserve reads as it would have otherwise, once and again, and what is too large is refused."""
-    places = Places(root=tmp_path, environments=tmp_path / "envs")
-    reserve(places)
+    paths = Paths(root=tmp_path, environments=tmp_path / "envs")
+    reserve(paths)
     for name in ("1/.exit.json.reserve", "1/.stop.json.reserve", ".power-off-at.reserve"):
-        assert (places.run / name).read_bytes() == b" " * 4096
-    write_json(places.exit, {"state": "failed"})
-    assert places.exit.read_text() == '{"state": "failed"}'
+        assert (paths.run / name).read_bytes() == b" " * 4096
+    write_json(paths.exit, {"state": "failed"})
+    assert paths.exit.read_text() == '{"state": "failed"}'

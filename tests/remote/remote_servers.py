@@ -77,7 +77,7 @@ class Server:
     folder: Path
 
     @property
-    def reach(self) -> SSHTarget:
+    def target(self) -> SSHTarget:
         return SSHTarget(alias="run-1", address="127.0.0.1", port=self.port, user=self.user)
 
     @property
@@ -87,17 +87,17 @@ class Server:
     def host(
         self,
         *,
-        reach: SSHTarget | None = None,
+        target: SSHTarget | None = None,
         public: str | None = None,
         identity: Path | None = None,
         quiet_s: float = 15,
     ) -> Host:
-        """The host behind this server, or with another reach, pinned key or key of the caller's."""
-        reach = reach or self.reach
+        """The host behind this server, or with another target, pinned key or key of the caller's."""
+        target = target or self.target
         known = self.folder / f"known_hosts-{uuid.uuid4().hex}"
-        known.write_text(render_known_hosts([reach], public or self.host_key.public))
+        known.write_text(render_known_hosts([target], public or self.host_key.public))
         return Host(
-            reach,
+            target,
             identity_file=identity or self.identity,
             known_hosts_file=known,
             connect_timeout_s=5,
@@ -115,7 +115,7 @@ class Server:
 
     def through(self, port: int) -> SSHTarget:
         """The same host, reached at another port."""
-        return replace(self.reach, port=port)
+        return replace(self.target, port=port)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from gpuctl.remote.payload import build_payload, payload_hash
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
 from gpuctl.remote.upload import workspace_tar
 
-REACH = SSHTarget(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
+TARGET = SSHTarget(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
 
 
 def test_keys_are_openssh_keys_and_never_the_same() -> None:
@@ -41,8 +41,8 @@ def test_keys_are_openssh_keys_and_never_the_same() -> None:
 
 def test_known_hosts_names_a_host_as_openssh_looks_for_it() -> None:
     """Port 22 is the bare address, any other in brackets, and the key's comment stays out."""
-    reaches = [REACH, replace(REACH, port=22), replace(REACH, address="::1")]
-    text = render_known_hosts(reaches, "ssh-ed25519 AAAA comment")
+    targets = [TARGET, replace(TARGET, port=22), replace(TARGET, address="::1")]
+    text = render_known_hosts(targets, "ssh-ed25519 AAAA comment")
     assert text.splitlines() == [
         "[127.0.0.1]:2222 ssh-ed25519 AAAA",
         "127.0.0.1 ssh-ed25519 AAAA",
@@ -52,9 +52,9 @@ def test_known_hosts_names_a_host_as_openssh_looks_for_it() -> None:
 
 def test_the_ssh_config_says_what_the_code_does() -> None:
     """Each host has its block: its address, this key and no agent, this known_hosts and no other, its proxy command."""
-    reaches = [REACH, replace(REACH, alias="run-1-1", port=22, proxy_command="nc %h %p")]
+    targets = [TARGET, replace(TARGET, alias="run-1-1", port=22, proxy_command="nc %h %p")]
     text = render_ssh_config(
-        reaches,
+        targets,
         identity_file=Path("/a b/id"),
         known_hosts_file=Path("/a b/known_hosts"),
     )
@@ -66,7 +66,7 @@ def test_the_ssh_config_says_what_the_code_does() -> None:
     assert (one["globalknownhostsfile"], one["hostkeyalgorithms"]) == ("none", "ssh-ed25519")
     assert "proxycommand" not in one and two["proxycommand"].startswith("nc 127.0.0.1 22")
     assert config.lookup("other").get("port") is None
-    assert parse_ssh_config(text) == reaches
+    assert parse_ssh_config(text) == targets
     assert parse_ssh_config("HostName x\nHost y\n  Port 22\n  User\nHost\n\x00") == []
 
 
@@ -81,10 +81,10 @@ def test_openssh_reads_the_ssh_config_as_it_was_meant(server: Server, tmp_path: 
     identity, known, config = folder / "id", folder / "known", folder / "config"
     identity.touch(mode=0o600)
     identity.write_text(server.identity.read_text())
-    config.write_text(render_ssh_config([server.reach], identity_file=identity, known_hosts_file=known))
+    config.write_text(render_ssh_config([server.target], identity_file=identity, known_hosts_file=known))
     outcomes = []
     for public in (server.host_key.public, generate_key("other").public):
-        known.write_text(render_known_hosts([server.reach], public))
+        known.write_text(render_known_hosts([server.target], public))
         words = [ssh, "-F", str(config), "run-1", "echo there"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
         outcomes.append((done.returncode, done.stdout))

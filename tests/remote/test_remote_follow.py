@@ -13,7 +13,7 @@ from remote_servers import Relay, Server
 
 from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
 from gpuctl.core.host_state import HostState
-from gpuctl.remote.follow import SILENCE_S, Alive, Differs, Ended, LogChunk, MetricsChunk, follow
+from gpuctl.remote.follow import SILENCE_S, Alive, Differs, Ended, GpusSeen, LogChunk, MetricsChunk, follow
 
 MakeRelay = Callable[..., Relay]
 
@@ -26,11 +26,18 @@ def test_a_log_and_its_metrics_come_to_their_end(server: Server) -> None:
         emit("log", offset=2, data=base64.b64encode(b"\\x1b[2J\\xff").decode())
         emit("metrics", offset=0, data=base64.b64encode(b"{}\\n").decode())
         emit("alive")
+        emit("gpus", gpus=[{"name": "Tesla\\x1b[2J T4", "utilization_percent": 97, "memory_used_mib": "no"}, "junk"])
+        emit("gpus", gpus=7)
         emit("end", state={"state": "succeeded"})
     """)
     with server.host() as host:
-        events = list(follow(host, log_offset=2, metrics_offset=0, until_end=True))
-    assert events == [LogChunk(2, b"\x1b[2J\xff"), MetricsChunk(0, b"{}\n"), Alive(), Ended(HostState("succeeded"))]
+        events = list(follow(host, log_offset=2, metrics_offset=0, until_end=True, gpus=True))
+    assert events[:3] == [LogChunk(2, b"\x1b[2J\xff"), MetricsChunk(0, b"{}\n"), Alive()]
+    seen, nothing, ended = events[3:]
+    assert isinstance(seen, GpusSeen) and len(seen.gpus) == 1
+    assert "T4" in seen.gpus[0].name and seen.gpus[0].name.isprintable()
+    assert (seen.gpus[0].utilization_percent, seen.gpus[0].memory_used_mib) == (97, None)
+    assert (nothing, ended) == (GpusSeen(()), Ended(HostState("succeeded")))
 
 
 def test_broken_connections_lose_and_double_nothing(server: Server, relay: MakeRelay) -> None:
@@ -49,7 +56,7 @@ def test_broken_connections_lose_and_double_nothing(server: Server, relay: MakeR
     got, breaks, ended = b"", 0, False
     while not ended:
         link = relay(server.port, cut_after=200_000)
-        with contextlib.suppress(HostUnreachable), server.host(reach=server.through(link.port)) as host:
+        with contextlib.suppress(HostUnreachable), server.host(target=server.through(link.port)) as host:
             for event in follow(host, log_offset=len(got), metrics_offset=0, until_end=True):
                 if isinstance(event, LogChunk):
                     assert event.offset == len(got)

@@ -49,14 +49,14 @@ def test_a_host_that_only_the_home_folder_knows_is_refused(server: Server, own_w
     host = server.host()
     known = server.folder / "known_hosts-empty"
     known.write_text("")
-    host = type(host)(server.reach, identity_file=server.identity, known_hosts_file=known)
+    host = type(host)(server.target, identity_file=server.identity, known_hosts_file=known)
     with host, pytest.raises(HostKeyMismatch, match="does not know"):
         host.connect()
 
 
 def test_a_missing_known_hosts_file_is_no_leave_to_trust(server: Server, tmp_path: Path) -> None:
     """Without the file that pins the key nothing is connected to."""
-    host = type(server.host())(server.reach, identity_file=server.identity, known_hosts_file=tmp_path / "none")
+    host = type(server.host())(server.target, identity_file=server.identity, known_hosts_file=tmp_path / "none")
     with host, pytest.raises(HostKeyMismatch, match="cannot be read"):
         host.connect()
 
@@ -117,7 +117,7 @@ def test_nothing_listening_is_waited_for_and_told(server: Server) -> None:
     """A refused connection is tried again until the deadline, each time telling why, and is HostUnreachable then."""
     told: list[HostError] = []
     pauses: list[float] = []
-    with server.host(reach=server.through(free_port())) as host, pytest.raises(HostUnreachable, match="run-1"):
+    with server.host(target=server.through(free_port())) as host, pytest.raises(HostUnreachable, match="run-1"):
         host.wait_until_reachable(time.monotonic() + 0.5, pause=_short(pauses), on_wait=told.append)
     assert len(told) == len(pauses) >= 2
     assert all(isinstance(error, HostUnreachable) for error in told)
@@ -142,7 +142,7 @@ def test_a_host_that_comes_up_late_is_reached(server: Server) -> None:
             relays.append(Relay(server.port, listen=port))
 
     try:
-        with server.host(reach=server.through(port)) as host:
+        with server.host(target=server.through(port)) as host:
             host.wait_until_reachable(time.monotonic() + 20, on_wait=come_up)
             assert host.alive()
     finally:
@@ -154,8 +154,8 @@ def test_what_is_no_ssh_server_is_unreachable(server: Server) -> None:
     """A service that greets with escape sequences is told of in harmless text."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_greet, args=(listener,), daemon=True).start()
-        reach = server.through(listener.getsockname()[1])
-        with server.host(reach=reach) as host, pytest.raises(HostUnreachable) as caught:
+        target = server.through(listener.getsockname()[1])
+        with server.host(target=target) as host, pytest.raises(HostUnreachable) as caught:
             host.connect()
     assert "\x1b" not in str(caught.value)
 
@@ -292,7 +292,7 @@ def test_a_cut_connection_is_unreachable_and_made_again(server: Server, relay: M
             time.sleep(60)
     """)
     link = relay(server.port)
-    with server.host(reach=server.through(link.port)) as host:
+    with server.host(target=server.through(link.port)) as host:
         with pytest.raises(HostUnreachable, match="broke"):
             _call_and_cut(host.call, link)
         assert host.call("stop", {})["phase"] == "a"
@@ -306,7 +306,7 @@ def _call_and_cut(call: Callable[..., object], link: Relay) -> None:
 def test_a_dead_link_is_noticed_by_a_probe(server: Server, relay: MakeRelay) -> None:
     """A link that swallows everything is not alive, and one that passes again is."""
     link = relay(server.port)
-    with server.host(reach=server.through(link.port)) as host:
+    with server.host(target=server.through(link.port)) as host:
         host.connect()
         assert host.alive(within_s=5)
         link.stall()
@@ -319,7 +319,7 @@ def test_a_call_over_a_dead_link_ends(server: Server, relay: MakeRelay) -> None:
     server.program('emit("phase", phase="a"); time.sleep(120)')
     link = relay(server.port)
     began = time.monotonic()
-    with server.host(reach=server.through(link.port), quiet_s=1) as host:
+    with server.host(target=server.through(link.port), quiet_s=1) as host:
         with pytest.raises(HostUnreachable, match="any more"):
             host.call("provision", {}, on_event=lambda event: link.stall())
         assert time.monotonic() - began < 120
@@ -366,7 +366,7 @@ def test_a_proxy_command_carries_the_connection(server: Server, tmp_path: Path) 
     script.write_text(_PROXY)
     command = f"{sys.executable} '{script}' %h %p {tmp_path / 'pid'} 100%%"
     server.program('emit("state", state="none")')
-    with server.host(reach=replace(server.reach, proxy_command=command)) as host:
+    with server.host(target=replace(server.target, proxy_command=command)) as host:
         assert host.call("state", {})["state"] == "none"
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, 0)
@@ -395,7 +395,7 @@ while data := far.recv(65536):
 def test_a_proxy_command_that_fails_is_unreachable(server: Server, command: str) -> None:
     """A proxy command that is not there, or ends at once, is told soon and as the host not answering."""
     began = time.monotonic()
-    with server.host(reach=replace(server.reach, proxy_command=command)) as host, pytest.raises(HostUnreachable):
+    with server.host(target=replace(server.target, proxy_command=command)) as host, pytest.raises(HostUnreachable):
         host.connect(timeout_s=60)
     assert time.monotonic() - began < 60
 

@@ -171,7 +171,7 @@ def test_a_growing_log_is_followed_over_broken_connections(server: Server, host:
         try:
             while ended is None:
                 link = relay(server.port, cut_after=150_000)
-                with contextlib.suppress(HostUnreachable), server.host(reach=server.through(link.port)) as cut:
+                with contextlib.suppress(HostUnreachable), server.host(target=server.through(link.port)) as cut:
                     offsets = {"log_offset": len(got[LogChunk]), "metrics_offset": len(got[MetricsChunk])}
                     for event in follow(cut, **offsets, until_end=True):
                         if isinstance(event, (LogChunk, MetricsChunk)):

@@ -363,7 +363,7 @@ def test_a_cut_connection_leaves_only_whole_files(server: Server, tmp_path: Path
     files = {f"f{number:03}": bytes([number]) * 30_000 for number in range(100)}
     _plain(server, files)
     link = relay(server.port, cut_after=1_000_000)
-    with server.host(reach=server.through(link.port)) as host, pytest.raises(HostUnreachable):
+    with server.host(target=server.through(link.port)) as host, pytest.raises(HostUnreachable):
         pull_outputs(host, tmp_path, {}, pause=lambda _: None, back_within_s=0)
     home = _tree(tmp_path)
     assert 10 < len(home) < 100
@@ -379,14 +379,14 @@ def test_a_pull_goes_on_over_resets(server: Server, tmp_path: Path, relay: MakeR
     files = {f"f{number:02}": bytes([number]) * 50_000 for number in range(12)}
     _plain(server, files)
     link = relay(server.port, reset_each=250_000)
-    with server.host(reach=server.through(link.port)) as host:
+    with server.host(target=server.through(link.port)) as host:
         result = pull_outputs(host, tmp_path, {}, pause=lambda _: None)
     assert _tree(tmp_path) == files
     assert sorted(result.files) == sorted(files) and result.complete
     before = link.resets
     assert before >= 2
     _plain(server, {"long": bytes(900_000)})
-    with server.host(reach=server.through(link.port)) as host, pytest.raises(HostUnreachable):
+    with server.host(target=server.through(link.port)) as host, pytest.raises(HostUnreachable):
         pull_outputs(host, tmp_path / "other", {}, pause=lambda _: None)
     assert link.resets == before + 6
     assert _tree(tmp_path / "other") == {}

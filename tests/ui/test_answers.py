@@ -73,7 +73,7 @@ def test_a_run_that_does_not_answer_tells_what_it_said_last(capsys: pytest.Captu
     """The hour of today, else the day too; a run that answers needs none, and of one never heard of there is none."""
     lately, long_ago = NOW - timedelta(minutes=30), NOW - timedelta(days=5)
     for seen, state, expected in (
-        (lately, "lost", f"lost, last seen {lately.astimezone():%H:%M} running"),
+        (lately, "lost", f"lost, last seen at {lately.astimezone():%H:%M}: running"),
         (long_ago, "lost", f"{long_ago.astimezone().day} Nov "),
         (lately, "running", "running  "),
         (None, "lost", "lost  "),
@@ -163,8 +163,8 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "SSH from 203.0.113.7/32 and nowhere else",
         "/home/me/project, /home/me/x.txt as data/x.txt",
         "WANDB_API_KEY (values are not stored)",
-        "at most $48.00, a whole lease of 24 h 00 min at the most expensive offer; $12.00 at the first",
-        "outputs that are not home by then are lost",
+        "at most $48.00 for a whole lease of 24 h 00 min at the most expensive offer; $12.00 at the first",
+        "outputs not downloaded by then are lost",
     ):
         assert part in text
 
@@ -172,14 +172,14 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "sooner: 30 min after training has ended and all outputs are home"),
+        ({}, "sooner: 30 min after training has ended and all outputs are downloaded"),
         (
             {"then_s": 900, "discard": True},
             "the host ends 15 min after training has ended; outputs not pulled by then are lost",
         ),
         (
             {"then_s": 90, "discard": False},
-            "1.5 min after training has ended and all outputs are home; outputs are kept until pulled, at the latest",
+            "1.5 min after training has ended and all outputs are downloaded; outputs are kept until pulled, or until",
         ),
     ],
     ids=["as always", "then down, dropping", "then down, keeping"],

@@ -61,7 +61,8 @@ def test_on_a_terminal_everything_is_there(terminal: Terminal) -> None:
     log = LossReader().feed(b"".join(b"line %d\n" % i for i in range(20)) + b"step 9: train loss 1.5, val loss 1.6\n")
     gpu = Gpu("NVIDIA A10G", utilization_percent=97, memory_used_mib=3072, memory_total_mib=23552)
     with view_of(terminal) as view:
-        view.update(points=run_of(), lines=log, state=HostState("running", gpus=(gpu,)))
+        view.update(points=run_of(), lines=log, state=HostState("running"))
+        view.update(gpus=(gpu,))
     frame = terminal.text
     for part in (
         "char-rnn-k3f9  running",

@@ -2,7 +2,7 @@
 
 A process belongs to a host when it descends from one of the host's own, or carries the host's mark in its
 environment. The descendants are whole where orphans are adopted (Linux's child subreaper); elsewhere the mark finds
-those that were orphaned. Linux is asked through /proc, any other system through `ps`.
+those that were orphaned.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+
+import psutil
 
 from gpuctl.embedded_cloud.host.environment import MARK_VARIABLE
 
 _PR_SET_CHILD_SUBREAPER = 36
-_PROC = Path("/proc")
 _END_WITHIN_S = 10.0
 _LOOKS_TO_STOP = 200
 
 
 @dataclass(frozen=True)
 class Process:
-    """One line of the process table. `state` is `ps`'s letter: Z is dead and not yet reaped."""
+    """One line of the process table: whether it `lives` (is not dead and unreaped), and carries a host's mark."""
 
     pid: int
     parent: int
-    state: str
+    lives: bool
+    marked: bool
 
 
 def adopt_orphans() -> None:
@@ -90,72 +90,37 @@ def belonging(mark: str, *, root: int | None) -> set[int]:
     """The pids of `root`'s descendants, of the mark's carriers and of theirs: living ones, and never this process."""
     looked = _look(mark)
     children: dict[int, list[int]] = {}
-    for process, _ in looked:
+    for process in looked:
         children.setdefault(process.parent, []).append(process.pid)
     own = os.getpid()
     found: set[int] = set()
-    todo = [process.pid for process, carries in looked if carries and process.pid != own]
+    todo = [process.pid for process in looked if process.marked and process.pid != own]
     todo += children.get(root, []) if root is not None else []
     while todo:
         pid = todo.pop()
         if pid not in found:
             found.add(pid)
             todo += children.get(pid, [])
-    living = {process.pid for process, _ in looked if process.state not in "ZX"}
+    living = {process.pid for process in looked if process.lives}
     return (found & living) - {own}
 
 
-def parse_stat(text: bytes) -> Process | None:
-    """One `/proc/PID/stat` (proc(5)); the name in it may hold any byte, parentheses too."""
-    before, _, after = text.rpartition(b")")
-    words = after.split()
-    try:
-        return Process(
-            pid=int(before.split(b" ", 1)[0]), parent=int(words[1]), state=words[0].decode("ascii", "replace")
-        )
-    except (IndexError, ValueError):
-        return None
-
-
-def parse_ps(text: str) -> list[tuple[Process, str]]:
-    """What `ps -axEww -o pid=,ppid=,stat=,command=` prints: each process, with its command and environment."""
-    found = []
-    for line in text.splitlines():
-        words = line.split(None, 3)
-        if len(words) >= 3 and words[0].isdigit() and words[1].isdigit():
-            process = Process(pid=int(words[0]), parent=int(words[1]), state=words[2][:1])
-            found.append((process, words[3] if len(words) > 3 else ""))
-    return found
-
-
-def _look(mark: str) -> list[tuple[Process, bool]]:
-    """Every process that can be seen, and whether it carries the mark."""
-    wanted = f"{MARK_VARIABLE}={mark}"
-    if sys.platform != "linux":
-        return [(process, wanted in text.split()) for process, text in _ps()]
+def _look(mark: str) -> list[Process]:
+    """Every process that can be seen."""
     looked = []
-    for folder in _PROC.iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):
-                process = parse_stat((folder / "stat").read_bytes())
-                if process:
-                    looked.append((process, wanted.encode() in _environment(folder)))
+    for pid in psutil.pids():
+        with suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
+            with process.oneshot():
+                lives = process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+                looked.append(Process(pid, process.ppid(), lives, _carries(process, mark)))
     return looked
 
 
-def _environment(folder: Path) -> list[bytes]:
-    try:
-        return (folder / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
-def _ps() -> list[tuple[Process, str]]:
-    """What `ps` lists, without itself."""
-    command = ["ps", "-axEww", "-o", "pid=,ppid=,stat=,command="]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, errors="replace", text=True) as ps:
-        text = ps.communicate()[0]
-    return [(process, words) for process, words in parse_ps(text) if process.pid != ps.pid]
+def _carries(process: psutil.Process, mark: str) -> bool:
+    with suppress(psutil.Error, OSError):  # another user's, or one that is ending: its children count all the same
+        return process.environ().get(MARK_VARIABLE) == mark
+    return False
 
 
 def _signal_all(pids: Iterable[int], number: signal.Signals) -> set[int]:
@@ -177,12 +142,12 @@ def _await_end(pids: set[int], *, until: float, reaping: bool) -> None:
     while left and time.monotonic() < until:
         if reaping:
             reap()
-        left = {pid for pid in left if _lives(pid)}
+        left = {pid for pid in left if _exists(pid)}
         if left:
             time.sleep(0.002)
 
 
-def _lives(pid: int) -> bool:
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

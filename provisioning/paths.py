@@ -21,7 +21,7 @@ _NEXT_TO_NOTHING = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """Everything is below `root`, `~/gpuctl`, but for environments that an image brings.
 
     `attempt` is the number of the run's current attempt on this host, from 1: how each began and ended is kept.
@@ -82,9 +82,9 @@ class Places:
         """Whether the current attempt has been started here."""
         return any((self.of_attempt / name).exists() for name in _BEGUN)
 
-    def last_begun(self) -> Places:
-        """The places of the newest attempt so far that has been started; of this one where none has."""
-        return next((places for places in reversed(self._attempts()) if places.has_begun()), self)
+    def last_begun(self) -> Paths:
+        """The paths of the newest attempt so far that has been started; of this one where none has."""
+        return next((paths for paths in reversed(self._attempts()) if paths.has_begun()), self)
 
     @property
     def log(self) -> Path:
@@ -136,30 +136,30 @@ class Places:
 
     def shared(self) -> tuple[Path, ...]:
         """The folders in which gpuctl's own files lie and a command may have put some of its own."""
-        return (self.root, self.run, *(places.of_attempt for places in self._attempts()))
+        return (self.root, self.run, *(paths.of_attempt for paths in self._attempts()))
 
     def owned(self) -> frozenset[Path]:
         """Every path that gpuctl itself writes to; whatever else appears beside the workspace, the command wrote."""
-        names = [name for name, value in vars(Places).items() if isinstance(value, property)]
-        own = [getattr(places, name) for places in self._attempts() for name in names]
+        names = [name for name, value in vars(Paths).items() if isinstance(value, property)]
+        own = [getattr(paths, name) for paths in self._attempts() for name in names]
         return frozenset((*own, self.environments, self.root / "host.pyz", self.root / "errors"))
 
-    def _attempts(self) -> list[Places]:
-        """The places of each attempt so far, the current one's included. Any other number is a command's."""
+    def _attempts(self) -> list[Paths]:
+        """The paths of each attempt so far, the current one's included. Any other number is a command's."""
         numbers = {number for number in _numbered(self.run) if number < self.attempt}
         return [replace(self, attempt=number) for number in sorted({*numbers, self.attempt})]
 
 
-def here() -> Places:
-    """The places of the user that asks. Makes `~/gpuctl`, for this user's eyes alone."""
+def here() -> Paths:
+    """The paths of the user that asks. Makes `~/gpuctl`, for this user's eyes alone."""
     root = Path.home() / "gpuctl"
     root.mkdir(mode=0o700, exist_ok=True)
     brought = os.environ.get("GPUCTL_ENVIRONMENTS")
-    places = Places(root=root, environments=Path(brought) if brought else root / "envs")
-    spec = read_json(places.spec)
+    paths = Paths(root=root, environments=Path(brought) if brought else root / "envs")
+    spec = read_json(paths.spec)
     if spec is None:  # damaged, or nothing was provisioned
-        return replace(places, attempt=max(_numbered(places.run), default=1))
-    return replace(places, attempt=attempt_of(spec))
+        return replace(paths, attempt=max(_numbered(paths.run), default=1))
+    return replace(paths, attempt=attempt_of(spec))
 
 
 def _numbered(folder: Path) -> list[int]:
@@ -177,18 +177,18 @@ def attempt_of(spec: Mapping[str, Any]) -> int:
     return number if type(number) is int and 1 <= number <= MOST_ATTEMPTS else 1
 
 
-def forget_last_run(places: Places) -> None:
+def forget_last_run(paths: Paths) -> None:
     """Before a command starts: what this very attempt has left. The log and the metrics go on; they only ever grow."""
-    for leftover in (places.exit, places.state, places.stop, places.receipt):
+    for leftover in (paths.exit, paths.state, paths.stop, paths.receipt):
         leftover.unlink(missing_ok=True)
 
 
-def note_traceback(places: Optional[Places]) -> None:
+def note_traceback(paths: Optional[Paths]) -> None:
     """Keep the traceback of what nobody foresaw; where even that cannot be written, what follows is still told."""
-    if places is None:
+    if paths is None:
         return
     try:
-        with open(places.root / "errors", "a", encoding="utf-8", errors="backslashreplace") as file:
+        with open(paths.root / "errors", "a", encoding="utf-8", errors="backslashreplace") as file:
             traceback.print_exc(file=file)
     except OSError:
         return
@@ -218,19 +218,19 @@ def disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def disk_is_full(places: Places) -> bool:
+def disk_is_full(paths: Paths) -> bool:
     """True where this user can write next to nothing more below `~/gpuctl`."""
     try:
-        disk = os.statvfs(places.root)
+        disk = os.statvfs(paths.root)
     except OSError:  # the command has removed it
         return False
     return disk.f_bavail * disk.f_frsize < _NEXT_TO_NOTHING or (disk.f_files > 0 and disk.f_favail == 0)
 
 
-def reserve(places: Places) -> None:
+def reserve(paths: Paths) -> None:
     """Keep room for what has to be written even on a full disk. Raises OSError where there is none."""
-    places.of_attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (places.state, places.exit, places.stop, places.receipt, places.power_off_at):
+    paths.of_attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (paths.state, paths.exit, paths.stop, paths.receipt, paths.power_off_at):
         kept = _reserve_of(path)
         if not kept.exists():
             # Spaces, for zeros may become a hole; and as the end of a JSON text they mean nothing.

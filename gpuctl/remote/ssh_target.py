@@ -15,7 +15,7 @@ _ANSWER_LIMIT = 4096
 _TIMEOUT_S = 10
 
 
-def reach_of(profile: Profile, instance: Instance, *, alias: str, user: str) -> SSHTarget:
+def ssh_target(profile: Profile, instance: Instance, *, alias: str, user: str) -> SSHTarget:
     """How the instance is reached. Raises HostUnreachable where it has no address."""
     if profile.host_directory_url is not None:
         address, port = _from_directory(f"{profile.host_directory_url}/{instance.instance_id}", instance.instance_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """The folders of one user: `state` is worth keeping, `cache` can be made again."""
 
     state: Path
@@ -31,13 +31,13 @@ class Places:
         return self.state / "debug.log"
 
 
-def places(environment: Mapping[str, str] = os.environ) -> Places:
-    """The places that the environment says (XDG Base Directory Specification; a relative path there is ignored)."""
+def paths(environment: Mapping[str, str] = os.environ) -> Paths:
+    """The paths that the environment says (XDG Base Directory Specification; a relative path there is ignored)."""
     home = environment.get("GPUCTL_HOME")
     if home:
         top = Path(home).expanduser().absolute()
-        return Places(state=top / "state", cache=top / "cache")
-    return Places(
+        return Paths(state=top / "state", cache=top / "cache")
+    return Paths(
         state=_xdg(environment, "XDG_STATE_HOME", ".local/state") / "gpuctl",
         cache=_xdg(environment, "XDG_CACHE_HOME", ".cache") / "gpuctl",
     )
