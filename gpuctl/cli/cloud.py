@@ -11,9 +11,12 @@ from gpuctl.core.errors import NotFound
 from gpuctl.state.paths import paths
 
 
-@click.group("cloud")
-def command() -> None:
+@click.group("cloud", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Manage the embedded cloud: an EC2 API on this machine whose hosts are real processes. It starts when needed."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @command.command()

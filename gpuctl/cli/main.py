@@ -85,19 +85,25 @@ class Commands(click.Group):
         return names if names or not incomplete.startswith("-") else super().shell_complete(ctx, incomplete)
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="gpuctl")
+@click.command(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="gpuctl")
 @click.option("--cloud", metavar="aws|embedded", help="Cloud to use (default: $GPUCTL_CLOUD, else aws).")
-@click.option("--debug", is_flag=True, help="Show the traceback when something fails.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback when something fails.")
 @click.pass_context
-def gpuctl(ctx: click.Context, cloud: str | None, debug: bool) -> None:
+def gpuctl(ctx: click.Context, cloud: str | None) -> None:
     """Run a training job on a spot GPU, watch its losses and download the model.
 
     \b
     gpuctl launch char_rnn                        a packaged job
     gpuctl launch ./project -- python train.py    your own
     """
-    ctx.obj = {"cloud": cloud, "debug": debug}
+    ctx.obj = {"cloud": cloud}
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> None:
@@ -132,10 +138,10 @@ def _open_closed_streams() -> None:
 
 def run(words: list[str]) -> int:
     """Run the command line and return its exit code."""
-    debug = "--debug" in words
+    debug, others = _without_debug(words)
     try:
         with _click_errors():
-            code = gpuctl.main(args=words, prog_name="gpuctl", standalone_mode=False)
+            code = gpuctl.main(args=others, prog_name="gpuctl", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GpuctlError as error:
@@ -157,6 +163,13 @@ def run(words: list[str]) -> int:
             return 1
         _tell(f"unexpected {type(error).__name__}: {error}; please report it with {where}")
         return 1
+
+
+def _without_debug(words: list[str]) -> tuple[bool, list[str]]:
+    """Whether `--debug` is among gpuctl's own words, wherever it stands, and the other words."""
+    end = words.index("--") if "--" in words else len(words)
+    own = [word for word in words[:end] if word != "--debug"]
+    return len(own) < end, own + words[end:]
 
 
 def _drop_output() -> None:

@@ -106,6 +106,21 @@ def test_wrong_words_are_told_before_anything_starts(
     assert not (alone.home / "state/cloud").exists()
 
 
+@pytest.mark.parametrize("group", [(), ("cloud",)], ids=" ".join)
+def test_a_group_alone_shows_its_help(alone: Gpuctl, group: tuple[str, ...]) -> None:
+    """On standard output, over as many lines as `--help` has."""
+    answer = alone(*group)
+    assert answer == alone(*group, "--help") and len(answer.out.splitlines()) > 5
+
+
+def test_debug_may_stand_anywhere_before_the_command_of_a_job(alone: Gpuctl) -> None:
+    """As people add it to the line that failed; what comes after two dashes is the job's."""
+    for words in (("--debug", "status", "nope"), ("status", "nope", "--debug")):
+        assert "Traceback" in alone(*words, code=6, GPUCTL_CLOUD="embedded").err
+    refused = alone("launch", "nope", "-y", "--", "python", "--debug", code=6)
+    assert "Traceback" not in refused.err
+
+
 WRONG_FILES: list[tuple[bytes, str]] = [
     (b'comand = "x"', "unknown key `comand`; did you mean `command`?"),
     (b"command = 3", "`command` must be a string or a list of strings, not a number"),
