@@ -12,6 +12,17 @@ from gpuctl.core.hosts import SSHTarget
 
 _SSH_PORT = 22
 
+# What a `Host *` of the user's would add where this file is included above it: no agent goes to a rented host.
+_NOTHING_ELSE = (
+    "ForwardAgent no",
+    "ForwardX11 no",
+    "AddKeysToAgent no",
+    "PermitLocalCommand no",
+    "RemoteCommand none",
+    "ControlMaster no",
+    "ControlPath none",
+)
+
 
 def render_ssh_config(targets: Sequence[SSHTarget], *, identity_file: Path, known_hosts_file: Path) -> str:
     """An ssh_config with one `Host` block a host: this key and no other, this host key and no other."""
@@ -67,8 +78,8 @@ def _block(target: SSHTarget, identity: str, known_hosts: str) -> str:
         "HostKeyAlgorithms ssh-ed25519",
         "ServerAliveInterval 15",
     ]
-    if target.proxy_command is not None:
-        lines.append(f"ProxyCommand {target.proxy_command}")
+    lines.append("ProxyJump none" if target.proxy_command is None else f"ProxyCommand {target.proxy_command}")
+    lines.extend(_NOTHING_ELSE)
     return f"Host {target.alias}\n" + "".join(f"    {line}\n" for line in lines)
 
 

@@ -70,6 +70,31 @@ def test_the_ssh_config_says_what_the_code_does() -> None:
     assert parse_ssh_config("HostName x\nHost y\n  Port 22\n  User\nHost\n\x00") == []
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh on PATH")
+def test_what_the_user_has_for_every_host_is_not_added(tmp_path: Path) -> None:
+    """Included above a `Host *`, the block says it all: no agent goes to a rented host, nothing stands between."""
+    block = render_ssh_config([TARGET], identity_file=tmp_path / "id", known_hosts_file=tmp_path / "known")
+    (tmp_path / "run").write_text(block)
+    mine = {
+        "ForwardAgent": "yes",
+        "ForwardX11": "yes",
+        "ProxyJump": "bastion.invalid",
+        "RemoteCommand": "tmux attach",
+        "PermitLocalCommand": "yes",
+        "ControlMaster": "auto",
+        "ControlPath": "/tmp/%C",
+        "AddKeysToAgent": "yes",
+        "StrictHostKeyChecking": "no",
+    }
+    lines = "".join(f"  {word} {value}\n" for word, value in mine.items())
+    (tmp_path / "config").write_text(f"Include {tmp_path}/run\nHost *\n{lines}")
+    asked = ["ssh", "-G", "-F", str(tmp_path / "config"), TARGET.alias]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
+    found = dict(line.partition(" ")[::2] for line in said.splitlines())
+    assert not {word for word, value in mine.items() if found.get(word.lower()) == value}
+    assert found["hostname"] == TARGET.address and found["identityagent"] == "none"
+
+
 @pytest.mark.prove
 def test_openssh_reads_the_ssh_config_as_it_was_meant(server: Server, tmp_path: Path) -> None:
     """`ssh -F` reaches the host by name, with paths that hold spaces, quotes and `%`, and refuses another key."""
