@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
-from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable
+from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable, JobError
 from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
@@ -92,7 +92,7 @@ class Follower:
 
     def __init__(self, run: RunHandle, *, gpus: bool = False) -> None:
         self.run, self._gpus = run, gpus
-        self.losses = Losses(_pattern_of(run.folder))
+        self.losses = _losses_of(run)
         self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
         self._not_kept = False
         self._heard = time.monotonic()
@@ -258,6 +258,15 @@ def followed(
             going -= 1
         else:
             yield place, what
+
+
+def _losses_of(run: RunHandle) -> Losses:
+    """With the job's own pattern; where that cannot be used (an older gpuctl allowed it), with the known formats."""
+    try:
+        return Losses(_pattern_of(run.folder))
+    except JobError as error:
+        run.tell(f"{error.message}: the losses of {run.name} are looked for in the known formats")
+        return Losses()
 
 
 def _pattern_of(folder: RunFolder) -> str | None:

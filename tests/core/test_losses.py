@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,6 +160,9 @@ def test_a_jobs_own_pattern() -> None:
     ("pattern", "says"),
     [
         ("(", "not a regular expression"),
+        (r"(?=step)(?P<loss>\d)", "RE2"),
+        (r"(?P<loss>\d)\1", "RE2"),
+        (r"(?P<loss>(a?){999})", "too large"),
         (r"loss (\d+)", "no group for a loss"),
         (r"(?P<los>\d+)", "did you mean loss"),
         (r"(?P<loss>\d+) (?P<zebra>\d)", "there are step, epoch"),
@@ -168,6 +172,14 @@ def test_a_wrong_pattern_is_refused(pattern: str, says: str) -> None:
     """A pattern that can give nothing is an error at once, not a run without losses."""
     with pytest.raises(JobError, match=says):
         LossReader(pattern)
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$(?P<loss>x)", r"(?P<loss>(\w+ ?)*)$", r"(a|a)*b(?P<loss>.)"])
+def test_no_pattern_takes_long(pattern: str) -> None:
+    """A pattern on which Python's `re` would try every way to split a line is as quick as any other."""
+    began = time.monotonic()
+    points((b"a" * 900 + b"!\n") * 20, pattern=pattern)
+    assert time.monotonic() - began < 5
 
 
 def test_progress_bars() -> None:

@@ -12,9 +12,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from gpuctl.core.errors import JobError
 from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
+from gpuctl.core.text import safe
 
 
 @dataclass
@@ -142,12 +144,13 @@ FORMATS: tuple[LogFormat, ...] = (
 )
 
 
+PATTERN_LIMIT = 1000
+"""RE2's instructions in a job's own pattern: its time for a line is at most this times the line's length."""
+
+
 def job_format(pattern: str) -> LogFormat:
     """A job's own `[metrics] pattern`, looked for anywhere in a line. Raises JobError saying what is wrong with it."""
-    try:
-        compiled = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise JobError(f"the pattern is not a regular expression ({error})", "see docs/metrics.md") from error
+    compiled = _compiled(pattern)
     for name in compiled.groupindex:
         if name not in GROUPS:
             near = difflib.get_close_matches(name, GROUPS, n=1)
@@ -158,6 +161,26 @@ def job_format(pattern: str) -> LogFormat:
             "the pattern has no group for a loss", r"name what holds it: loss (?P<loss>\S+), or train, val, test"
         )
     return LogFormat("job.toml", compiled, "the job's own [metrics] pattern", anywhere=True)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern in RE2, which never backtracks: pattern and lines may be strangers' alike. Raises JobError."""
+    import re2
+
+    quiet = re2.Options()
+    quiet.log_errors = False
+    try:
+        compiled = re2.compile(pattern, quiet)
+    except (re2.error, ValueError) as error:
+        why = error.args[0] if isinstance(error, re2.error) else error
+        what = safe(why if isinstance(why, bytes) else str(why))
+        raise JobError(f"the pattern is not a regular expression in RE2's syntax ({what})", _RE2_SYNTAX) from error
+    if compiled.programsize > PATTERN_LIMIT:
+        raise JobError("the pattern is too large to be tried on every line", "use fewer or smaller {…} repeats")
+    return cast("re.Pattern[str]", compiled)
+
+
+_RE2_SYNTAX = "it has no look-around and no back-references; see docs/metrics.md"
 
 
 def _count(text: str | None) -> int | None:

@@ -20,7 +20,7 @@ TAIL_BYTES = 1024
 """Of a line that is longer than both together, only its beginning and its end are kept."""
 
 MATCH_LIMIT = 1000
-"""A line of more characters gives no point, so that no pattern, a user's own included, takes long on a hostile line."""
+"""A line of more characters gives no point, so that no pattern takes long on a hostile line."""
 
 _ENDS = re.compile(rb"[\r\n]")
 _BEFORE = re.compile(
@@ -100,7 +100,7 @@ class LossReader:
                 self._contexts[one.name].lent = {name: said for name, said in match.groupdict().items() if said}
             elif points := self._points(one, match):
                 named = [name for name in LOSS_GROUPS if match.groupdict().get(name) is not None]
-                return LogLine(text, points, tuple(sorted(match.span(name) for name in named)), transient)
+                return LogLine(text, points, tuple(sorted(_span(match, name) for name in named)), transient)
         return LogLine(text, transient=transient)
 
     def _points(self, one: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
@@ -110,6 +110,10 @@ class LossReader:
         if mine:
             context.newest = mine[-1]
         return mine
+
+
+def _span(match: re.Match[str], name: str) -> tuple[int, int]:
+    return match.span(match.re.groupindex[name])  # RE2's matches know groups by number alone
 
 
 def _whole(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
