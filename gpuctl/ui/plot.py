@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuctl.core.losses.points import Point, Split, downsample, positions
+from gpuctl.ui.words import loss
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -26,6 +27,10 @@ _LOOKS: dict[Split, _Look] = {
     "val": _Look("●", "orange+", "●", "o"),
     "test": _Look("▲", "magenta+", "▲", "^"),
 }
+
+_DRAWN_AS_IT_IS = (1e-3, 1e5)
+_NO_WAY = 1e-9
+"""A training that has not come farther than this, in steps or epochs, is at its beginning."""
 
 _ASCII_FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 
@@ -53,16 +58,20 @@ def plot(points: Sequence[Point], *, width: int, height: int, unicode: bool = Tr
     plotext.clear_figure()
     plotext.plot_size(width, height)
     plotext.theme("clear")
+    scale = _scale(kept)
     for split in shown_splits(kept):
-        mine = [(place, p.loss) for place, p in zip(places, kept, strict=True) if p.split == split]
+        mine = [(place, (p.loss or 0.0) / scale) for place, p in zip(places, kept, strict=True) if p.split == split]
         draw = plotext.plot if split == "train" else plotext.scatter
         look = _LOOKS[split]
         draw(*zip(*mine, strict=True), marker=look.drawn if unicode else look.plain, color=look.color)
     if places:
-        last = max(places) or 1.0
+        last = max(places) if max(places) > _NO_WAY else 1.0
         ticks = _ticks(last, most=max(2, width // 16))
         plotext.xlim(0, last)
         plotext.xticks(ticks, [_count(tick) for tick in ticks])
+    if scale != 1.0:
+        heights = _heights([(p.loss or 0.0) / scale for p in kept])
+        plotext.yticks(heights, [loss(height * scale) for height in heights])
     plotext.xlabel(axis)
     drawn: str = plotext.build()
     drawn = drawn.rstrip("\n")
@@ -80,6 +89,18 @@ def _kept(points: Sequence[Point], *, most: int) -> list[Point]:
     for split in shown_splits(points):
         kept.update(id(p) for p in downsample([p for p in points if p.split == split and p.loss is not None], most))
     return [p for p in points if id(p) in kept]
+
+
+def _scale(points: Sequence[Point]) -> float:
+    """What losses are divided by before they are drawn: plotext cannot draw very large and very small numbers."""
+    largest = max((abs(p.loss) for p in points if p.loss is not None), default=0.0)
+    return largest if largest and not _DRAWN_AS_IT_IS[0] <= largest < _DRAWN_AS_IT_IS[1] else 1.0
+
+
+def _heights(scaled: Sequence[float]) -> list[float]:
+    """Five heights at which a number stands, or one where all losses are the same."""
+    low, high = min(scaled), max(scaled)
+    return [low] if low == high else [low + (high - low) * i / 4 for i in range(5)]
 
 
 def _ticks(last: float, *, most: int) -> list[float]:

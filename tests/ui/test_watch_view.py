@@ -171,6 +171,26 @@ def test_few_points_can_be_plotted(count: int) -> None:
     assert "step" in drawn
 
 
+@pytest.mark.parametrize(
+    "points",
+    [
+        [Point(i, None, "train", (-1) ** i * 1.7e308) for i in range(10)],
+        [Point(0, None, "train", 1.7e308)],
+        [Point(0, None, "train", 1.7e308), Point(1, None, "train", 1.0), Point(2, None, "val", 5e-324)],
+        [Point(i, None, "train", 1e-308 * i) for i in range(5)],
+        [Point(999_999_999_999_999, None, "train", 1e308)],
+        [Point(None, 5e-324, "train", 1.0), Point(None, 1e-323, "train", 1.0)],
+        [Point(2**53, 5e-324, "train", 1.0), Point(None, 2.0**53, "val", 1.0)],
+    ],
+)
+def test_any_loss_can_be_plotted(points: list[Point]) -> None:
+    """The largest and the smallest numbers there are, as losses or as places, still give a plot that fits."""
+    lines = plot(points, width=60, height=10, unicode=False).plain.splitlines()
+    assert len(lines) == 10 and all(len(line) <= 60 for line in lines)
+    assert any(mark in line for line in lines[:-2] for mark in ".o")
+    assert "|" in lines[1]
+
+
 def test_the_axis_has_round_numbers() -> None:
     """Ticks stand at round numbers of steps, or of epochs where there are no steps."""
     assert " 0" in plot(run_of(steps=24_000), width=80, height=12).plain.splitlines()[-2]

@@ -31,6 +31,8 @@ LINE_LIMIT = 64 * 1024
 """A metrics line longer than so many bytes is not read."""
 
 _STEP_LIMIT = 2**53
+_YEARS = range(1970, 9000)
+"""A time in another year is no time: it cannot be shown in every time zone."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _along(points: Sequence[Point]) -> list[float]:
             if found.epoch:
                 steps_an_epoch = found.step / found.epoch
         elif found.epoch is not None and steps_an_epoch is not None:
-            last = max(last, found.epoch * steps_an_epoch)
+            last = max(last, min(found.epoch * steps_an_epoch, float(_STEP_LIMIT)))
         places.append(last)
     return places
 
@@ -199,10 +201,12 @@ def _epoch(value: object) -> float | None:
 def _time(value: object) -> datetime | None:
     try:
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, timezone.utc)
+            said = datetime.fromisoformat(value.replace("Z", "+00:00"))
+            moment = (said if said.tzinfo else said.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(value, timezone.utc)
+        else:
+            return None
     except (ValueError, OverflowError, OSError):
         return None
-    return None
+    return moment if moment.year in _YEARS else None
