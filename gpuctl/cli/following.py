@@ -41,8 +41,7 @@ def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
 
     try:
         for place, follower in enumerate(followers):
-            history = follower.history()
-            show(place, history if lines is None else history[max(0, len(history) - lines) :])
+            show(place, follower.history() if lines is None else last_of(follower.last_lines(lines), lines))
         for place, update in followed(followers, on_lost=_tell_lost):
             show(place, () if update.again else update.lines)
             if update.ended is not None:
@@ -147,6 +146,13 @@ def only_what_is_here(run: RunHandle, error: HostError) -> None:
         click.echo(safe(f"{error.message}; showing what arrived before"), err=True)
 
 
+def last_of(lines: Sequence[LogLine], count: int) -> list[LogLine]:
+    """The last lines; of what is written over, as a progress bar is, only what is seen at the end."""
+    pairs = zip(lines, [*lines[1:], None], strict=True)
+    seen = [line for line, after in pairs if after is None or line.points or not line.transient]
+    return seen[max(0, len(seen) - count) :]
+
+
 def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
     """Show the last lines of the log as it is now; if the host is gone, of what was downloaded."""
     from gpuctl.ui.console import err, out
@@ -154,17 +160,17 @@ def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
     from gpuctl.workflows.follow import Follower
 
     follower = Follower(run)
-    found, read_again = follower.history(), False
+    found, read_again = last_of(follower.last_lines(lines), lines), False
     try:
         for update in follower.updates(until_end=False):
             if update.again and not read_again:
                 found, read_again = [], True
-            found.extend(update.lines)
+            found = last_of([*found, *update.lines], lines)
     except HostError as error:
         found.extend(follower.losses.log.finish())
         if not found:
             raise
         only_what_is_here(run, error)
     printer = LogPrinter(err() if to_stderr else out())
-    printer.show(*found[max(0, len(found) - lines) :])
+    printer.show(*last_of(found, lines))
     printer.finish()

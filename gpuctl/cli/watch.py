@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @run_command
 def command(run: RunHandle) -> None:
     """Plot the losses live, with their latest values, speed, cost, time left and GPU use. Ctrl-C stops watching."""
-    from gpuctl.ui.watch import WatchView
+    from gpuctl.ui.watch import LOG_LINES, WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import running_costs
 
@@ -32,7 +32,7 @@ def command(run: RunHandle) -> None:
     ended = None
     try:
         with view:
-            view.update(lines=follower.history(), points=follower.losses.points)
+            view.update(lines=follower.history(LOG_LINES), points=follower.losses.points)
             for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
                 lines = () if update.again else update.lines
                 points = follower.losses.points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from filelock import FileLock
 
 _READ_SIZE = 1 << 20
 _LOCK_S = 30.0
+_END_SIZE = 1 << 20
+_LINE_SIZE = 1 << 11
+"""A log's last lines are looked for in its last MiB, or 2 KiB for each of them."""
 
 
 class LocalCopy:
@@ -38,6 +42,27 @@ class LocalCopy:
         with file:
             while data := file.read(_READ_SIZE):
                 yield data
+
+    def start_of_last(self, lines: int) -> int:
+        """Where the last `lines` whole lines begin; if those are huge, a line's start as far back as is looked."""
+        at = self.size()
+        furthest = max(0, at - max(_END_SIZE, lines * _LINE_SIZE))
+        wanted = lines + 1
+        while at > furthest:
+            begin = max(furthest, at - _READ_SIZE)
+            data = self._at(begin, at - begin)
+            if (there := data.count(b"\n")) >= wanted:
+                return begin + [end.end() for end in re.finditer(b"\n", data)][-wanted]
+            wanted, at = wanted - there, begin
+        if furthest == 0:
+            return 0
+        first = re.search(rb"[\r\n]", self._at(furthest, _READ_SIZE))
+        return furthest + (first.end() if first else 0)
+
+    def _at(self, offset: int, size: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def add(self, offset: int, data: bytes) -> None:
         """Keep of these bytes what continues the copy; what would leave a gap is not kept. Raises OSError."""

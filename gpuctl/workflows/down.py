@@ -264,7 +264,7 @@ def _save(run: RunHandle, *, where: Path, reporter: Reporter, wish: Wish) -> Pul
 
 def _keep_log(run: RunHandle, host: Host) -> None:
     """The end of the log, for `tail` and `metrics` after the host is gone."""
-    follower = Follower(run)
+    follower = Follower(run, reads="nothing")
     follower.history()
     for _ in follower.events(host, until_end=False):
         pass

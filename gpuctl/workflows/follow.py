@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Literal
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
@@ -27,6 +28,7 @@ from gpuctl.workflows.hosts import RunHandle, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
+FIRST_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -87,24 +89,66 @@ class _Reading:
             self.copy.add(offset, data)
 
 
+Reads = Literal["lines", "points", "nothing"]
+"""What is read of a log: its lines and their points, its points alone, which is much sooner done, or nothing of it."""
+
+
 class Follower:
     """Reads a run from where this laptop's copy ends, keeps the copy, and goes on after a broken connection."""
 
-    def __init__(self, run: RunHandle, *, gpus: bool = False) -> None:
-        self.run, self._gpus = run, gpus
+    def __init__(self, run: RunHandle, *, gpus: bool = False, reads: Reads = "lines") -> None:
+        self.run, self._gpus, self._reads = run, gpus, reads
         self.losses = _losses_of(run)
         self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
         self._not_kept = False
         self._heard = time.monotonic()
 
-    def history(self) -> list[LogLine]:
-        """The lines that are here already, read for their losses."""
+    def history(self, last: int | None = None) -> list[LogLine]:
+        """The lines that are here already (`last`: so many of them), all of the log read for its losses."""
+        begin = 0 if last is None else self._log.copy.start_of_last(last)
+        lines = self._history_from(begin, self._skim)
+        for data in self._metrics.copy.pieces():
+            self._read_metrics(self._metrics.took(data))
+        return lines
+
+    def last_lines(self, last: int) -> list[LogLine]:
+        """The last lines that are here already. Losses are read at the log's beginning, which shows its format."""
+        begin = self._log.copy.start_of_last(last)
+        lines = self._history_from(begin, self._skim_first)
+        for data in self._metrics.copy.pieces():
+            self._metrics.took(data)
+        return lines
+
+    def _history_from(self, begin: int, before: Callable[[bytes], object]) -> list[LogLine]:
+        """The lines from an offset on; `before` hears the bytes before it."""
         lines: list[LogLine] = []
         for data in self._log.copy.pieces():
-            lines.extend(self.losses.log.feed(self._log.took(data)))
-        for data in self._metrics.copy.pieces():
-            self.losses.metrics.feed(self._metrics.took(data))
+            cut = max(0, begin - self._log.at)
+            self._log.took(data)
+            if data[:cut]:
+                before(data[:cut])
+            if data[cut:]:
+                lines.extend(self._read_log(data[cut:]))
         return lines
+
+    def _skim_first(self, data: bytes) -> None:
+        """The whole lines of the log's first bytes alone: what comes next is not what follows them."""
+        if self._log.at <= FIRST_SIZE:
+            self._skim(data[: data.rfind(b"\n") + 1])
+
+    def _skim(self, data: bytes) -> None:
+        if self._reads != "nothing":
+            self.losses.log.skim(data)
+
+    def _read_log(self, data: bytes) -> list[LogLine]:
+        if self._reads == "lines":
+            return self.losses.log.feed(data)
+        self._skim(data)
+        return []
+
+    def _read_metrics(self, data: bytes) -> None:
+        if self._reads != "nothing":
+            self.losses.metrics.feed(data)
 
     def updates(self, *, until_end: bool = True, on_lost: Callable[[str], None] | None = None) -> Iterator[Update]:
         """What comes from now on, to the end of the training.
@@ -191,7 +235,7 @@ class Follower:
         seen = max(0, self._log.seen - chunk.offset)
         for data, again in ((chunk.data[:seen], True), (chunk.data[seen:], False)):
             if data:
-                yield Update(lines=tuple(self.losses.log.feed(data)), again=again)
+                yield Update(lines=tuple(self._read_log(data)), again=again)
 
     def _metrics_came(self, chunk: MetricsChunk) -> Update:
         with self._kept():
@@ -199,7 +243,7 @@ class Follower:
                 self.losses.forget_metrics()
                 self._metrics.begins_anew()
             self._metrics.keep(chunk.offset, chunk.data)
-        self.losses.metrics.feed(self._metrics.took(chunk.data))
+        self._read_metrics(self._metrics.took(chunk.data))
         return Update()
 
     def _finish(self, host: Host, state: HostState, *, until_end: bool) -> None:
@@ -210,7 +254,7 @@ class Follower:
                 self._log.is_whole()
                 self._metrics.is_whole()
         if until_end and any(reading.copy.size() < reading.at for reading in (self._log, self._metrics)):
-            again = Follower(replace(self.run, tell=nobody))
+            again = Follower(replace(self.run, tell=nobody), reads="nothing")
             again.history()
             for _ in again.events(host, until_end=False):
                 pass

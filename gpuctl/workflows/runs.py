@@ -209,7 +209,7 @@ def status(run: RunHandle, *, now: datetime) -> RunStatus:
 
 def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, Sequence[Point], str | None]:
     """What the host says, the points so far, and what kept it from telling more."""
-    follower = Follower(run)
+    follower = Follower(run, reads="points")
     follower.history()
     if not living or not run.folder.has_key():
         keyless = not run.folder.has_key() and not run.folder.progress().down

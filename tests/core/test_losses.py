@@ -248,6 +248,25 @@ def test_how_the_bytes_are_cut_changes_nothing(pieces: list[bytes], cuts: list[i
     assert lines + reader.finish() == read(data)
 
 
+@given(pieces=_PIECES, cuts=st.lists(st.integers(0, 12_000)))
+def test_skimming_finds_the_same_points(pieces: list[bytes], cuts: list[int]) -> None:
+    """Without the lines, and however the bytes come, the points are the same."""
+    data = b"".join(pieces)
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    reader = LossReader()
+    found = [point for a, b in pairwise(places) for point in reader.skim(data[a:b])]
+    found += [point for line in reader.finish() for point in line.points]
+    assert found == points(data)
+
+
+def test_skimming_a_long_log_is_quick() -> None:
+    """Lines that cannot hold a loss cost next to nothing."""
+    data = b"2026-11-28 12:00:00 INFO saved shard 7 of the data set\n" * 400_000 + b"iter 1: loss 2.0, time 1ms\n"
+    began = time.process_time()
+    assert LossReader().skim(data) == [Point(1, None, "train", 2.0)]
+    assert time.process_time() - began < 2
+
+
 LENDING = (
     LogFormat("toy", re.compile(r"Epoch (?P<epoch>\d+)/\d+"), "a toy", lends=True),
     LogFormat("toy", re.compile(r"(?P<split>\w+) loss (?P<loss>\S+)"), "a toy"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from gpuctl.core.losses.points import (
     point_row,
     positions,
 )
+from gpuctl.core.losses.sources import MetricsSource
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,17 @@ def test_json_says_what_was_not_finite() -> None:
     assert point_row(Point(1, 0.5, "val", 2.0, None, moment)) == {
         "step": 1, "epoch": 0.5, "split": "val", "loss": 2.0, "time": "2026-11-25T02:30:00Z",
     }  # fmt: skip
+
+
+def test_a_line_without_end_costs_no_more_than_its_bytes() -> None:
+    """What is no line is forgotten once it is too long to be one; the line after it counts."""
+    source = MetricsSource()
+    began = process_time()
+    for _ in range(1000):
+        source.feed(b"x" * 65536)
+    assert source.feed(b'\n{"loss": 1}\n{"lo') == [Point(None, None, "train", 1.0)]
+    assert source.feed(b'ss": 2}\n') == [Point(None, None, "train", 2.0)]
+    assert process_time() - began < 2
 
 
 def test_the_newest_of_each_split() -> None:

@@ -49,7 +49,8 @@ def by_names(match: re.Match[str], context: Context) -> list[Point]:
     A step, an epoch or a split that the line does not say is the one that was lent.
     """
     said = {name: text for name, text in match.groupdict().items() if text is not None}
-    said = {name: text for name, text in context.lent.items() if name in PLACES} | said
+    if context.lent:
+        said = {name: text for name, text in context.lent.items() if name in PLACES} | said
     step, epoch = _count(said.get("step")), number(said.get("epoch", ""))
     epoch = epoch if epoch is not None and math.isfinite(epoch) and epoch >= 0 else None
     losses: list[tuple[Split | None, str | None]] = [
@@ -85,7 +86,8 @@ class LogFormat:
     """One kind of line: whose it is (`name`), what prints it (`source`), how it looks, how points are made of it.
 
     A `pattern` matches the whole line, or with `anywhere` a part of it. A row that `lends` gives no point: its named
-    groups are the context of the lines after it, until it matches again.
+    groups are the context of the lines after it, until it matches again. Every line of the row has its `hint` in it,
+    and is looked for by that first: in a long log that takes a hundredth of the patterns' time.
     """
 
     name: str
@@ -94,10 +96,11 @@ class LogFormat:
     build: Build = by_names
     anywhere: bool = False
     lends: bool = False
+    hint: str = ""
 
 
-def _format(name: str, pattern: str, source: str, build: Build = by_names) -> LogFormat:
-    return LogFormat(name, re.compile(pattern, re.ASCII), source, build)
+def _format(name: str, pattern: str, source: str, build: Build = by_names, *, hint: str = "oss") -> LogFormat:
+    return LogFormat(name, re.compile(pattern, re.ASCII), source, build, hint=hint)
 
 
 FORMATS: tuple[LogFormat, ...] = (
@@ -127,6 +130,7 @@ FORMATS: tuple[LogFormat, ...] = (
         "char-rnn",
         rf"saving checkpoint to .*_epoch(?P<epoch>{_EPOCH})_(?P<val>{_NUMBER})\.t7",
         "https://github.com/karpathy/char-rnn, train.lua: the validation loss is in the checkpoint's name",
+        hint=".t7",
     ),
     _format(
         "mnist",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpuctl.core.losses.formats import FORMATS, LOSS_GROUPS, Context, LogFormat, job_format
@@ -54,6 +54,7 @@ class LossReader:
         self._formats = tuple(formats) if pattern is None else (job_format(pattern),)
         self._sources: dict[Split, str] = {}
         self._contexts: dict[str, Context] = defaultdict(Context)
+        self._hints = tuple(sorted({one.hint.encode() for one in self._formats}))
         self._line = _Line()
         self._written_over = ""
 
@@ -73,6 +74,22 @@ class LossReader:
         self._line.add(data[start:])
         return lines
 
+    def skim(self, data: bytes) -> list[Point]:
+        """The points of the lines that these bytes end: those of `feed`, without the lines, so much sooner."""
+        ended = data.rfind(b"\n") + 1 or data.rfind(b"\r") + 1
+        first = _ENDS.search(data) if self._line and ended else None
+        start = first.end() if first else 0
+        points: list[Point] = []
+        if first:
+            self._line.add(data[: first.start()])
+            points.extend(self._matched(self._line.take())[1])
+        for line in _lines_with(self._hints, data[start:ended].replace(b"\r", b"\n")):
+            self._line.add(line)
+            points.extend(self._matched(self._line.take())[1])
+        self._written_over = ""
+        lines = self.feed(data[max(start, ended) :])
+        return [*points, *(point for line in lines for point in line.points)]
+
     def finish(self) -> list[LogLine]:
         """The last line, where the log has ended without a newline."""
         return self._ended() if self._line or self._written_over else []
@@ -90,18 +107,29 @@ class LossReader:
         return [self._read(self._line.take(), transient=False) if self._line else LogLine(before)]
 
     def _read(self, text: str, *, transient: bool) -> LogLine:
-        if len(text) > MATCH_LIMIT:
+        match, points = self._matched(text)
+        if match is None:
             return LogLine(text, transient=transient)
+        named = [name for name, said in match.groupdict().items() if said is not None and name in LOSS_GROUPS]
+        return LogLine(text, points, tuple(sorted(_span(match, name) for name in named)), transient)
+
+    def _matched(self, text: str) -> tuple[re.Match[str] | None, tuple[Point, ...]]:
+        """The line's points, and the match that gave them; None where there are none."""
+        if len(text) > MATCH_LIMIT:
+            return None, ()
+        whole: tuple[int, int] | None = None
         for one in self._formats:
-            match = one.pattern.search(text) if one.anywhere else _whole(one.pattern, text)
+            if one.hint not in text:
+                continue
+            whole = whole or _whole(text)
+            match = one.pattern.search(text) if one.anywhere else one.pattern.fullmatch(text, *whole)
             if match is None:
                 continue
             if one.lends:
                 self._contexts[one.name].lent = {name: said for name, said in match.groupdict().items() if said}
             elif points := self._points(one, match):
-                named = [name for name in LOSS_GROUPS if match.groupdict().get(name) is not None]
-                return LogLine(text, points, tuple(sorted(_span(match, name) for name in named)), transient)
-        return LogLine(text, transient=transient)
+                return match, points
+        return None, ()
 
     def _points(self, one: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
         context = self._contexts[one.name]
@@ -112,13 +140,26 @@ class LossReader:
         return mine
 
 
+def _lines_with(hints: Sequence[bytes], data: bytes) -> Iterator[bytes]:
+    """The lines, each ended by a newline, that have any of the hints in them, in order."""
+    found, done = {hint: data.find(hint) for hint in hints}, 0
+    while (at := min((place for place in found.values() if place >= 0), default=-1)) >= 0:
+        begin, end = max(done, data.rfind(b"\n", done, at) + 1), data.find(b"\n", at)
+        if end < 0:
+            return
+        yield data[begin:end]
+        done = end + 1
+        found = {hint: data.find(hint, done) if 0 <= place < done else place for hint, place in found.items()}
+
+
 def _span(match: re.Match[str], name: str) -> tuple[int, int]:
     return match.span(match.re.groupindex[name])  # RE2's matches know groups by number alone
 
 
-def _whole(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+def _whole(text: str) -> tuple[int, int]:
+    """Where the line stands without what a logger put before it, and spaces after it."""
     before = _BEFORE.match(text)
-    return pattern.fullmatch(text, before.end() if before else 0, len(text.rstrip()))
+    return before.end() if before else 0, len(text.rstrip())
 
 
 class _Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpuctl.core.losses.points import Point, parse_metrics_line
+from gpuctl.core.losses.points import LINE_LIMIT, Point, parse_metrics_line
 from gpuctl.core.losses.reader import LogLine, LossReader
 
 
@@ -13,11 +13,16 @@ class MetricsSource:
 
     def __init__(self) -> None:
         self.points: list[Point] = []
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[Point]:
-        """The points of the next bytes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        """The points of the next bytes. Of a line that is too long to be read only enough is kept to see that."""
+        first, *others = data.split(b"\n")
+        self._rest += first[: LINE_LIMIT + 1 - len(self._rest)]
+        if not others:
+            return []
+        lines = [bytes(self._rest), *others[:-1]]
+        self._rest = bytearray(others[-1][: LINE_LIMIT + 1])
         new = [point for line in lines for point in parse_metrics_line(line)]
         self.points.extend(new)
         return new
@@ -33,6 +38,10 @@ class LogSource:
     def feed(self, data: bytes) -> list[LogLine]:
         """The lines that the next bytes end."""
         return self._took(self._reader.feed(data))
+
+    def skim(self, data: bytes) -> None:
+        """The points of the next bytes alone."""
+        self.points.extend(self._reader.skim(data))
 
     def finish(self) -> list[LogLine]:
         """The last line, where the log ends without a line's end."""

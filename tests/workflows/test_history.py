@@ -1,0 +1,68 @@
+"""What is here already of a run's log: all of its losses, its last lines, and neither costs more than it must."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from gpuctl.aws.account import Account
+from gpuctl.cli.following import last_of
+from gpuctl.core.losses.points import Point
+from gpuctl.core.losses.reader import LogLine
+from gpuctl.core.profile import Profile
+from gpuctl.state.runs import run_folder
+from gpuctl.workflows.follow import FIRST_SIZE, Follower, Reads
+from gpuctl.workflows.hosts import RunHandle
+
+NOISE = b"2026-11-28 12:00:00 INFO saved a part of the data set\n"
+LOG = b"iter 1: loss 3.0, time 1ms\n" + NOISE * 200_000 + b"iter 2: loss 2.0, time 1ms\nlast\nhalf a li"
+
+
+def run_with(tmp_path: Path, log: bytes) -> RunHandle:
+    """A run of which so much is here; nobody asks its cloud."""
+    run = RunHandle("r", cast(Profile, None), cast(Account, None), run_folder(tmp_path, "r"))
+    run.kept.log.parent.mkdir(parents=True)
+    run.kept.log.write_bytes(log)
+    return run
+
+
+def test_the_last_lines_of_a_long_log(tmp_path: Path) -> None:
+    """They come at once, marked as they are elsewhere, and the next bytes end the line that was not whole."""
+    follower = Follower(run_with(tmp_path, LOG))
+    began = time.process_time()
+    lines = follower.last_lines(2)
+    assert time.process_time() - began < 2
+    assert [line.text for line in lines] == ["iter 2: loss 2.0, time 1ms", "last"]
+    assert lines[0].points == (Point(2, None, "train", 2.0),)
+    assert [line.text for line in follower.losses.log.feed(b"ne\n")] == ["half a line"]
+    assert follower._log.sha256 == hashlib.sha256(LOG).hexdigest()
+
+
+@pytest.mark.parametrize("reads", ["lines", "points"])
+def test_all_losses_of_a_long_log(tmp_path: Path, reads: Reads) -> None:
+    """However few of its lines are wanted, no loss is left out."""
+    follower = Follower(run_with(tmp_path, LOG), reads=reads)
+    began = time.process_time()
+    lines = follower.history(1)
+    assert time.process_time() - began < 3
+    assert [line.text for line in lines] == (["last"] if reads == "lines" else [])
+    assert [point.step for point in follower.losses.points] == [1, 2]
+
+
+def test_a_line_that_the_first_part_cuts_is_not_joined_to_a_later_one(tmp_path: Path) -> None:
+    """Where lines between are left out, nothing of them comes before the next."""
+    log = b"x" * (FIRST_SIZE - 5) + b"\n" + b"y" * FIRST_SIZE + b"\n" + NOISE * 30_000
+    assert [line.text for line in Follower(run_with(tmp_path, log)).last_lines(1)] == [NOISE.decode().strip()]
+
+
+def test_of_a_progress_bar_the_last_state_is_a_line() -> None:
+    """States that were written over are no lines, unless one holds a loss."""
+    point = Point(1, None, "train", 1.0)
+    bar = [LogLine(f"{i}%", transient=True) for i in range(50)]
+    shown = last_of([LogLine("a"), LogLine("b"), *bar, LogLine("loss", (point,), transient=True), LogLine("end")], 3)
+    assert [line.text for line in shown] == ["b", "loss", "end"]
+    assert last_of(bar, 0) == []
