@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,7 @@ def only_what_is_here(run: RunHandle, error: HostError) -> None:
 
 def last_of(lines: Sequence[LogLine], count: int) -> list[LogLine]:
     """The last lines; of what is written over, as a progress bar is, only what is seen at the end."""
-    pairs = zip(lines, [*lines[1:], None], strict=True)
+    pairs = zip_longest(lines, lines[1:])
     seen = [line for line, after in pairs if after is None or line.points or not line.transient]
     return seen[max(0, len(seen) - count) :]
 

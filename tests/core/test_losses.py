@@ -117,7 +117,11 @@ def test_the_packaged_jobs() -> None:
         b"and so: step 250: train loss 1.9, val loss 2.0",
         b"iter 250: loss of hope, time enough",
         b"loss 1.93",
-        b"train loss: 1.2",
+        b"and so, my lord, a great loss: 0.5 of a pound",
+        b"loss: 3 ships",
+        b"value_loss: 0.5  entropy_loss=0.1  loss_scale: 65536.0",
+        b"the test loss 2.4567 is the best so far",
+        b"loss=0.3.1",
         b"step 1  epoch 2  loss of all  ",
         b"Test set: Average loss: great, Accuracy: none",
     ],
@@ -300,3 +304,54 @@ def test_a_tables_header_lends_its_columns() -> None:
     lines = LossReader(formats=formats).feed(b"7 1 2\nstep train val\n7 1 2\nstep val train\n8 1 2\n")
     found = [line.points for line in lines if line.points]
     assert found == [(Point(7, None, "val", 2.0),), (Point(8, None, "val", 1.0),)]
+
+
+NAN = Point(None, None, "val", None, "nan")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"train_loss=2.55 val_loss=2.95", [Point(None, None, "train", 2.55), Point(None, None, "val", 2.95)]),
+        (b"loss: 0.3", [Point(None, None, "train", 0.3)]),
+        (b"train loss: 1.2", [Point(None, None, "train", 1.2)]),
+        (b"Epoch 3/10, step 1200: avg loss = 4e-05", [Point(1200, 3.0, "train", 4e-05)]),
+        (b"[Epoch 4] Validation: Average loss: 0.25, accuracy: 0.9", [Point(None, 4.0, "val", 0.25)]),
+        (b"{'loss': '0.6921', 'grad_norm': '1.2', 'epoch': '0.4'}", [Point(None, 0.4, "train", 0.6921)]),
+        (b"8/8 - 69ms/step - loss: 2.5 - val_loss: nan", [Point(None, None, "train", 2.5), NAN]),
+        (b"step 10 | loss 3.4160 | step time 10.51ms", [Point(10, None, "train", 3.416)]),
+        (b"| end of epoch   1 | time:  1.46s | valid loss  7.29 | valid ppl  1463.45", [Point(None, 1.0, "val", 7.29)]),
+        (b"Epoch: [1][3/6]\tData  0.023\tLoss 6.08e+00 (6.43e+00)", [Point(None, 1.0, "train", 6.08)]),
+        (b"[12]\ttrain-auc:0.9\ttrain-logloss:0.5", [Point(12, None, "train", 0.5)]),
+        (b"100%|###| 30/30 [00:00<00:00, 58it/s, v_num=0, train_loss_epoch=0.1]", [Point(None, None, "train", 0.1)]),
+    ],
+)  # fmt: skip
+def test_a_name_and_a_number_are_a_loss(line: bytes, found: list[Point]) -> None:
+    """Programs of no known format: what looks like a field is a loss, with what the line says of step, epoch, split."""
+    assert points(line + b"\n") == found
+
+
+def test_a_known_format_takes_the_place_of_a_loose_one() -> None:
+    """What looks like a loss before the training begins does not hide the losses that come, nor do others after."""
+    log = b"resumed at train_loss=9.5\nstep 1: train loss 2.0, val loss 3.0\nbest train_loss=0.5\n"
+    assert [p.loss for p in points(log)] == [9.5, 2.0, 3.0]
+
+
+def test_every_loose_loss_is_marked() -> None:
+    """Each number of a line stands out."""
+    (line,) = read(b"train_loss=2.55 val_loss=2.95\n")
+    assert [line.text[start:end] for start, end in line.spans] == ["2.55", "2.95"]
+
+
+LOGS = {
+    "hf_trainer": {"train": 8, "val": 4},
+    "imagenet_folder": {"train": 6, "test": 2},
+    "word_language_model": {"train": 9, "val": 3, "test": 1},
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_real_logs_of_no_known_format(name: str) -> None:
+    """Every loss of a real program's log, and of its splits."""
+    found = captured(f"{name}.txt")
+    assert {split: sum(p.split == split for p in found) for split in {p.split for p in found}} == LOGS[name]

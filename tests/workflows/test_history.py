@@ -65,4 +65,4 @@ def test_of_a_progress_bar_the_last_state_is_a_line() -> None:
     bar = [LogLine(f"{i}%", transient=True) for i in range(50)]
     shown = last_of([LogLine("a"), LogLine("b"), *bar, LogLine("loss", (point,), transient=True), LogLine("end")], 3)
     assert [line.text for line in shown] == ["b", "loss", "end"]
-    assert last_of(bar, 0) == []
+    assert last_of(bar, 0) == last_of([], 5) == []

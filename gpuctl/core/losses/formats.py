@@ -85,9 +85,9 @@ def _after_epoch(match: re.Match[str], context: Context) -> list[Point]:
 class LogFormat:
     """One kind of line: whose it is (`name`), what prints it (`source`), how it looks, how points are made of it.
 
-    A `pattern` matches the whole line, or with `anywhere` a part of it. A row that `lends` gives no point: its named
-    groups are the context of the lines after it, until it matches again. Every line of the row has its `hint` in it,
-    and is looked for by that first: in a long log that takes a hundredth of the patterns' time.
+    A `pattern` matches the whole line, or with `anywhere` a part of it, with `repeats` several parts. A row that `lends`
+    gives no point: its named groups are the context of the lines after it, until it matches again. Every line of the
+    row has its `hint` in it, and is looked for by that first: in a long log that takes a hundredth of the time.
     """
 
     name: str
@@ -95,6 +95,7 @@ class LogFormat:
     source: str
     build: Build = by_names
     anywhere: bool = False
+    repeats: bool = False
     lends: bool = False
     hint: str = ""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpuctl.core.losses.formats import FORMATS, LOSS_GROUPS, Context, LogFormat, job_format
+from gpuctl.core.losses.loose import LOOSE, LOOSE_FORMATS
 from gpuctl.core.losses.points import Point, Split
 from gpuctl.core.text import safe
 
@@ -47,10 +48,12 @@ class LossReader:
     """Reads one log. With a job's own pattern only that is looked for, else the formats of the table.
 
     The format that gives the first point of a split is that split's source from then on: what looks like a loss in
-    another format later (a sample, a quoted log) gives none.
+    another format later (a sample, a quoted log) gives none. Only a loose format gives way to a known one.
     """
 
-    def __init__(self, pattern: str | None = None, *, formats: Sequence[LogFormat] = FORMATS) -> None:
+    def __init__(
+        self, pattern: str | None = None, *, formats: Sequence[LogFormat] = (*FORMATS, *LOOSE_FORMATS)
+    ) -> None:
         self._formats = tuple(formats) if pattern is None else (job_format(pattern),)
         self._sources: dict[Split, str] = {}
         self._contexts: dict[str, Context] = defaultdict(Context)
@@ -107,34 +110,40 @@ class LossReader:
         return [self._read(self._line.take(), transient=False) if self._line else LogLine(before)]
 
     def _read(self, text: str, *, transient: bool) -> LogLine:
-        match, points = self._matched(text)
-        if match is None:
-            return LogLine(text, transient=transient)
-        named = [name for name, said in match.groupdict().items() if said is not None and name in LOSS_GROUPS]
-        return LogLine(text, points, tuple(sorted(_span(match, name) for name in named)), transient)
+        matches, points = self._matched(text)
+        spans = [
+            _span(match, name)
+            for match in matches
+            for name, said in match.groupdict().items()
+            if said is not None and name in LOSS_GROUPS
+        ]
+        return LogLine(text, points, tuple(sorted(spans)), transient)
 
-    def _matched(self, text: str) -> tuple[re.Match[str] | None, tuple[Point, ...]]:
-        """The line's points, and the match that gave them; None where there are none."""
+    def _matched(self, text: str) -> tuple[Sequence[re.Match[str]], tuple[Point, ...]]:
+        """The line's points, and the matches that gave them."""
         if len(text) > MATCH_LIMIT:
-            return None, ()
+            return (), ()
         whole: tuple[int, int] | None = None
         for one in self._formats:
             if one.hint not in text:
                 continue
             whole = whole or _whole(text)
-            match = one.pattern.search(text) if one.anywhere else one.pattern.fullmatch(text, *whole)
-            if match is None:
-                continue
-            if one.lends:
-                self._contexts[one.name].lent = {name: said for name, said in match.groupdict().items() if said}
-            elif points := self._points(one, match):
-                return match, points
-        return None, ()
+            if one.repeats:
+                matches = list(one.pattern.finditer(text))
+            else:
+                match = one.pattern.search(text) if one.anywhere else one.pattern.fullmatch(text, *whole)
+                matches = [match] if match else []
+            if one.lends and matches:
+                self._contexts[one.name].lent = {name: said for name, said in matches[0].groupdict().items() if said}
+            elif found := [(match, points) for match in matches if (points := self._points(one, match))]:
+                return [match for match, _ in found], tuple(point for _, points in found for point in points)
+        return (), ()
 
     def _points(self, one: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
         context = self._contexts[one.name]
         found = one.build(match, context)
-        mine = tuple(point for point in found if self._sources.setdefault(point.split, one.name) == one.name)
+        mine = tuple(point for point in found if self._sources.get(point.split, LOOSE) in (LOOSE, one.name))
+        self._sources.update({point.split: one.name for point in mine})
         if mine:
             context.newest = mine[-1]
         return mine

@@ -1,0 +1,64 @@
+"""Losses that programs of no known format print as fields: `train_loss=2.55`, `loss: 0.3`, `| loss 9.59 |`.
+
+What is read must look like a field, not like a sentence: a number with a point after `loss` and `:` or `=`, or in a
+cell of its own. `value_loss` and `loss_scale` are something else, and so is the great loss of a sampled text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gpuctl.core.losses.formats import Context, LogFormat
+from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
+
+LOOSE = "loose"
+"""The name of these rows: any other that gives a split's losses takes their place."""
+
+_MEANS = frozenset({"avg", "average", "mean", "running", "total", "batch", "epoch", "step", "iter", "iteration"})
+"""Words beside `loss` that leave it the loss."""
+
+_WORD, _QUOTE, _GAP = r"[a-z]{1,20}", r"['\"]?", r"[ \t]{0,8}"
+_NUMBER = r"[-+]?(?:\d{0,20}\.\d{1,20}(?:e[-+]?\d{1,3})?|\d{1,20}e[-+]?\d{1,3}|nan|inf)(?![\w.])"
+_FIELD = re.compile(
+    rf"(?<![\w/.-])(?:(?P<word>{_WORD})(?: set)?[ _/.-])?(?:log)?loss(?:[/_](?P<after>{_WORD}))?{_QUOTE}"
+    rf"{_GAP}[:=]{_GAP}{_QUOTE}(?P<loss>{_NUMBER})",
+    re.ASCII | re.IGNORECASE,
+)
+_CELL = re.compile(
+    rf"[|\t]{_GAP}(?:(?P<word>{_WORD})[ _])?loss[ \t]{{1,8}}(?P<loss>{_NUMBER})", re.ASCII | re.IGNORECASE
+)
+_SPLIT = re.compile(rf"\b(?:{'|'.join(SPLIT_NAMES)})\b", re.ASCII | re.IGNORECASE)
+_EPOCH = re.compile(
+    rf"\bepoch{_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}[\['\"]?(\d{{1,9}}(?:\.\d{{1,9}})?)(?![\w.])",
+    re.ASCII | re.IGNORECASE,
+)
+_STEP = re.compile(
+    rf"(?:\b(?:step|iter|iteration|global_step){_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}['\"]?|\A\[)(\d{{1,15}})(?![\w.])",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _point(match: re.Match[str], context: Context) -> list[Point]:
+    """The point of one field, with the step and epoch of its line."""
+    said = match.groupdict()
+    words = [word.lower() for word in (said["word"], said.get("after")) if word]
+    if not all(word in SPLIT_NAMES or word in _MEANS for word in words):
+        return []
+    loss, line = number(match["loss"]), match.string
+    if loss is None:
+        return []
+    split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None) or _split(line[: match.start()])
+    step, epoch = _STEP.search(line), _EPOCH.search(line)
+    return [point(split, loss, step=int(step[1]) if step else None, epoch=float(epoch[1]) if epoch else None)]
+
+
+def _split(before: str) -> Split:
+    """The last split named before the field; train where there is none."""
+    named = _SPLIT.findall(before)
+    return SPLIT_NAMES[named[-1].lower()] if named else "train"
+
+
+LOOSE_FORMATS: tuple[LogFormat, ...] = tuple(
+    LogFormat(LOOSE, pattern, "programs of no known format", _point, anywhere=True, repeats=True, hint="oss")
+    for pattern in (_FIELD, _CELL)
+)
