@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,12 @@ from gpuctl.state.runs import run_folder
 
 if TYPE_CHECKING:
     from gpuctl.core.plan import Plan
+    from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import RunHandle
+
+
+NO_LOSSES = "no line looks like a loss: see docs/metrics.md"
+REMIND_AFTER_S = 30.0
 
 
 def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
@@ -33,7 +39,7 @@ def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
     from gpuctl.workflows.follow import Follower, followed
     from gpuctl.workflows.hosts import hosts_known
 
-    printer = LogPrinter()
+    printer, reminder = LogPrinter(), LossReminder()
     followers = [Follower(host) for host in hosts_known(run)]
     ended: dict[int, HostState] = {}
 
@@ -45,6 +51,11 @@ def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
             show(place, follower.history() if lines is None else last_of(follower.last_lines(lines), lines))
         for place, update in followed(followers, on_lost=_tell_lost):
             show(place, () if update.again else update.lines)
+            if len(followers) == 1 and not update.again:
+                printer.partial(followers[0].losses.log.partial)
+            if reminder.due(followers):
+                printer.finish()
+                click.echo(NO_LOSSES, err=True)
             if update.ended is not None:
                 ended[place] = update.ended
         printer.finish()
@@ -59,6 +70,21 @@ def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
     except KeyboardInterrupt:
         detached(run.name)
     return None
+
+
+class LossReminder:
+    """Knows when it is time to say, once, that a training has run for a while and no loss was found."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began, self._told = clock, clock(), False
+
+    def due(self, followers: Sequence[Follower]) -> bool:
+        """True once, where none of these has found a loss."""
+        late = self._clock() - self._began >= REMIND_AFTER_S
+        if self._told or not late or not all(follower.no_losses for follower in followers):
+            return False
+        self._told = True
+        return True
 
 
 def _tell_lost(why: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpuctl.cli.following import raise_if_failed
+from gpuctl.cli.following import NO_LOSSES, LossReminder, raise_if_failed
 from gpuctl.cli.options import run_command
 
 if TYPE_CHECKING:
@@ -29,16 +29,19 @@ def command(run: RunHandle) -> None:
         started=costs.since,
         lease_ends=costs.lease_ends,
     )
-    ended = None
+    ended, reminder, remark = None, LossReminder(), ""
     try:
         with view:
             view.update(lines=follower.history(LOG_LINES), points=follower.losses.points)
             for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
                 lines = () if update.again else update.lines
                 points = follower.losses.points
-                view.update(lines=lines, points=points, state=update.ended, gpus=update.gpus, notice="")
+                remark = NO_LOSSES if reminder.due([follower]) else remark if follower.no_losses else ""
+                view.update(lines=lines, points=points, state=update.ended, gpus=update.gpus, notice=remark)
                 ended = update.ended or ended
     except KeyboardInterrupt:
         click.echo(f"{run.name} keeps running. Next: gpuctl watch {run.name}, gpuctl down {run.name}", err=True)
+    if remark:
+        click.echo(remark, err=True)
     if ended is not None:
         raise_if_failed(run.name, ended)

@@ -25,6 +25,7 @@ class LogPrinter:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or out()
         self._standing: str | None = None
+        self._partial = self._written = ""
 
     def show(self, *lines: LogLine) -> None:
         """Print lines."""
@@ -35,12 +36,23 @@ class LogPrinter:
                 self._plain(line)
         self._console.file.flush()
 
+    def partial(self, text: str) -> None:
+        """Show a line that has not ended (a prompt): on a terminal at once, elsewhere once it stands still."""
+        if self._console.is_terminal:
+            if text and text != self._standing:
+                self._on_terminal(LogLine(text, transient=True))
+        elif text and text == self._partial and text.startswith(self._written):
+            self._console.file.write(text[len(self._written) :])
+            self._written = text
+        self._partial = text
+        self._console.file.flush()
+
     def finish(self) -> None:
         """Leave the cursor at the beginning of a line."""
-        if self._standing is not None and self._console.is_terminal:
+        if self._written or (self._standing is not None and self._console.is_terminal):
             self._console.file.write("\n")
             self._console.file.flush()
-        self._standing = None
+        self._standing, self._partial, self._written = None, "", ""
 
     def _on_terminal(self, line: LogLine) -> None:
         if self._standing is not None:
@@ -56,6 +68,13 @@ class LogPrinter:
             self._console.file.write(line.text + "\n")
 
     def _plain(self, line: LogLine) -> None:
+        if written := self._written:
+            self._written = ""
+            ends_it = line.text.startswith(written)
+            self._console.file.write((line.text[len(written) :] if ends_it else "") + "\n")
+            if ends_it:
+                self._standing = line.text if line.transient else None
+                return
         if line.transient:
             if line.points:
                 self._console.file.write(line.text + "\n")

@@ -19,7 +19,7 @@ from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable, JobError
 from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
-from gpuctl.remote.follow import Differs, Ended, GpusSeen, LogChunk, MetricsChunk, follow
+from gpuctl.remote.follow import Alive, Differs, Ended, GpusSeen, LogChunk, MetricsChunk, follow
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
 from gpuctl.state.records import Seen
@@ -33,7 +33,7 @@ FIRST_SIZE = 1 << 20
 
 @dataclass(frozen=True)
 class Update:
-    """What came: finished log lines, news of the metrics, how the GPUs are used, or the state at the end.
+    """What came: finished log lines, news of the metrics, how the GPUs are used, the state at the end, or nothing new.
 
     With `again`, the lines were here already, in a copy that turned out not to be the host's log.
     """
@@ -100,8 +100,13 @@ class Follower:
         self.run, self._gpus, self._reads = run, gpus, reads
         self.losses = _losses_of(run)
         self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
-        self._not_kept = False
+        self._not_kept = self._left_out = False
         self._heard = time.monotonic()
+
+    @property
+    def no_losses(self) -> bool:
+        """True where all of the log and the metrics was read, and has lines but no loss."""
+        return not (self.losses.points or self._left_out) and self._log.at > 0
 
     def history(self, last: int | None = None) -> list[LogLine]:
         """The lines that are here already (`last`: so many of them), all of the log read for its losses."""
@@ -114,6 +119,7 @@ class Follower:
     def last_lines(self, last: int) -> list[LogLine]:
         """The last lines that are here already. Losses are read at the log's beginning, which shows its format."""
         begin = self._log.copy.start_of_last(last)
+        self._left_out = begin > FIRST_SIZE or self._metrics.copy.size() > 0
         lines = self._history_from(begin, self._skim_first)
         for data in self._metrics.copy.pieces():
             self._metrics.took(data)
@@ -209,6 +215,8 @@ class Follower:
                 yield from self._log_came(event)
             elif isinstance(event, MetricsChunk):
                 yield self._metrics_came(event)
+            elif isinstance(event, Alive):
+                yield Update()
             elif isinstance(event, GpusSeen):
                 yield Update(gpus=event.gpus)
             elif isinstance(event, Ended):

@@ -69,3 +69,45 @@ def test_an_encoding_that_cannot_write_it_does_not_end_the_command() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     LogPrinter(console(stream)).show(*lines("naïve ☃\n".encode()))
     assert raw.getvalue() == b"na?ve ?\n"
+
+
+def test_a_prompt_is_seen_before_its_line_ends(terminal: Terminal) -> None:
+    """On a terminal a line without an end stands there at once, and what is added to it takes its place."""
+    printer, reader = LogPrinter(console(terminal)), LossReader()
+    for data in (b"Enter your cho", b"ice: ", b"2\n"):
+        printer.show(*reader.feed(data))
+        printer.partial(reader.partial)
+    over = "\r\x1b[2K"
+    assert terminal.text == f"Enter your cho{over}Enter your choice: {over}Enter your choice: 2\n"
+
+
+def test_in_a_pipe_a_prompt_is_seen_once_it_stands_still() -> None:
+    """Elsewhere it is shown when nothing was added to it meanwhile; in the end each line is there once."""
+    pipe, reader = io.StringIO(), LossReader()
+    printer = LogPrinter(console(pipe))
+    seen = []
+    for data in (
+        b"a\n",
+        b"...",
+        b"..",
+        b"",
+        b"",
+        b".",
+        b"",
+        b" done\n",
+        b"\r 1%",
+        b"\r 2%",
+        b"\n\x1b[1",
+        b"",
+        b"mx",
+        b"",
+        b"\ry\n",
+    ):
+        printer.show(*reader.feed(data))
+        printer.partial(reader.partial)
+        seen.append(pipe.getvalue())
+    assert seen[2:7] == ["a\n", "a\n.....", "a\n.....", "a\n.....", "a\n......"]
+    assert seen[7] == "a\n...... done\n"
+    assert seen[11] == "a\n...... done\n 2%\n"
+    printer.finish()
+    assert pipe.getvalue() == "a\n...... done\n 2%\nx\ny\n"

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from gpuctl.aws.account import Account
-from gpuctl.cli.following import last_of
+from gpuctl.cli.following import LossReminder, last_of
 from gpuctl.core.losses.points import Point
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.profile import Profile
@@ -66,3 +66,30 @@ def test_of_a_progress_bar_the_last_state_is_a_line() -> None:
     shown = last_of([LogLine("a"), LogLine("b"), *bar, LogLine("loss", (point,), transient=True), LogLine("end")], 3)
     assert [line.text for line in shown] == ["b", "loss", "end"]
     assert last_of(bar, 0) == last_of([], 5) == []
+
+
+@pytest.mark.parametrize(
+    ("log", "waits_s", "said"),
+    [(b"working\n", 31, True), (b"working\n", 29, False), (b"", 31, False), (b"loss: 0.5\n", 31, False)],
+)
+def test_a_training_without_losses_is_told_of_once(tmp_path: Path, log: bytes, waits_s: float, said: bool) -> None:
+    """After half a minute in which lines came and none held a loss."""
+    clock = [100.0]
+    reminder = LossReminder(lambda: clock[0])
+    follower = Follower(run_with(tmp_path, log))
+    follower.last_lines(5)
+    clock[0] += waits_s
+    assert [reminder.due([follower]), reminder.due([follower])] == [said, False]
+
+
+def test_nothing_is_said_of_losses_that_were_not_looked_for(tmp_path: Path) -> None:
+    """Where a part of the log was left out, or there is a metrics file, nobody knows that there is no loss."""
+    run = run_with(tmp_path, NOISE * 60_000)
+    follower = Follower(run)
+    follower.last_lines(5)
+    assert not follower.no_losses
+    run.kept.log.write_bytes(NOISE)
+    run.kept.metrics.write_bytes(b'{"loss": 1}\n')
+    follower = Follower(run)
+    follower.last_lines(5)
+    assert not follower.no_losses

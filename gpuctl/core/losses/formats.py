@@ -85,7 +85,7 @@ def _after_epoch(match: re.Match[str], context: Context) -> list[Point]:
 class LogFormat:
     """One kind of line: whose it is (`name`), what prints it (`source`), how it looks, how points are made of it.
 
-    A `pattern` matches the whole line, or with `anywhere` a part of it, with `repeats` several parts. A row that `lends`
+    A `pattern` matches the whole line, with `anywhere` a part of it, with `repeats` several parts. A row that `lends`
     gives no point: its named groups are the context of the lines after it, until it matches again. Every line of the
     row has its `hint` in it, and is looked for by that first: in a long log that takes a hundredth of the time.
     """

@@ -66,6 +66,12 @@ class LossReader:
         """The name of the format that each split's points come from."""
         return dict(self._sources)
 
+    @property
+    def partial(self) -> str:
+        """What stands of a line that has not ended (a prompt, dots); empty while it ends inside a character."""
+        text = self._line.text()
+        return "" if "\ufffd" in text or "␛" in text else text
+
     def feed(self, data: bytes) -> list[LogLine]:
         """The lines that these bytes end, in order."""
         lines: list[LogLine] = []
@@ -187,12 +193,15 @@ class _Line:
         self._tail += data[room:][-TAIL_BYTES:]
         del self._tail[:-TAIL_BYTES]
 
-    def take(self) -> str:
-        """The line, safe to show, and an empty one in its place."""
+    def text(self) -> str:
+        """The line so far, safe to show."""
         left_out = self._length - len(self._head) - len(self._tail)
         if left_out:
-            text = f"{safe(bytes(self._head))} … {left_out:,} bytes … {safe(bytes(self._tail))}"
-        else:
-            text = safe(bytes(self._head + self._tail))
+            return f"{safe(bytes(self._head))} … {left_out:,} bytes … {safe(bytes(self._tail))}"
+        return safe(bytes(self._head + self._tail))
+
+    def take(self) -> str:
+        """The line, and an empty one in its place."""
+        text = self.text()
         self._head, self._tail, self._length = bytearray(), bytearray(), 0
         return text

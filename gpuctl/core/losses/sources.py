@@ -39,6 +39,11 @@ class LogSource:
         """The lines that the next bytes end."""
         return self._took(self._reader.feed(data))
 
+    @property
+    def partial(self) -> str:
+        """What stands of a line that has not ended."""
+        return self._reader.partial
+
     def skim(self, data: bytes) -> None:
         """The points of the next bytes alone."""
         self.points.extend(self._reader.skim(data))
