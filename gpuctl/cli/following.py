@@ -76,14 +76,14 @@ class LossReminder:
     """Knows when it is time to say, once, that a training has run for a while and no loss was found."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._began, self._told = clock, clock(), False
+        self._clock, self._began, self.told = clock, clock(), False
 
     def due(self, followers: Sequence[Follower]) -> bool:
         """True once, where none of these has found a loss."""
         late = self._clock() - self._began >= REMIND_AFTER_S
-        if self._told or not late or not all(follower.no_losses for follower in followers):
+        if self.told or not late or not all(follower.no_losses for follower in followers):
             return False
-        self._told = True
+        self.told = True
         return True
 
 
@@ -122,15 +122,16 @@ def after_the_end(
     left: NotHome | None = None
     name = run.name
     click.echo(f"{name} {ending(state)}", err=True)
-    with Phases() as phases:
-        if pull_to is not None:
+    if pull_to is not None:
+        with Phases() as phases:
             pulled = pull(run, free_place(pull_to, name, run.folder), wish=wish, reporter=phases)
-            for one in pulled:
-                tell(one)
-            left = next(filter(None, (not_home(name, one) for one in pulled)), None)
-            if left is not None and down_after:
-                raise left
-        if down_after:
+        for one in pulled:
+            tell(one)
+        left = next(filter(None, (not_home(name, one) for one in pulled)), None)
+        if left is not None and down_after:
+            raise left
+    if down_after:
+        with Phases() as phases:
             try:
                 went = down([run], discard=False, now=now(), reporter=phases, wish=wish)
             except AWS_IS_SILENT as error:
@@ -139,9 +140,7 @@ def after_the_end(
                     f"{name} could not be taken down: {error.message}",
                     f"{home}its host is still running and costs money: `gpuctl down {name}` removes it",
                 ) from error
-            click.echo(
-                f"{name}: {'nothing is left' if not went.left else f'resources left: {len(went.left)}'}", err=True
-            )
+        click.echo(f"{name}: {'nothing is left' if not went.left else f'resources left: {len(went.left)}'}", err=True)
     if not down_after:
         by_itself = _until(state, run.folder.read().plan, home=pull_to is not None and left is None)
         click.echo(f"the host still runs{by_itself} and costs money: gpuctl pull {name}, gpuctl down {name}", err=True)

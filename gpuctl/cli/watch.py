@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -10,14 +11,21 @@ from gpuctl.cli.following import NO_LOSSES, LossReminder, raise_if_failed
 from gpuctl.cli.options import run_command
 
 if TYPE_CHECKING:
+    from gpuctl.core.host_state import HostState
+    from gpuctl.ui.watch import WatchView
+    from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import RunHandle
 
 
 @click.command("watch")
 @run_command
 def command(run: RunHandle) -> None:
-    """Plot the losses live, with their latest values, speed, cost, time left and GPU use. Ctrl-C stops watching."""
-    from gpuctl.ui.watch import LOG_LINES, WatchView
+    """Plot the losses live, with their latest values, speed, cost, time left and GPU use.
+
+    Press q or Ctrl-C to stop watching.
+    """
+    from gpuctl.ui.keys import leaves_on_q
+    from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import running_costs
 
@@ -29,19 +37,36 @@ def command(run: RunHandle) -> None:
         started=costs.since,
         lease_ends=costs.lease_ends,
     )
-    ended, reminder, remark = None, LossReminder(), ""
+    reminder = LossReminder()
     try:
-        with view:
-            view.update(lines=follower.history(LOG_LINES), points=follower.losses.points)
-            for update in follower.updates(on_lost=lambda why: view.update(notice=why)):
-                lines = () if update.again else update.lines
-                points = follower.losses.points
-                remark = NO_LOSSES if reminder.due([follower]) else remark if follower.no_losses else ""
-                view.update(lines=lines, points=points, state=update.ended, gpus=update.gpus, notice=remark)
-                ended = update.ended or ended
+        with view, leaves_on_q() if view.live else nullcontext():
+            ended = _watched(follower, view, reminder)
     except KeyboardInterrupt:
+        ended = None
         click.echo(f"{run.name} keeps running. Next: gpuctl watch {run.name}, gpuctl down {run.name}", err=True)
-    if remark:
-        click.echo(remark, err=True)
+    if view.live and reminder.told and follower.no_losses:
+        click.echo(NO_LOSSES, err=True)
     if ended is not None:
         raise_if_failed(run.name, ended)
+
+
+def _watched(follower: Follower, view: WatchView, reminder: LossReminder) -> HostState | None:
+    """Show what comes, to the end of the training; the state then."""
+    from gpuctl.ui.watch import LOG_LINES
+
+    ended = None
+    view.update(lines=follower.history(LOG_LINES), points=follower.losses.points)
+    for update in follower.updates(on_lost=lambda why: view.update(notice=why, lost=True)):
+        lines = () if update.again else update.lines
+        notice = NO_LOSSES if reminder.told and follower.no_losses else ""
+        if reminder.due([follower]) and not view.live:
+            click.echo(NO_LOSSES, err=True)
+        view.update(
+            lines=lines,
+            points=follower.losses.points,
+            state=update.ended,
+            gpus=update.gpus,
+            notice=notice if view.live else "",
+        )
+        ended = update.ended or ended
+    return ended

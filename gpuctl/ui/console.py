@@ -78,6 +78,11 @@ def console(stream: TextIO) -> Console:
     return Plain(file=stream, markup=False, emoji=False, highlight=False, width=wide)
 
 
+def draws(where: Console) -> bool:
+    """True where what was written can be written over: on a terminal that is not a dumb one."""
+    return where.is_terminal and not where.is_dumb_terminal
+
+
 def out() -> Console:
     """Standard output."""
     return console(sys.stdout)

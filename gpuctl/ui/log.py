@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpuctl.core.losses.reader import LogLine
-from gpuctl.ui.console import out
+from gpuctl.ui.console import draws, out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,13 +24,14 @@ class LogPrinter:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or out()
+        self._draws = draws(self._console)
         self._standing: str | None = None
         self._partial = self._written = ""
 
     def show(self, *lines: LogLine) -> None:
         """Print lines."""
         for line in lines:
-            if self._console.is_terminal:
+            if self._draws:
                 self._on_terminal(line)
             else:
                 self._plain(line)
@@ -38,7 +39,7 @@ class LogPrinter:
 
     def partial(self, text: str) -> None:
         """Show a line that has not ended (a prompt): on a terminal at once, elsewhere once it stands still."""
-        if self._console.is_terminal:
+        if self._draws:
             if text and text != self._standing:
                 self._on_terminal(LogLine(text, transient=True))
         elif text and text == self._partial and text.startswith(self._written):
@@ -49,7 +50,7 @@ class LogPrinter:
 
     def finish(self) -> None:
         """Leave the cursor at the beginning of a line."""
-        if self._written or (self._standing is not None and self._console.is_terminal):
+        if self._written or (self._standing is not None and self._draws):
             self._console.file.write("\n")
             self._console.file.flush()
         self._standing, self._partial, self._written = None, "", ""

@@ -10,8 +10,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from gpuctl.core.errors import LeftBehind
 from gpuctl.core.text import safe, shorten
-from gpuctl.ui.console import console, unfailing
+from gpuctl.ui.console import console, draws, unfailing
 from gpuctl.ui.words import span
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ REMIND_EVERY_S = 15.0
 FEW_NOTES = 4
 NOTES_SHOWN = 3
 NOTES_OF_A_FAILURE = 20
+UNDO = "undo"
+"""The phase that removes what a failed launch made. It has failed itself only where something is left."""
 
 
 class Phases:
@@ -58,7 +61,8 @@ class Phases:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(Exception), self._lock:
-            self._end_phase(failed=kind is not None)
+            undone = self._name == UNDO and not isinstance(error, LeftBehind)
+            self._end_phase(failed=kind is not None and not undone)
         self._over.set()
         if self._reminder is not None:
             self._reminder.join()
@@ -67,11 +71,11 @@ class Phases:
                 self._live.stop()
 
     def phase(self, name: str, detail: str = "") -> None:
-        """A phase begins; the one before it is done."""
+        """A phase begins; the one before it is done, or has failed where this one undoes it."""
         with suppress(Exception), self._lock:
-            self._end_phase()
+            self._end_phase(failed=name == UNDO)
             self._name, self._detail, self._since, self._notes = safe(name), safe(detail), self._clock(), []
-            if not self._console.is_terminal:
+            if not draws(self._console):
                 self._line(f"{self._name}: {self._detail}" if self._detail else self._name)
         with suppress(Exception):
             self._start_showing()
@@ -90,7 +94,7 @@ class Phases:
             self._detail = safe(text)
 
     def _start_showing(self) -> None:
-        if self._console.is_terminal:
+        if draws(self._console):
             if self._live is None:
                 from rich.live import Live
 

@@ -16,7 +16,7 @@ from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.points import Point, Split, last_by_split, positions
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.text import safe
-from gpuctl.ui.console import console
+from gpuctl.ui.console import console, draws
 from gpuctl.ui.words import left, loss, money, price, span
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ LOG_LINES = 6
 PLAIN_EVERY_S = 5.0
 _RATE_OVER_S = 60.0
 _RATE_POINTS = 200
+_AT_ONCE_S = 1.0
+"""Points without times that come within this are one arrival."""
 
 
 def _utc_now() -> datetime:
@@ -53,6 +55,7 @@ class WatchView:
     ) -> None:
         self._run, self._price, self._started, self._lease_ends = run, price_usd_per_hour, started, lease_ends
         self._training_since = training_since
+        self._training_until: datetime | None = None
         self._now = now
         self._console = console(stream or sys.stdout)
         self._points: Sequence[Point] = ()
@@ -65,10 +68,10 @@ class WatchView:
         self._live: Live | None = None
 
     def __enter__(self) -> WatchView:
-        if self._console.is_terminal:
+        if draws(self._console):
             from rich.live import Live
 
-            self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4)
+            self._live = Live(get_renderable=self.render, console=self._console, refresh_per_second=4, screen=True)
             self._live.start()
         return self
 
@@ -77,8 +80,14 @@ class WatchView:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+            self._console.print(self.render())
         else:
             self._tell(always=True)
+
+    @property
+    def live(self) -> bool:
+        """True where the view is drawn."""
+        return self._live is not None
 
     def update(
         self,
@@ -88,9 +97,10 @@ class WatchView:
         state: HostState | None = None,
         gpus: Sequence[Gpu] | None = None,
         notice: str | None = None,
+        lost: bool = False,
     ) -> None:
         """What is new: all the points so far, more lines of the log, the host's state, how its GPUs are used, a notice
-        for people (a lost connection; an empty notice clears it)."""
+        for people (an empty one clears it), whether the connection was lost."""
         with self._lock:
             for line in lines:
                 if self._log and self._log[-1].transient:
@@ -105,6 +115,8 @@ class WatchView:
                 self._gpus = ", ".join(map(_gpu, gpus))
             if notice is not None:
                 self._notice = safe(notice)
+            if lost:
+                self._rate.begin_anew()
         if self._live is None:
             if notice:
                 self._console.file.write(f"{self._run}  {self._notice}\n")
@@ -128,6 +140,8 @@ class WatchView:
         if state.exit_code is not None and state.training in ("failed", "stopped"):
             self._state += f", exit code {state.exit_code}"
         self._training_since = state.started or self._training_since
+        if state.over:
+            self._training_until = state.ended or self._now()
         self._gpus = ", ".join(map(_gpu, state.gpus))
 
     def _heads(self) -> list[Text]:
@@ -157,7 +171,8 @@ class WatchView:
     def _facts(self) -> list[str]:
         now = self._now()
         since = self._training_since or self._started
-        facts = [] if since is None else [f"{span(max(0, int((now - since).total_seconds())))} of training"]
+        trained = None if since is None else (self._training_until or now) - since
+        facts = [] if trained is None else [f"{span(max(0, int(trained.total_seconds())))} of training"]
         if self._rate.text:
             facts.append(self._rate.text)
         if self._price is not None and self._started is not None:
@@ -234,6 +249,11 @@ class _Rate:
         self._seen: deque[tuple[datetime, float]] = deque(maxlen=_RATE_POINTS)
         self.text = ""
 
+    def begin_anew(self) -> None:
+        """What comes next was made while nobody listened: its arrival says nothing of how fast it was made."""
+        self._seen.clear()
+        self.text = ""
+
     def see(self, points: Sequence[Point], now: datetime) -> None:
         """All points so far. Those that come together with no times of their own count as one arrival."""
         recent = points[-_RATE_POINTS:]
@@ -243,6 +263,8 @@ class _Rate:
         timed = [(p.time, place) for p, place in zip(recent, places, strict=True) if p.time is not None]
         if timed:
             self._seen = deque(timed, maxlen=_RATE_POINTS)
+        elif self._seen and (now - self._seen[-1][0]).total_seconds() < _AT_ONCE_S:
+            self._seen[-1] = (self._seen[-1][0], places[-1])
         elif not self._seen or self._seen[-1][1] != places[-1]:
             self._seen.append((now, places[-1]))
         self.text = self._measured(axis)

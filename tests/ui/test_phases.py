@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpuctl.core.errors import LeftBehind
 from gpuctl.ui.progress import Phases
 
 if TYPE_CHECKING:
@@ -103,6 +104,17 @@ def test_on_a_terminal_a_failure_shows_what_it_said(terminal: Terminal) -> None:
     assert "✓ plan" in terminal.text
     assert "pip says 49\n" in after
     assert "pip says 29\n" not in after
+
+
+@pytest.mark.parametrize(("error", "mark"), [(RuntimeError("no"), "✓"), (LeftBehind("a host is left"), "✗")])
+def test_a_failure_that_was_undone(terminal: Terminal, error: Exception, mark: str) -> None:
+    """What failed has the cross; the undo has it only where something is left."""
+    with pytest.raises(type(error)), Phases(stream=terminal) as phases:
+        phases.phase("boot")
+        phases.phase("undo", "removing everything")
+        raise error
+    assert "✗ boot" in terminal.text
+    assert f"{mark} undo" in terminal.text
 
 
 def test_telling_while_it_draws_never_hangs(terminal: Terminal) -> None:

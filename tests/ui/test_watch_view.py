@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import termios
+import time
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ import pytest
 from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.points import Point, Split
 from gpuctl.core.losses.reader import LossReader
+from gpuctl.ui.keys import leaves_on_q
 from gpuctl.ui.plot import plot, shown_splits
 from gpuctl.ui.watch import WatchView
 
@@ -143,6 +147,68 @@ def test_the_rate_comes_from_arrivals_else() -> None:
     first, second = pipe.getvalue().splitlines()
     assert "steps/s" not in first
     assert "20 steps/s" in second
+
+
+def test_training_time_stands_still_once_it_has_ended() -> None:
+    """A view that stays open tells how long the training took, not how long ago it began."""
+    pipe, now = io.StringIO(), Now()
+    view = view_of(pipe, now)
+    view.update(state=HostState("succeeded", 0, started=NOW - timedelta(minutes=30), ended=NOW))
+    now.time += timedelta(hours=5)
+    assert "30 min 00 s of training" in view._facts()
+    assert "$3.00 so far ($0.500/h)" in view._facts()
+
+
+def test_what_arrives_after_a_lost_connection_says_nothing_of_the_speed() -> None:
+    """What was made meanwhile comes at once: the rate is measured anew, from what comes after it."""
+    now = Now()
+    view = view_of(io.StringIO(), now)
+    points = [Point(i, None, "train", 2.0) for i in range(0, 30_000, 10)]
+    view.update(points=points[:10])
+    now.time += timedelta(seconds=40)
+    view.update(notice="lost", lost=True)
+    for count in (1000, 2000, 2900):
+        now.time += timedelta(seconds=0.1)
+        view.update(points=points[:count], notice="")
+        assert view._rate.text == ""
+    now.time += timedelta(seconds=9.8)
+    view.update(points=points[:2920])
+    assert view._rate.text == "20 steps/s"
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On TERM=dumb there are the lines of a pipe, and no escape."""
+    monkeypatch.setenv("TERM", "dumb")
+    with view_of(terminal) as view:
+        view.update(points=run_of())
+    assert "train 1.4198" in terminal.getvalue()
+    assert "\x1b" not in terminal.getvalue()
+
+
+def test_the_view_has_the_screen_to_itself_and_its_last_state_stays(terminal: Terminal) -> None:
+    """Drawn on the alternate screen, which a resize leaves clean; what was last shown is there afterwards."""
+    with view_of(terminal) as view:
+        view.update(points=run_of())
+    assert terminal.getvalue().count("\x1b[?1049h") == 1
+    after = terminal.getvalue().split("\x1b[?1049l")[1]
+    assert "char-rnn-k3f9" in after and "┌───" in after
+
+
+@pytest.mark.parametrize("key", [b"q", b"xQ"])
+def test_q_leaves(key: bytes) -> None:
+    """It does what Ctrl-C does, and the keyboard is as it was before."""
+    keyboard, there = os.openpty()
+    try:
+        before = termios.tcgetattr(there)
+        with pytest.raises(KeyboardInterrupt), leaves_on_q(there):
+            os.write(keyboard, key)
+            time.sleep(10)
+        with leaves_on_q(there):
+            pass
+        assert termios.tcgetattr(there) == before
+    finally:
+        os.close(keyboard)
+        os.close(there)
 
 
 def test_test_stands_in_for_validation(terminal: Terminal) -> None:
