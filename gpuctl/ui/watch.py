@@ -235,7 +235,8 @@ class WatchView:
         self._told = (count, now)
         last = last_by_split(self._points)
         losses = [
-            f"{split} {loss(last[split].loss, last[split].nonfinite)} {_place(last[split])}" for split in _held(last)
+            f"{split} {loss(last[split].loss, last[split].nonfinite)} {_place(last[split])}".rstrip()
+            for split in _held(last)
         ]
         words = [self._run, self._state, *(losses or ["no losses yet"]), *self._facts()]
         self._console.file.write("  ".join(words) + "\n")

@@ -314,6 +314,7 @@ NAN = Point(None, None, "val", None, "nan")
     [
         (b"train_loss=2.55 val_loss=2.95", [Point(None, None, "train", 2.55), Point(None, None, "val", 2.95)]),
         (b"loss: 0.3", [Point(None, None, "train", 0.3)]),
+        (b"it 7 loss=0.5 avg_loss=.6 dev_loss=inf", [Point(7, None, "train", 0.5), Point(7, None, "val", None, "inf")]),
         (b"train loss: 1.2", [Point(None, None, "train", 1.2)]),
         (b"Epoch 3/10, step 1200: avg loss = 4e-05", [Point(1200, 3.0, "train", 4e-05)]),
         (b"[Epoch 4] Validation: Average loss: 0.25, accuracy: 0.9", [Point(None, 4.0, "val", 0.25)]),

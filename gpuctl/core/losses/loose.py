@@ -33,7 +33,7 @@ _EPOCH = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _STEP = re.compile(
-    rf"(?:\b(?:step|iter|iteration|global_step){_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}['\"]?|\A\[)(\d{{1,15}})(?![\w.])",
+    rf"(?:\b(?:step|it|iter|iteration|global_step){_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}['\"]?|\A\[)(\d{{1,15}})(?![\w.])",
     re.ASCII | re.IGNORECASE,
 )
 

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from gpuctl.core.losses.formats import FORMATS, LOSS_GROUPS, Context, LogFormat, job_format
 from gpuctl.core.losses.loose import LOOSE, LOOSE_FORMATS
@@ -22,6 +23,9 @@ TAIL_BYTES = 1024
 
 MATCH_LIMIT = 1000
 """A line of more characters gives no point, so that no pattern takes long on a hostile line."""
+
+MOST_FIELDS = 16
+"""So many fields of a line are looked at for its losses."""
 
 _ENDS = re.compile(rb"[\r\n]")
 _BEFORE = re.compile(
@@ -135,14 +139,15 @@ class LossReader:
                 continue
             whole = whole or _whole(text)
             if one.repeats:
-                matches = list(one.pattern.finditer(text))
+                matches = list(islice(one.pattern.finditer(text), MOST_FIELDS))
             else:
                 match = one.pattern.search(text) if one.anywhere else one.pattern.fullmatch(text, *whole)
                 matches = [match] if match else []
             if one.lends and matches:
                 self._contexts[one.name].lent = {name: said for name, said in matches[0].groupdict().items() if said}
             elif found := [(match, points) for match in matches if (points := self._points(one, match))]:
-                return [match for match, _ in found], tuple(point for _, points in found for point in points)
+                first = _first_of_each_split(found)
+                return [match for match, _ in first], tuple(point for _, points in first for point in points)
         return (), ()
 
     def _points(self, one: LogFormat, match: re.Match[str]) -> tuple[Point, ...]:
@@ -165,6 +170,16 @@ def _lines_with(hints: Sequence[bytes], data: bytes) -> Iterator[bytes]:
         yield data[begin:end]
         done = end + 1
         found = {hint: data.find(hint, done) if 0 <= place < done else place for hint, place in found.items()}
+
+
+def _first_of_each_split(
+    found: Sequence[tuple[re.Match[str], tuple[Point, ...]]],
+) -> list[tuple[re.Match[str], tuple[Point, ...]]]:
+    """Of a line that says a split's loss several times (of a batch, then the mean) the first."""
+    first: dict[Split, tuple[re.Match[str], tuple[Point, ...]]] = {}
+    for match, points in found:
+        first.setdefault(points[0].split, (match, points))
+    return list(first.values())
 
 
 def _span(match: re.Match[str], name: str) -> tuple[int, int]:
