@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from gpuctl.cli.options import (
     agreed,
+    check_can_ask,
     chosen_cloud,
     cloud_options,
     complete_run,
@@ -60,9 +60,8 @@ def command(
 
     if bool(runs) == everything:
         raise UsageError("down needs either the names of runs or --all", "`gpuctl ls` shows the runs")
+    check_can_ask("down", yes=yes)
     if everything:
-        if not yes and not sys.stdin.isatty():
-            raise UsageError("down --all cannot ask for confirmation here", "add -y")
         profile, here = profile_of(cloud)
         opened = runs_of_mine(profile, paths=here, region=region)
     else:
@@ -105,10 +104,10 @@ def _go_down(opened: tuple[RunHandle, ...], *, discard: bool, wish: Wish, yes: b
         with Phases() as phases:
             return down(opened, discard=discard, now=now(), reporter=phases, wish=wish)
     except NotHome as left:
-        if yes or len(opened) != 1 or not sys.stdin.isatty():
+        if yes or len(opened) != 1:
             raise
         click.echo(safe(left.message), err=True)
-        if not click.confirm("Delete the run anyway?", default=False, err=True):
+        if not agreed("Delete the run anyway?", yes=yes, default=False):
             raise
     with Phases() as phases:
         return down(opened, discard=True, now=now(), reporter=phases)

@@ -13,6 +13,7 @@ from gpuctl.cli.job_command import JobCommand
 from gpuctl.cli.options import (
     DEST,
     agreed,
+    check_can_ask,
     cloud_options,
     json_option,
     max_size_option,
@@ -151,6 +152,8 @@ def command(
     _check_end(returns=detach or as_json, comes_home=bool(pull_to or down_after))
     _check_then(asked["then_s"], discard=asked["discard"], down_after=down_after)
     request = read_request(_request(job, words, asked))
+    if not dry_run:
+        check_can_ask("launch", yes=yes)
     profile, here = profile_of(cloud)
     with Phases() as phases:
         phases.phase("plan", "credentials, prices, image, your address")

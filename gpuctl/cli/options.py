@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from gpuctl.core.errors import UsageError
 from gpuctl.state.paths import Paths, paths
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def json_option(function: F) -> F:
 
 def yes_option(function: F) -> F:
     """`-y`."""
-    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")(function)
+    return click.option(
+        "-y", "--yes", is_flag=True, help="Do not ask for confirmation; needed if there is no terminal."
+    )(function)
 
 
 def chosen_cloud(cloud: str | None) -> str | None:
@@ -130,8 +133,12 @@ def print_json(value: object) -> None:
     click.echo(dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
-def agreed(question: str, *, yes: bool) -> bool:
-    """True with `--yes` or if nobody can be asked; otherwise the answer."""
-    if yes or not sys.stdin.isatty():
-        return True
-    return click.confirm(question, default=True, err=True)
+def check_can_ask(command: str, *, yes: bool) -> None:
+    """Refuse what asks for confirmation if it is neither given nor anybody there to ask. Raises UsageError."""
+    if not yes and not sys.stdin.isatty():
+        raise UsageError(f"{command} asks for confirmation, and this is not a terminal", "add -y to confirm")
+
+
+def agreed(question: str, *, yes: bool, default: bool = True) -> bool:
+    """True with `--yes`; otherwise the answer."""
+    return yes or click.confirm(question, default=default, err=True)

@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +22,7 @@ from warm_gpuctl import Warm
 
 GPUCTL = str(Path(sys.executable).parent / "gpuctl")
 
+_ASKING = ("launch", "down")
 _CLIENTS: dict[str, Any] = {}
 
 TRAIN = """
@@ -57,11 +58,13 @@ class Gpuctl:
     home: Path
     folder: Path
     environment: Mapping[str, str]
+    yes: bool = True
+    """Whether commands that ask for confirmation get `-y` where there is no terminal to ask at."""
 
     def __call__(self, *words: str, timeout: float = 240, code: int | None = 0, **extra: str) -> Answer:
         """Run a command as a person would. With `code`, that is the exit code it must have."""
         environment = {**self.environment, **extra}
-        exit_code, out, err = warm().run(words, cwd=self.folder, env=environment, timeout=timeout)
+        exit_code, out, err = warm().run(self._confirmed(words), cwd=self.folder, env=environment, timeout=timeout)
         answer = Answer(exit_code, out.decode(errors="replace"), err.decode(errors="replace"))
         assert code is None or answer.code == code, f"gpuctl {' '.join(words)}: {answer}"
         return answer
@@ -69,7 +72,7 @@ class Gpuctl:
     def start(self, *words: str, **extra: str) -> subprocess.Popen[bytes]:
         """Begin a command and leave it running, in a session of its own, so that it can be interrupted or killed."""
         return subprocess.Popen(
-            [GPUCTL, *words],
+            [GPUCTL, *self._confirmed(words)],
             cwd=self.folder,
             env={**self.environment, **extra},
             stdin=subprocess.DEVNULL,
@@ -77,6 +80,10 @@ class Gpuctl:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+
+    def _confirmed(self, words: Sequence[str]) -> list[str]:
+        asks = self.yes and words[:1] and words[0] in _ASKING
+        return [words[0], "-y", *words[1:]] if asks else [*words]
 
     def json(self, *words: str, **options: Any) -> Any:
         """What a command answers in JSON."""
@@ -173,7 +180,7 @@ class Inside(Gpuctl):
                 redirect_stdout(out),
                 redirect_stderr(err),
             ):
-                answer = Answer(run(list(words)), out.getvalue(), err.getvalue())
+                answer = Answer(run(self._confirmed(words)), out.getvalue(), err.getvalue())
         finally:
             os.chdir(before)
         assert code is None or answer.code == code, f"gpuctl {' '.join(words)}: {answer}"

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,6 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     (("pull", "x", "a-file"), 2, "is a file"),
     (("down",), 2, "either the names of runs or --all"),
     (("down", "x", "--all"), 2, "either the names of runs or --all"),
-    (("down", "--all"), 2, "add -y"),
     (("tail", "x", "-n", "few"), 2, "'few' is not a valid"),
     (("stop", "x", "--grace", "0"), 2, "is not in the range"),
     (("cloud", "start", "--port", "70000"), 2, "is not in the range"),
@@ -100,7 +100,7 @@ def test_wrong_words_are_told_before_anything_starts(
     alone: Gpuctl, words: tuple[str, ...], code: int, told: str
 ) -> None:
     """A usage error is that one line alone, whatever the cloud: none is asked, and none is started."""
-    answer = alone(*words, code=code, GPUCTL_CLOUD="embedded")
+    answer = replace(alone, yes=False)(*words, code=code, GPUCTL_CLOUD="embedded")
     assert told in the_error(answer)
     assert answer.out == "" and len(answer.err.splitlines()) == 1
     assert not (alone.home / "state/cloud").exists()
@@ -119,6 +119,17 @@ def test_debug_may_stand_anywhere_before_the_command_of_a_job(alone: Gpuctl) -> 
         assert "Traceback" in alone(*words, code=6, GPUCTL_CLOUD="embedded").err
     refused = alone("launch", "nope", "-y", "--", "python", "--debug", code=6)
     assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(
+    "words", [(*LAUNCH, *COMMAND), (*LAUNCH, "-d", *COMMAND), ("down", "a-run"), ("down", "--all")], ids=" ".join
+)
+@pytest.mark.parametrize("where", ["aws", "embedded"])
+def test_nothing_is_launched_or_taken_down_unasked(alone: Gpuctl, words: tuple[str, ...], where: str) -> None:
+    """Without a terminal, `launch` and `down` need -y, whatever the cloud: none is asked for anything before."""
+    error = the_error(replace(alone, yes=False)(*words, code=2, GPUCTL_CLOUD=where))
+    assert error == f"{words[0]} asks for confirmation, and this is not a terminal; add -y to confirm"
+    assert not (alone.home / "state/cloud").exists() and not (alone.home / "state/runs").exists()
 
 
 WRONG_FILES: list[tuple[bytes, str]] = [
