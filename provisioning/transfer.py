@@ -8,7 +8,7 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -60,28 +60,34 @@ def unpack(body: BinaryIO, paths: Paths) -> int:
     paths.work.mkdir(mode=0o755, exist_ok=True)
     content = Gunzip(body)
     code: dict[str, list[Any]] = {}
+    folders: list[str] = []
     try:
         with tarfile.open(fileobj=content, mode="r|", errors="surrogateescape", encoding="utf-8") as archive:  # type: ignore[call-overload]
             for member in archive:
-                _receive(archive, member, paths.incoming, code)
+                _receive(archive, member, paths.incoming, code, folders)
     except tarfile.TarError as error:
         raise PayloadError(f"the workspace did not arrive whole: {error}", "launch again") from error
     content.finish()
     _remove_stale(paths, code)
     for path in code:
         _put_in_place(paths, path)
+    for path in folders:
+        _make_folder(paths, path)
     write_json(paths.code, code)
     shutil.rmtree(paths.incoming, ignore_errors=True)
     return len(code)
 
 
-def _receive(archive: tarfile.TarFile, member: tarfile.TarInfo, incoming: Path, code: dict[str, list[Any]]) -> None:
+def _receive(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, incoming: Path, code: dict[str, list[Any]], folders: list[str]
+) -> None:
     path = str(PurePosixPath(member.name))
     if path == ".":
         return
     target = incoming / check_path(path)
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
+        folders.append(path)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if member.issym():
@@ -126,13 +132,21 @@ def _remove_stale(paths: Paths, code: dict[str, list[Any]]) -> None:
                 continue
 
 
-def _put_in_place(paths: Paths, path: str) -> None:
-    target = paths.work / path
-    folder = paths.work
-    for part in PurePosixPath(path).parts[:-1]:
+def _refuse_links(folder: Path, parts: Sequence[str]) -> None:
+    for part in parts:
         folder = folder / part
         if folder.is_symlink():
             raise PayloadError(f"{folder} on the host is a link, where the workspace has a folder", "remove it there")
+
+
+def _make_folder(paths: Paths, path: str) -> None:
+    _refuse_links(paths.work, PurePosixPath(path).parts)
+    (paths.work / path).mkdir(parents=True, exist_ok=True)
+
+
+def _put_in_place(paths: Paths, path: str) -> None:
+    target = paths.work / path
+    _refuse_links(paths.work, PurePosixPath(path).parts[:-1])
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir() and not target.is_symlink():
         target.rmdir()

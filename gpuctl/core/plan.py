@@ -14,6 +14,7 @@ from decimal import Decimal
 from gpuctl.core.lease import Lease
 from gpuctl.core.offers import Market, Offer
 from gpuctl.core.tags import RunTags
+from gpuctl.core.uploads import UploadSummary
 
 FAR_MORE = Decimal("1.5")
 MOST_POOLS = 12
@@ -47,6 +48,8 @@ class Workload:
     exclude: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     pattern: str | None = None
+    content: UploadSummary | None = None
+    """How much `uploads` hold, None where an earlier gpuctl made the plan."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gpuctl.core.lease import Lease
 from gpuctl.core.outputs import MAX_SIZE, amount
 from gpuctl.core.plan import Attempt, Plan, Pool, Workload
 from gpuctl.core.text import safe
+from gpuctl.core.uploads import DEFAULT, DOWNLOADED, SECRET, NotUploaded
 from gpuctl.ui.tables import facts
 from gpuctl.ui.words import clock, money, price, span
 
@@ -46,6 +47,7 @@ def _lines(plan: Plan, home: Path | None, now: datetime) -> list[tuple[str, str,
         ("disk", f"{first.image.volume_gib} GiB, encrypted, deleted with its host", ""),
         ("access", f"SSH from {plan.access.caller_cidr} and nowhere else", ""),
         ("uploads", _uploads(work), ""),
+        *(("", line, "dim") for line in _left_out(work)),
         ("installs", ", ".join(work.requirements) or "nothing", ""),
         ("downloads", _outputs(work, home), ""),
     ]
@@ -97,7 +99,28 @@ def _others(pools: Sequence[tuple[Attempt, Pool]]) -> list[str]:
 
 
 def _uploads(work: Workload) -> str:
-    return ", ".join(u.source if u.name == "." else f"{u.source} as {u.name}" for u in work.uploads) or "nothing"
+    what = ", ".join(u.source if u.name == "." else f"{u.source} as {u.name}" for u in work.uploads) or "nothing"
+    if (content := work.content) is None:
+        return what
+    size = f"{content.files} file{'s' * (content.files != 1)}, {amount(content.bytes)}"
+    largest = f", the largest is {content.largest} ({amount(content.largest_bytes)})" if content.files > 1 else ""
+    return f"{what}: {size}{largest}"
+
+
+def _left_out(work: Workload) -> list[str]:
+    """What stays behind, a line for each reason."""
+    if work.content is None:
+        return []
+    return [f"not uploaded: {_names(one)} ({one.why}{_how_to_upload(one)})" for one in work.content.left_out]
+
+
+def _names(left_out: NotUploaded) -> str:
+    more = left_out.count - len(left_out.names)
+    return ", ".join(left_out.names) + (f" and {more} more" if more else "")
+
+
+def _how_to_upload(left_out: NotUploaded) -> str:
+    return "; --put uploads it" if left_out.why in (SECRET, DEFAULT, DOWNLOADED) else ""
 
 
 def _outputs(work: Workload, home: Path | None) -> str:

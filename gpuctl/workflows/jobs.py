@@ -11,6 +11,7 @@ from pathlib import Path
 from gpuctl.core.errors import JobError, NotFound, UsageError
 from gpuctl.core.job import Job, job_without_file, parse_job, python_of_project
 from gpuctl.core.plan import Upload
+from gpuctl.workflows.uploads import is_inside, project_root
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class LoadedJob:
     requirements: tuple[str, ...]
     uploads: tuple[Upload, ...]
     requires_python: str | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder that nothing of the job may lead out of unless somebody asks for it."""
+        packaged = shipped("jobs")
+        return packaged.resolve() if self.folder.parent == packaged else project_root(self.folder)
 
     @property
     def working_folder(self) -> Path:
@@ -150,6 +157,12 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
     file = folder / (named or "requirements.txt")
     if job.requirements or (named is None and not file.is_file()):
         return job.requirements
+    root = project_root(folder)
+    if not is_inside(file, root):
+        raise JobError(
+            f"the requirements {file} lie outside {root}, and a job may only use its own files",
+            f"copy them into {folder}",
+        )
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gpuctl.aws.access import allow_ssh_from, claim_group
@@ -271,7 +270,7 @@ def _provisioned(
     with wait_for_boot(run, instance) as host:
         host.put_payload(build_payload(shipped("provisioning")))
         if not _runs_already(host, run.folder):
-            _provision(host, record.plan, planned.environment, reporter)
+            _provision(host, record.plan, planned, reporter)
         yield host
 
 
@@ -287,7 +286,7 @@ def _start(host: Host, plan: Plan, folder: RunFolder, reporter: Reporter) -> Hos
     return start_training(host)
 
 
-def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter: Reporter) -> None:
+def _provision(host: Host, plan: Plan, planned: Planned, reporter: Reporter) -> None:
     """One round trip: the workspace goes up, the environment is made, the deadline is read back."""
     reporter.phase("provision", "the job's files, then what it needs")
 
@@ -297,8 +296,11 @@ def _provision(host: Host, plan: Plan, environment: Mapping[str, str], reporter:
         elif event.get("event") == "output" and worth_telling(str(event.get("text", ""))):
             reporter.note(str(event.get("text", "")))
 
-    with workspace_tar([(Path(u.source), u.name) for u in plan.workload.uploads]) as body:
-        request = _provision_request(plan, environment)
+    def on_missing(name: str) -> None:
+        reporter.note(f"{name} was deleted meanwhile and is not uploaded")
+
+    with workspace_tar(planned.content, on_missing=on_missing) as body:
+        request = _provision_request(plan, planned.environment)
         host.call("provision", request, body=body, on_event=on_event)
 
 

@@ -24,12 +24,14 @@ from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, plan
 from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
 from gpuctl.core.run_names import check_run_name, new_run_name
+from gpuctl.core.uploads import UploadContent
 from gpuctl.state.paths import Paths
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.removal import accounts_of
+from gpuctl.workflows.uploads import collect
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,17 @@ class Asked:
     command: tuple[str, ...]
     environment: dict[str, str]
     uploads: tuple[Upload, ...]
+    content: UploadContent
     run: str
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, the account that it is for, and what is told to the host alone: the environment's values."""
+    """A plan, the account that it is for, and what the host alone gets: the environment's values, the files."""
 
     plan: Plan
     environment: dict[str, str]
+    content: UploadContent
     account: Account
 
 
@@ -79,12 +83,13 @@ def read_request(request: Request) -> Asked:
     command = merge_command(loaded.job.command, request.words)
     check_words(loaded, request.words)
     environment = chosen_environment(request.env, os.environ)
-    uploads = (*loaded.uploads, *put_uploads(request.put))
+    put = put_uploads(request.put)
     lease_hours(request.max_hours)
     if request.gpu is not None and request.gpu != ANY_GPU:
         parse_gpu(request.gpu)
     run = new_run_name(loaded.job.name) if request.name is None else check_run_name(request.name)
-    return Asked(request, loaded, command, environment, uploads, run)
+    content = collect(loaded.uploads, put, root=loaded.root)
+    return Asked(request, loaded, command, environment, (*loaded.uploads, *put), content, run)
 
 
 def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) -> Planned:
@@ -122,7 +127,7 @@ def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) 
         access=Access(caller_cidr=cidr),
         lease=Lease(ends, request.then_s, request.discard),
     )
-    return Planned(plan, asked.environment, account)
+    return Planned(plan, asked.environment, asked.content, account)
 
 
 def _tagged(account: Account, folder: RunFolder) -> list[Resource]:
@@ -142,6 +147,7 @@ def _workload(asked: Asked) -> Workload:
         exclude=job.exclude,
         checkpoints=job.checkpoints,
         pattern=job.pattern,
+        content=asked.content.summary,
     )
 
 

@@ -155,6 +155,40 @@ def test_a_wrong_job_file_is_told_by_place_and_key(alone: Gpuctl, text: bytes, t
     assert told in error and str(tmp_path) in error
 
 
+HOSTILE: list[tuple[str, str | None, str]] = [
+    ('include = [".ssh"]', None, "/.ssh (to {home}/.ssh)"),
+    ('requirements = "../.aws/credentials"', None, "lie outside {home}/cloned, and a job may only use its own files"),
+    ("", "../.ssh", "data (to {home}/.ssh)"),
+    ("", "../.ssh/id_ed25519", "data (to {home}/.ssh/id_ed25519)"),
+]
+
+
+@pytest.mark.parametrize(("text", "link", "told"), HOSTILE, ids=named)
+def test_a_project_that_reaches_for_the_home_folder_is_refused(
+    alone: Gpuctl, text: str, link: str | None, told: str, tmp_path: Path
+) -> None:
+    """What a cloned folder names or links to outside of itself does not go up, not even with -y; one line says so."""
+    for name in (".ssh/id_ed25519", ".aws/credentials", "cloned/train.py", "cloned/requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "cloned/job.toml").write_text(text)
+    if link is not None:
+        (tmp_path / "cloned/data").symlink_to(link)
+    for words in (("-y",), ("--dry-run",)):
+        error = the_error(alone("launch", str(tmp_path / "cloned"), *words, *COMMAND, code=2, GPUCTL_CLOUD="embedded"))
+        assert told.format(home=tmp_path) in error
+    assert not (alone.home / "state/cloud").exists()
+
+
+def test_too_much_is_refused_before_any_cloud_is_asked(alone: Gpuctl, tmp_path: Path) -> None:
+    """By `--dry-run` too."""
+    with (tmp_path / "data.bin").open("wb") as file:
+        file.truncate(2 * 1024**3)
+    for words in (("-y",), ("--dry-run",)):
+        error = the_error(alone("launch", str(tmp_path), *words, *COMMAND, code=2, GPUCTL_CLOUD="embedded"))
+        assert "2.1 GB, more than 1.1; the largest file is data.bin (2.1 GB)" in error
+
+
 def test_a_job_file_that_is_no_file_is_not_waited_for(alone: Gpuctl, tmp_path: Path) -> None:
     """A pipe by the name of job.toml is refused, not read."""
     os.mkfifo(tmp_path / "job.toml")

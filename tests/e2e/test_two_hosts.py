@@ -14,6 +14,7 @@ from e2e_tool import Gpuctl, in_account, the_error, wait_for
 from gpuctl import web
 from gpuctl.core.hosts import SSHTarget
 from gpuctl.core.tags import parse_iso
+from gpuctl.core.uploads import UploadContent
 from gpuctl.remote.host import Host
 from gpuctl.remote.payload import build_payload
 from gpuctl.remote.upload import workspace_tar
@@ -51,7 +52,7 @@ def second_host(gpuctl: Gpuctl, run: str, project: Path) -> str:
             "discard": False,
             "files": True,
         }
-        with workspace_tar([(project, ".")]) as body:
+        with workspace_tar(UploadContent({"train.py": str(project / "train.py")}), on_missing=print) as body:
             host.call("provision", request, body=body)
         host.call("start", {})
     return instance

@@ -136,6 +136,15 @@ def test_a_link_inside_the_workspace_is_kept(host: Host) -> None:
     assert (host.work / "lib/link").read_bytes() == b"a"
 
 
+def test_an_empty_folder_is_made(host: Host) -> None:
+    """What a program writes into is there, as on the laptop, and stays what the program has made of it."""
+    empty = {"logs": member("logs", tarfile.DIRTYPE), "a/b": member("a/b", tarfile.DIRTYPE)}
+    host.provision(["true"], {"train.py": b"", **empty})
+    (host.work / "logs/x").write_text("x")
+    host.provision(["true"], {"train.py": b"", **empty})
+    assert (host.work / "logs/x").read_text() == "x" and (host.work / "a/b").is_dir()
+
+
 def test_a_workspace_that_is_cut_changes_nothing(host: Host) -> None:
     """At whatever byte the connection ends, the code is the old one, and the next call makes it whole."""
     host.provision(["true"], {"train.py": b"old"})

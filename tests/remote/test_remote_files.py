@@ -17,13 +17,16 @@ import paramiko
 import pytest
 from remote_servers import Server
 
+from gpuctl.core import uploads
 from gpuctl.core.errors import UsageError
 from gpuctl.core.hosts import SSHTarget
-from gpuctl.remote import upload
+from gpuctl.core.plan import Upload
+from gpuctl.core.uploads import UploadContent
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload, payload_hash
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
 from gpuctl.remote.upload import workspace_tar
+from gpuctl.workflows.uploads import collect, project_root
 
 TARGET = SSHTarget(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
 
@@ -143,9 +146,20 @@ def test_the_payload_is_one_program_and_the_same_bytes_each_time(tmp_path: Path)
     assert (done.returncode, done.stdout) == (3, "here\n")
 
 
-def _names(entries: list[tuple[Path, str]]) -> dict[str, bytes]:
-    with workspace_tar(entries) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+def _put(folder: Path, *named: tuple[Path, str]) -> UploadContent:
+    """What would go up of a project, and of what was named beside it."""
+    put = [Upload(str(path), name) for path, name in named]
+    return collect([Upload(str(folder), ".")], put, root=folder)
+
+
+def _names(content: UploadContent) -> dict[str, bytes]:
+    with workspace_tar(content, on_missing=pytest.fail) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
+        return {m.name: b"-> " + m.linkname.encode() if m.issym() else _read(tar, m) for m in tar}
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return b"" if file is None else file.read()
 
 
 def _write(path: Path, text: str = "x") -> Path:
@@ -155,30 +169,98 @@ def _write(path: Path, text: str = "x") -> Path:
 
 
 def test_a_workspace_holds_the_code_and_nothing_that_stays_behind(tmp_path: Path) -> None:
-    """Code, data and links go; version control, virtualenvs, caches, compiled Python and outputs do not."""
+    """Code, data, links within and empty folders go; what is made again, what tools leave and secrets do not."""
     project = tmp_path / "project"
-    kept = ["train.py", "pkg/__init__.py", "pkg/outputs/reader.py", "data/a\nb.txt", ".env"]
+    kept = ["train.py", "pkg/__init__.py", "pkg/outputs/reader.py", "pkg/build/x.py", "data/a\nb.txt", ".env.example"]
     gone = [".git/config", "pkg/__pycache__/a.pyc", "b.pyc", ".venv/bin/python", "outputs/model.pt", ".mypy_cache/x"]
+    gone += ["wandb/x", "pkg/lightning_logs/x", "runs/x", "mlruns/x", "build/x", "dist/x", ".vscode/x", ".idea/x"]
+    gone += [".env", "pkg/.env.local", "deep/id_ed25519", "server.pem", ".aws/credentials", "home/gpuctl/run.json"]
     for name in [*kept, *gone, "my-env/pyvenv.cfg", "my-env/lib/x.py"]:
         _write(project / name, name)
-    _write(tmp_path / "elsewhere" / "text.txt", "linked")
-    (project / "linked").symlink_to(tmp_path / "elsewhere")
+    for name in ("logs", "checkpoints/best"):
+        (project / name).mkdir(parents=True)
+    (project / "linked").symlink_to("pkg")
     (project / "link.txt").symlink_to("train.py")
     (project / "dangling").symlink_to("nowhere")
-    (project / "round").symlink_to(project)
+    (project / "pkg/round").symlink_to(project)
+    (project / "innocent").symlink_to(".env")
+    (project / "notes").symlink_to(".aws")
     os.mkfifo(project / "pipe")
-    found = _names([(project, "")])
-    assert set(found) == {*kept, "linked/text.txt", "link.txt"}
-    assert found["link.txt"] == b"train.py"
+    content = _put(project)
+    found = _names(content)
+    assert set(found) == {*kept, "deep", "logs", "checkpoints/best", "linked", "link.txt", "pkg/round"}
+    assert (found["link.txt"], found["linked"], found["pkg/round"]) == (b"train.py", b"-> pkg", b"-> ..")
+    left_out = {one.why: set(one.names) for one in content.summary.left_out}
+    assert left_out[uploads.SECRET] == {
+        *(".aws/", ".env", "deep/id_ed25519", "innocent", "notes", "pkg/.env.local", "server.pem"),
+    }
+    assert left_out[uploads.NOWHERE] == {"dangling"} and left_out[uploads.NO_FILE] == {"pipe"}
+    assert left_out[uploads.DOWNLOADED] == {"home/"}
+    assert {"outputs/", "build/", "wandb/", "pkg/lightning_logs/"} <= left_out[uploads.DEFAULT]
+    assert {".git/", "__pycache__/", "my-env/", "*.pyc"} <= left_out[uploads.REGENERATED]
+
+
+def test_an_ignore_file_adds_to_what_stays_behind_and_takes_from_it(tmp_path: Path) -> None:
+    """`.gpuctlignore` has patterns as `.gitignore` does; `!` brings back what stays by default, never a secret."""
+    for name in ("data/raw/a.bin", "data/small.csv", "build/lib.so", "notes.md", ".env", "x.py"):
+        _write(tmp_path / name)
+    _write(tmp_path / ".gpuctlignore", "data/raw\n*.md\n!build/\n!.env\n")
+    content = _put(tmp_path)
+    assert set(content.files) == {".gpuctlignore", "data/small.csv", "build/lib.so", "x.py"}
+    assert [one.names for one in content.summary.left_out if one.why == uploads.IGNORED] == [("data/raw/", "notes.md")]
 
 
 def test_what_is_named_for_itself_goes(tmp_path: Path) -> None:
-    """An entry that the caller names goes whatever it is called, under the name given, over what was there before."""
-    project = tmp_path / "project"
+    """What `--put` names goes whatever it is called and wherever it leads, over what was there before."""
+    project, outside = tmp_path / "project", tmp_path / "outside"
     _write(project / "data.txt", "old")
+    _write(outside / "blob", "weights")
     checkpoint = _write(project / "outputs" / "model.pt", "weights")
-    found = _names([(project, ""), (checkpoint, ""), (checkpoint, "data.txt"), (project / "outputs", "jobs/common")])
-    assert found == {"data.txt": b"weights", "model.pt": b"weights", "jobs/common/model.pt": b"weights"}
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/model.bin").symlink_to("../outside/blob")
+    (project / "hub").symlink_to(tmp_path / "hub")
+    found = _names(
+        _put(
+            project,
+            (checkpoint, "data.txt"),
+            (project / "outputs", "jobs/common"),
+            (_write(project / ".env", "K=V"), ".env"),
+            (tmp_path / "hub", "hub"),
+        )
+    )
+    weights = dict.fromkeys(("data.txt", "jobs/common/model.pt", "hub/model.bin"), b"weights")
+    assert found == {**weights, ".env": b"K=V"}
+
+
+@pytest.mark.parametrize("target", ["folder", "folder/file"])
+def test_a_link_that_leads_out_of_the_project_is_refused_and_named(tmp_path: Path, target: str) -> None:
+    """Neither a file nor a folder outside goes up unasked: the line says which link, where to, what to type."""
+    project = tmp_path / "project"
+    _write(tmp_path / "folder/file")
+    _write(project / "x.py")
+    (project / "pkg").mkdir()
+    (project / "pkg/data").symlink_to(tmp_path / target)
+    with pytest.raises(UsageError) as caught:
+        _put(project)
+    line = str(caught.value)
+    assert f"leads out of {project}: pkg/data (to {tmp_path / target})" in line
+    assert f"--put {tmp_path / target}:pkg/data" in line and ".gpuctlignore" in line
+    assert "pkg/data" in "".join(_put(project, (tmp_path / target, "pkg/data")).files)
+    _write(project / ".gpuctlignore", "pkg/data\n")
+    assert set(_put(project).files) == {".gpuctlignore", "x.py"}
+
+
+def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None:
+    """A hundred folders with ninety links each: a hundred folders and nine thousand links go up, at once."""
+    for number in range(100):
+        folder = tmp_path / f"d{number:03}"
+        folder.mkdir()
+        _write(folder / "x.txt")
+        for other in range(90):
+            (folder / f"to{other:02}").symlink_to(f"../d{other:03}")
+    content = _put(tmp_path)
+    assert (len(content.files), len(content.links)) == (100, 9000)
+    assert content.links["d000/to01"] == "../d001"
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
@@ -186,34 +268,60 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     script = _write(tmp_path / "a.sh")
     script.chmod(0o700)
     _write(tmp_path / "b.txt").chmod(0o600)
-    with workspace_tar([(tmp_path, "")]) as first:
+    with workspace_tar(_put(tmp_path), on_missing=pytest.fail) as first:
         one = first.read()
         first.seek(0)
         with tarfile.open(fileobj=first, mode="r:gz") as tar:
             modes = {member.name: (member.mode, member.uid, member.uname) for member in tar}
     time.sleep(1.1)  # gzip's own header would tell the second
-    with workspace_tar([(tmp_path, "")]) as second:
+    with workspace_tar(_put(tmp_path), on_missing=pytest.fail) as second:
         assert second.read() == one
     assert modes == {"a.sh": (0o755, 0, ""), "b.txt": (0o644, 0, "")}
+
+
+def test_a_file_that_is_deleted_meanwhile_is_named_and_the_rest_goes(tmp_path: Path) -> None:
+    """Between the plan and the upload minutes pass."""
+    gone = _write(tmp_path / "gone.txt")
+    _write(tmp_path / "x.py")
+    content, missing = _put(tmp_path), list[str]()
+    gone.unlink()
+    with workspace_tar(content, on_missing=missing.append) as packed, tarfile.open(fileobj=packed) as tar:
+        assert tar.getnames() == ["x.py"]
+    assert missing == ["gone.txt"]
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\0b"])
 def test_a_name_outside_the_workspace_is_wrong_usage(tmp_path: Path, name: str) -> None:
     """A name that is absolute or leads out is refused before anything is packed."""
     with pytest.raises(UsageError):
-        workspace_tar([(_write(tmp_path / "x"), name)])
+        _put(tmp_path, (_write(tmp_path / "x"), name))
 
 
-def test_what_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
-    """A file that is not there is named."""
+def test_what_is_not_there_or_cannot_be_read_is_wrong_usage(tmp_path: Path) -> None:
+    """A file that is not there is named, and so is one that may not be read."""
     with pytest.raises(UsageError, match="nothing-here"):
-        workspace_tar([(tmp_path / "nothing-here", "")])
+        _put(tmp_path / "nothing-here")
+    if os.getuid():
+        _write(tmp_path / "locked").chmod(0)
+        with pytest.raises(UsageError, match=r"locked cannot be read \(permission denied\)"):
+            _put(tmp_path)
 
 
 def test_too_much_is_refused_and_the_largest_named(tmp_path: Path) -> None:
     """More than 1 GiB is not sent: the error says how much it is, and which file is the largest."""
     _write(tmp_path / "small.txt")
     with (tmp_path / "large.bin").open("wb") as file:
-        file.truncate(upload.MOST_BYTES + 1)
+        file.truncate(1024**3 + 1)
     with pytest.raises(UsageError, match=r"1\.1 GB.*large\.bin"):
-        workspace_tar([(tmp_path, "")])
+        _put(tmp_path)
+
+
+def test_what_is_under_one_version_control_is_one_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may use its repository's other folders; without one, and in a home that is one, its own folder alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    job = tmp_path / "work/repository/jobs/mine"
+    job.mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    assert project_root(job) == job
+    (tmp_path / "work/repository/.git").mkdir()
+    assert project_root(job) == tmp_path / "work/repository"

@@ -14,6 +14,7 @@ from gpuctl.core.answers import HostRow, JobRow, LastLoss, OfferRow, ResourceRow
 from gpuctl.core.lease import Lease
 from gpuctl.core.losses.points import Point
 from gpuctl.core.plan import Image, Pool, Upload, Workload
+from gpuctl.core.uploads import IGNORED, SECRET, NotUploaded, UploadSummary
 from gpuctl.ui.console import show
 from gpuctl.ui.metrics import points_table
 from gpuctl.ui.plan import render_plan
@@ -45,6 +46,13 @@ PLAN = a_plan(
         command=("python", "-m", "jobs.char_rnn.train", "--data", "two words.txt"),
         requirements=("torch>=2.4,<2.14",),
         uploads=(Upload("/home/me/project", "."), Upload("/home/me/x.txt", "data/x.txt")),
+        content=UploadSummary(
+            13,
+            4_200_000,
+            "data/train.bin",
+            3_100_000,
+            (NotUploaded(SECRET, (".env",), 1), NotUploaded(IGNORED, ("a", "b"), 11)),
+        ),
         environment_names=("WANDB_API_KEY",),
         checkpoints=("*.pt",),
     ),
@@ -162,6 +170,9 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "us-east-1 (default), cloud aws",
         "SSH from 203.0.113.7/32 and nowhere else",
         "/home/me/project, /home/me/x.txt as data/x.txt",
+        "data/x.txt: 13 files, 4.2 MB, the largest is data/train.bin (3.1 MB)",
+        "not uploaded: .env (may hold secrets; --put uploads it)",
+        "not uploaded: a, b and 9 more (in .gpuctlignore)",
         "WANDB_API_KEY (values are not stored)",
         "at most $48.00 for a whole lease of 24 h 00 min at the most expensive offer; $12.00 at the first",
         "outputs not downloaded by then are lost",

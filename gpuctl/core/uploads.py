@@ -1,0 +1,83 @@
+"""What goes up to a host, as values, and which names stay behind unless asked for. No file is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+IGNORE_FILE = ".gpuctlignore"
+SHOWN_NAMES = 12
+
+REGENERATED = "version control, virtualenvs and caches"
+DEFAULT = "by default"
+SECRET = "may hold secrets"  # noqa: S105  (a reason, for people)
+IGNORED = f"in {IGNORE_FILE}"
+DOWNLOADED = "downloaded from a run"
+NOWHERE = "links that lead nowhere"
+NO_FILE = "neither files nor folders"
+
+_REGENERATED_FOLDERS = frozenset(
+    {
+        *{".git", ".hg", ".svn", ".bzr", ".jj", "__pycache__", ".venv", ".tox", ".nox", "node_modules", ".eggs"},
+        *{".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints", ".hypothesis"},
+    }
+)
+_REGENERATED_ENDINGS = (".pyc", ".pyo", ".DS_Store")
+_FOLDERS = frozenset({"wandb", "lightning_logs", "mlruns", ".idea", ".vscode", ".vs", ".fleet", ".zed"})
+_TOP_FOLDERS = frozenset({"outputs", "runs", "build", "dist"})
+"""Only beside the code: deeper down, these are names of packages too."""
+_SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".kube", ".azure", ".gcloud", ".docker"})
+_SECRET_FILES = (
+    *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
+    *(".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".boto", "kaggle.json", "credentials"),
+    *("credentials.json", "client_secret*.json", "service-account*.json", "service_account*.json"),
+)
+_NO_SECRETS = (".env.example", ".env.sample", ".env.template", ".env.dist")
+
+
+@dataclass(frozen=True)
+class NotUploaded:
+    """How many names stay behind for one reason, and the first of them."""
+
+    why: str
+    names: tuple[str, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class UploadSummary:
+    """How much goes up, the largest file of it, and what stays behind."""
+
+    files: int
+    bytes: int
+    largest: str | None = None
+    largest_bytes: int = 0
+    left_out: tuple[NotUploaded, ...] = ()
+
+
+@dataclass(frozen=True)
+class UploadContent:
+    """All that goes up, by its name in the workspace: files (from where), links (to what), folders that are empty."""
+
+    files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    links: Mapping[str, str] = field(default_factory=dict, hash=False)
+    folders: tuple[str, ...] = ()
+    summary: UploadSummary = UploadSummary(0, 0)
+
+
+def is_regenerated(name: str, *, folder: bool) -> bool:
+    """Whether what is called so is made again by itself: version control, virtualenvs, caches, bytecode."""
+    return name in _REGENERATED_FOLDERS if folder else name.endswith(_REGENERATED_ENDINGS)
+
+
+def is_secret(name: str, *, folder: bool) -> bool:
+    """Whether keys and passwords are kept under such a name."""
+    if folder:
+        return name in _SECRET_FOLDERS
+    return name not in _NO_SECRETS and any(fnmatchcase(name, pattern) for pattern in _SECRET_FILES)
+
+
+def is_left_out(name: str, *, top: bool) -> bool:
+    """Whether a folder that is called so holds what tools leave behind. `top`: it lies beside the code."""
+    return name in _FOLDERS or (top and name in _TOP_FOLDERS)
