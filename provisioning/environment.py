@@ -19,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,10 @@ Tell = Callable[[str], None]
 LARGE_BYTES = 100_000_000
 _MARK = "gpuctl-whole"
 _UNITS = {"B": 1, "kB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
+_ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_INCLUDES = re.compile(r"(-r|-c) (.+)")
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+"""https://pip.pypa.io/en/stable/reference/requirements-file-format/#using-environment-variables"""
 _FETCHED = re.compile(r"\s*Downloading (\S+) \((\d+(?:\.\d+)?) ?(B|kB|KiB|MB|MiB|GB|GiB)\)")
 
 
@@ -46,15 +50,19 @@ class Environment:
     made: bool
 
 
-def prepare(paths: Paths, requirements: list[str], tell: Tell) -> Environment:
-    """The environment for these requirements, made where there is none, and the run's virtualenv; or PayloadError."""
-    environment = _shared(paths, requirements, tell) if requirements else Environment(None, made=False)
+def prepare(paths: Paths, requirements: list[str], variables: Mapping[str, str], tell: Tell) -> Environment:
+    """The environment for these requirements, made where there is none, and the run's virtualenv; or PayloadError.
+
+    `variables` are the command's own; pip sees them too, but for those that would change Python itself.
+    """
+    own = {name: value for name, value in variables.items() if name != "PATH" and not name.startswith("PYTHON")}
+    environment = _shared(paths, requirements, own, tell) if requirements else Environment(None, made=False)
     _make_venv(paths, environment.path)
     return environment
 
 
-def _shared(paths: Paths, requirements: list[str], tell: Tell) -> Environment:
-    path = paths.environments / key(paths, requirements)
+def _shared(paths: Paths, requirements: list[str], variables: Mapping[str, str], tell: Tell) -> Environment:
+    path = paths.environments / key(paths, requirements, variables)
     if (path / _MARK).exists():
         return Environment(path, made=False)
     paths.environments.mkdir(parents=True, exist_ok=True)
@@ -63,32 +71,38 @@ def _shared(paths: Paths, requirements: list[str], tell: Tell) -> Environment:
             return Environment(path, made=False)
         # Made where it stays, since its scripts name their interpreter; the mark is what makes it whole.
         shutil.rmtree(path, ignore_errors=True)
-        _install(paths, path, requirements, tell)
+        _install(paths, path, requirements, variables, tell)
         (path / _MARK).touch()
     return Environment(path, made=True)
 
 
-def key(paths: Paths, requirements: list[str]) -> str:
-    """A hash of all that decides what is installed: requirements, Python, pip's settings."""
-    told = [sorted(requirements), sys.version, sys.base_prefix, platform.machine(), pip_settings()]
-    if any(_is_local(line) for line in requirements):
+def key(paths: Paths, requirements: list[str], variables: Mapping[str, str]) -> str:
+    """A hash of all that decides what is installed: requirements, Python, pip's settings, what a build may ask for."""
+    told = [sorted(requirements), sys.version, sys.base_prefix, platform.machine(), pip_settings(variables)]
+    if any(_is_local(line, paths.work) for line in requirements):
         # It names files of this workspace: no two workspaces are the same.
-        told += [str(paths.work), paths.code.read_text() if paths.code.exists() else ""]
+        told += [str(paths.work), paths.code.read_text() if paths.code.exists() else "", sorted(variables.items())]
+    told += [
+        [name, variables[name]] for name in sorted(set(_VARIABLE.findall("\n".join(requirements)))) if name in variables
+    ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
 
 
-def _is_local(requirement: str) -> bool:
-    return requirement.startswith(("-", ".", "/")) or "file:" in requirement
+def _is_local(requirement: str, work: Path) -> bool:
+    if requirement.startswith(("-", ".", "/")) or "file:" in requirement:
+        return True
+    named = re.split(r"[;\[\s]", requirement, maxsplit=1)[0]
+    return ("/" in named or named.endswith(_ARCHIVES)) and (work / named).exists()
 
 
-def pip_settings() -> list[list[str]]:
+def pip_settings(variables: Mapping[str, str]) -> list[list[str]]:
     """What `pip config list` would show, without waiting for pip: its files' contents, its variables."""
     told = [
         [name, value]
-        for name, value in sorted(os.environ.items())
-        if name.startswith("PIP_") and name not in ("PIP_CACHE_DIR", "PIP_CONFIG_FILE")
+        for name, value in sorted({**os.environ, **variables}.items())
+        if name.startswith(("PIP_", "UV_")) and name not in ("PIP_CACHE_DIR", "PIP_CONFIG_FILE")
     ]
-    for path in _pip_files():
+    for path in _pip_files(variables.get("PIP_CONFIG_FILE") or os.environ.get("PIP_CONFIG_FILE")):
         try:
             content = path.read_text(errors="replace").strip()
         except OSError:
@@ -98,9 +112,8 @@ def pip_settings() -> list[list[str]]:
     return told
 
 
-def _pip_files() -> Iterator[Path]:
+def _pip_files(named: Optional[str]) -> Iterator[Path]:
     """https://pip.pypa.io/en/stable/topics/configuration/"""
-    named = os.environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return
     yield Path("/etc/pip.conf")
@@ -128,15 +141,23 @@ def _locked(path: Path, tell: Tell) -> Iterator[None]:
         yield
 
 
-def _install(paths: Paths, path: Path, requirements: list[str], tell: Tell) -> None:
+def _install(paths: Paths, path: Path, requirements: list[str], variables: Mapping[str, str], tell: Tell) -> None:
     _bare_venv(path)
     listed = path / "requirements.txt"
-    listed.write_text("".join(f"{line}\n" for line in requirements), encoding="utf-8")
+    listed.write_text("".join(f"{_where_it_lies(line, paths.work)}\n" for line in requirements), encoding="utf-8")
     quiet = {"PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    command = [*_installer(paths, path, tell), "-r", str(listed)]
-    done = run_shown(command, Watched(tell), environment={**os.environ, **quiet}, cwd=paths.work)
+    command = [*_installer(paths, path, variables, tell), "-r", str(listed)]
+    done = run_shown(command, Watched(tell), environment={**os.environ, **variables, **quiet}, cwd=paths.work)
     if done.code != 0:
         raise PayloadError(f"the requirements could not be installed: {done.reason}", _what_next(done))
+
+
+def _where_it_lies(line: str, work: Path) -> str:
+    """pip looks for an included file beside the one that includes it, and that is a copy elsewhere."""
+    found = _INCLUDES.match(line)
+    if found is None or "://" in found.group(2):
+        return line
+    return f"{found.group(1)} {shlex.quote(str(work / found.group(2)))}"
 
 
 def _what_next(done: Done) -> str:
@@ -145,11 +166,11 @@ def _what_next(done: Done) -> str:
     return "see the lines above, and mend the job's requirements"
 
 
-def _installer(paths: Paths, path: Path, tell: Tell) -> list[str]:
+def _installer(paths: Paths, path: Path, variables: Mapping[str, str], tell: Tell) -> list[str]:
     """The command that installs into the virtualenv at `path`."""
     python = str(path / "bin" / "python")
     uv = shutil.which("uv")
-    if uv is not None and not pip_settings():  # uv goes by none of pip's settings
+    if uv is not None and not pip_settings(variables):  # uv goes by none of pip's settings
         return [uv, "pip", "install", "--python", python]
     lent = _lend_pip(path, _find_pip(paths) or _make_pip(paths, tell))
     (_site_packages(path) / "gpuctl.pth").write_text(f"{lent}\n", encoding="utf-8")

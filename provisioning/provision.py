@@ -77,7 +77,7 @@ def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases
             else:
                 Gunzip(channel.body).finish()
     paths.work.mkdir(exist_ok=True)
-    made = idle and _make_environment(paths, request.texts("requirements"), phases, channel)
+    made = idle and _make_environment(paths, request, phases, channel)
     channel.emit(
         "provisioned",
         seconds=phases.seconds,
@@ -121,13 +121,15 @@ def _give_time(paths: Paths) -> None:
             write_small(paths.power_off_at, f"{int(time.time() + UNSTARTED_S)}\n")
 
 
-def _make_environment(paths: Paths, requirements: list[str], phases: _Phases, channel: Channel) -> bool:
+def _make_environment(paths: Paths, request: Request, phases: _Phases, channel: Channel) -> bool:
     """True where it had to be made. What is being installed is finished and kept even where the laptop goes away."""
+    requirements = request.texts("requirements")
+    variables = {str(name): str(value) for name, value in request.mapping("env").items()}
     with phases("environment", f"{len(requirements)} requirements" if requirements else "no requirements"):
         channel.deaf_to_loss = True
         if shutil.which("tmux") is None:
             install(["tmux"], phases.tell)
-        environment = prepare(paths, requirements, phases.tell)
+        environment = prepare(paths, requirements, variables, phases.tell)
         channel.deaf_to_loss = False
     write_json(paths.provisioned, {"environment": str(environment.path) if environment.path else None})
     return environment.made

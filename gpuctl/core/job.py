@@ -31,6 +31,9 @@ CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.npz", "checkpoint-
 _JOB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
 _PRESET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _SHELL_WORDS = frozenset({"&&", "||", "|", ";", ">", ">>", "<", "&", "2>&1"})
+_ONLY_FOR_A_SHELL = frozenset({"&&", "||", ">>", "2>&1"})
+"""Of those, what is never an argument of a program."""
+_SHELL_BUILTINS = frozenset({"cd", "export", "source", ".", "set", "ulimit", "exec", "eval", "alias", "unset"})
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
 _KEYS = (
     "name",
@@ -89,8 +92,7 @@ def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str
     """The command to run, given the words after `--`: words that begin with a dash are added to the job's own
     command, any other replace it. Raises JobError where there is none."""
     if words and not words[0].startswith("-"):
-        if not words[0].strip():
-            raise JobError("the command is an empty word", "name a program after the two dashes (`-- python train.py`)")
+        _refuse_shell_words(words)
         return tuple(words)
     if not job_command:
         what = "nothing for them to be added to" if words else "no command to run"
@@ -99,6 +101,22 @@ def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str
             "give one after two dashes (`-- python train.py`), or write `command` into its job.toml",
         )
     return (*job_command, *words)
+
+
+def _refuse_shell_words(words: Sequence[str]) -> None:
+    """No shell reads the words after `--`: what only a shell understands would fail on a host that is paid for."""
+    first, by_shell = words[0], "run it with a shell: `-- sh -c '…'`"
+    if not first.strip():
+        raise JobError("the command is an empty word", "name a program after the two dashes (`-- python train.py`)")
+    if _ASSIGNMENT.match(first):
+        raise JobError(f"the command starts with {first!r}, which is not a program", f"use --env, or {by_shell}")
+    if len(words) == 1 and len(first.split()) > 1 and not first.startswith(("/", "./", "../")):
+        raise JobError(
+            f"the command {first!r} is one word, and no program is called so", f"drop the quotes, or {by_shell}"
+        )
+    for word in words:
+        if word in _ONLY_FOR_A_SHELL or (word == first and word in _SHELL_BUILTINS):
+            raise JobError(f"no shell reads the command, and {word!r} means something to a shell alone", by_shell)
 
 
 def check_preset(job: Job, words: Sequence[str]) -> None:

@@ -120,7 +120,7 @@ def _names(left_out: NotUploaded) -> str:
 
 
 def _how_to_upload(left_out: NotUploaded) -> str:
-    return "; --put uploads it" if left_out.why in (SECRET, DEFAULT, DOWNLOADED) else ""
+    return "; goes up with --put" if left_out.why in (SECRET, DEFAULT, DOWNLOADED) else ""
 
 
 def _outputs(work: Workload, home: Path | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +14,8 @@ from gpuctl.core.errors import JobError, NotFound, UsageError
 from gpuctl.core.job import Job, job_without_file, parse_job, python_of_project
 from gpuctl.core.plan import Upload
 from gpuctl.workflows.uploads import is_inside, project_root
+
+_INCLUDES = re.compile(r"--?(r(?:equirement)?|c(?:onstraint)?)(?:\s*=\s*|\s+|(?<=-[rc]))(\S.*)")
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def load_job(folder: Path) -> LoadedJob:
         if not file.is_file():
             raise JobError(f"{file} is not a file", "it must be a TOML file in UTF-8")
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{file} cannot be read ({why(error)})", "it must be a TOML file in UTF-8") from error
         job = parse_job(text, source=str(file), folder_name=folder.name)
@@ -164,12 +168,27 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
             f"copy them into {folder}",
         )
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         step = f"see `requirements` in {folder / 'job.toml'}" if named else "it must be a text file in UTF-8"
         raise JobError(f"{file} cannot be read ({why(error)})", step) from error
     stripped = [line.split(" #")[0].strip() for line in lines]
-    return tuple(line for line in stripped if line and not line.startswith("#"))
+    return tuple(_included(line, file, job, folder) for line in stripped if line and not line.startswith("#"))
+
+
+def _included(line: str, file: Path, job: Job, folder: Path) -> str:
+    """`-r FILE` and `-c FILE` by the file's place in the workspace; any other line as it is. Raises JobError."""
+    found = _INCLUDES.fullmatch(line)
+    if found is None or "://" in found[2]:
+        return line
+    included = Path(os.path.normpath(file.parent / found[2].strip("'\"")))
+    for upload in reversed(_workspace(job, folder)):
+        source = Path(upload.source)
+        if included.is_relative_to(source):
+            if not included.is_file():
+                raise JobError(f"{file} names {found[2]}, and there is no {included}", "correct it, or add the file")
+            return f"-{found[1][0]} {Path(upload.name) / included.relative_to(source)}"
+    raise JobError(f"{file} names {found[2]}, which is not uploaded: it lies outside the job", f"copy it into {folder}")
 
 
 def _python_of_project(folder: Path) -> str | None:

@@ -178,6 +178,30 @@ def test_words_after_the_dashes() -> None:
         merge_command((), ("--lr", "3"))
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("FOO=1", "python", "x.py"), "'FOO=1', which is not a program; use --env"),
+        (("FOO=1 python x.py",), "'FOO=1 python x.py', which is not a program; use --env"),
+        (("python train.py --lr 3",), "is one word, and no program is called so; drop the quotes"),
+        (("cd . && python x.py",), "is one word"),
+        (("cd", "src"), "'cd' means something to a shell alone"),
+        (("python", "a.py", "&&", "python", "b.py"), "'&&' means something to a shell alone"),
+    ],
+)
+def test_what_only_a_shell_understands_is_no_command(words: tuple[str, ...], says: str) -> None:
+    """Said on the laptop, where a host would say `command not found` after it was paid for."""
+    with pytest.raises(JobError, match=says) as caught:
+        merge_command((), words)
+    assert "sh -c" in str(caught.value)
+
+
+def test_what_a_program_may_be_given_is_left_to_it() -> None:
+    """Words that look like a shell's are arguments too."""
+    for words in (("sh", "-c", "a && b"), ("python", "x.py", "--sep", "|", "k=v"), ("./my script",)):
+        assert merge_command((), words) == words
+
+
 def test_names() -> None:
     """What may be a job's name and a run's, and what may not."""
     assert all(map(job_name_ok, ("char_rnn", "a", "x-1")))

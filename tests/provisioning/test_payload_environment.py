@@ -112,6 +112,45 @@ def test_what_decides_is_in_the_key(host: Host, shop: Path) -> None:
     assert host.provision(["true"], requirements=both)[-1]["environment"] == "made"
 
 
+def test_a_file_that_is_included_is_found_where_it_lies(host: Host, shop: Path) -> None:
+    """`-r` and `-c` lines name files of the workspace, and what those include lies beside them."""
+    wheel(shop, "otherthing")
+    wheel(shop, "otherthing", "2.0")
+    files = {
+        "more/base.txt": b"-r tiny.txt\notherthing\n",
+        "more/tiny.txt": b"tinything\n",
+        "a b.txt": b"otherthing<2\n",
+    }
+    script = b"import otherthing, tinything\nprint('other', otherthing.VERSION)\n"
+    host.provision(["python", "t.py"], {"t.py": script, **files}, requirements=["-r more/base.txt", "-c a b.txt"])
+    host.start()
+    assert host.wait_until_over()["state"] == "succeeded", host.log
+    assert b"other 1.0" in host.log
+
+
+def test_a_package_of_the_workspace_is_installed_anew_when_it_changes(host: Host, shop: Path, tmp_path: Path) -> None:
+    """It need not begin with a dot to be one."""
+    made = []
+    for version in ("1.0", "2.0"):
+        files = {"lib/mine-1.0-py3-none-any.whl": wheel(tmp_path, "mine", version).read_bytes()}
+        asked = {"requirements": ["lib/mine-1.0-py3-none-any.whl"]}
+        made.append(host.provision(["true"], files, **asked)[-1]["environment"])
+    assert made == ["made", "made"]
+
+
+def test_the_commands_variables_reach_pip(host: Host, shop: Path) -> None:
+    """A token in an index's address, a build's own variable; what would change Python itself does not."""
+    del host.environment["PIP_FIND_LINKS"]
+    lines = ["--find-links ${SHOP}", "tinything"]
+    env = {"SHOP": str(shop), "PYTHONHOME": "/nowhere", "PATH": "/nowhere"}
+    assert host.provision(["true"], requirements=lines, env=env)[-1]["environment"] == "made"
+    env["SHOP"] = str(shop.parent)
+    code, events = host.try_call(
+        "provision", run="char-rnn-k3f9", deadline=float(host.deadline), command=["true"], requirements=lines, env=env
+    )
+    assert (code, "tinything" in events[-1]["message"]) == (1, True)
+
+
 def test_what_cannot_be_installed_is_one_error(host: Host, shop: Path) -> None:
     """The error is pip's own line, and the next try begins anew."""
     code, events = host.try_call(

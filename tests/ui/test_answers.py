@@ -171,7 +171,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "SSH from 203.0.113.7/32 and nowhere else",
         "/home/me/project, /home/me/x.txt as data/x.txt",
         "data/x.txt: 13 files, 4.2 MB, the largest is data/train.bin (3.1 MB)",
-        "not uploaded: .env (may hold secrets; --put uploads it)",
+        "not uploaded: .env (may hold secrets; goes up with --put)",
         "not uploaded: a, b and 9 more (in .gpuctlignore)",
         "WANDB_API_KEY (values are not stored)",
         "at most $48.00 for a whole lease of 24 h 00 min at the most expensive offer; $12.00 at the first",

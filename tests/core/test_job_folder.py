@@ -1,0 +1,48 @@
+"""A job's folder as it is read: what its requirements name, how its files were saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpuctl.core.errors import JobError
+from gpuctl.workflows.jobs import load_job
+
+
+def written(folder: Path, **files: str | bytes) -> Path:
+    """A folder with these files, of which `__` in a name is a slash, and each is a `.txt`."""
+    for name, content in files.items():
+        path = folder / f"{name.replace('__', '/')}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def test_included_requirements_are_named_by_their_place_in_the_workspace(tmp_path: Path) -> None:
+    """However pip lets them be written, and whichever folder the file that names them lies in."""
+    lines = (
+        "-r more/a.txt\n-cb.txt\n--requirement=more/a.txt\n--constraint b.txt\n-r https://x.org/y.txt\ntorch  # it\n"
+    )
+    folder = written(tmp_path, requirements=lines, more__a="six", b="six<2", more__deep="-r a.txt\n-c ../b.txt")
+    a, b = "-r more/a.txt", "-c b.txt"
+    assert load_job(folder).requirements == (a, b, a, b, "-r https://x.org/y.txt", "torch")
+    (folder / "job.toml").write_text('requirements = "more/deep.txt"')
+    assert load_job(folder).requirements == (a, b)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [("-r gone.txt", "names gone.txt, and there is no "), ("-r ../x.txt", "it lies outside the job")]
+)
+def test_requirements_that_the_host_would_not_have_are_refused(tmp_path: Path, line: str, says: str) -> None:
+    """Before a host is paid for."""
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(JobError, match=says):
+        load_job(written(tmp_path / "job", requirements=line))
+
+
+def test_files_that_were_saved_on_windows_are_read(tmp_path: Path) -> None:
+    """A byte order mark and carriage returns are no part of what they say."""
+    (tmp_path / "job.toml").write_bytes(b'\xef\xbb\xbfcommand = "python x.py"\r\n')
+    loaded = load_job(written(tmp_path, requirements=b"\xef\xbb\xbftorch\r\nsix\r\n"))
+    assert (loaded.job.command, loaded.requirements) == (("python", "x.py"), ("torch", "six"))
