@@ -175,7 +175,7 @@ def _installer(paths: Paths, path: Path, variables: Mapping[str, str], tell: Tel
     lent = _lend_pip(path, _find_pip(paths) or _make_pip(paths, tell))
     (_site_packages(path) / "gpuctl.pth").write_text(f"{lent}\n", encoding="utf-8")
     # Compiled by the first import, which is seconds less than compiling all that nobody imports.
-    return [python, "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
+    return [python, "-I", "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
 
 
 def _find_pip(paths: Paths) -> Optional[Path]:
@@ -195,7 +195,7 @@ def _make_pip(paths: Paths, tell: Tell) -> Path:
     aside = paths.pip.with_suffix(".part")
     shutil.rmtree(aside, ignore_errors=True)
     made = subprocess.run(
-        [sys.executable, "-m", "venv", str(aside)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        [sys.executable, "-I", "-m", "venv", str(aside)], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if made.returncode != 0:
         raise PayloadError("this host's python3 can make no virtualenv", "launch from an image that has python3-venv")
@@ -217,7 +217,7 @@ def _lend_pip(path: Path, pip: Path) -> Path:
     for name in ("pip", "pip3"):
         script = path / "bin" / name
         if not script.exists():
-            script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(path / "bin" / "python"))} -m pip "$@"\n')
+            script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(path / "bin" / "python"))} -I -m pip "$@"\n')
             script.chmod(0o755)
     return lent
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from gpuctl.core.interpreter import module_command
 from gpuctl.embedded_cloud import cleanup
 from gpuctl.embedded_cloud import place as places
 from gpuctl.embedded_cloud.place import Place, Running
@@ -107,15 +108,9 @@ def _require_pythons(found: Running, pythons: list[Python]) -> None:
 
 
 def _spawn(place: Place, options: Options) -> Started:
-    words = [
-        sys.executable,
-        "-m",
-        "gpuctl.embedded_cloud",
-        "serve",
-        "--state",
-        str(place.state),
-        *options.as_arguments(),
-    ]
+    words = module_command(
+        sys.executable, CLOUD_MODULE, "serve", "--state", str(place.state), *options.as_arguments()
+    )
     too_long = place.log.exists() and place.log.stat().st_size > _LONGEST_LOG_BYTES
     with place.log.open("wb" if too_long else "ab") as log:
         process = subprocess.Popen(

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpuctl.core.interpreter import module_command
 from gpuctl.embedded_cloud.pythons import Python
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -65,7 +66,7 @@ def _path(environ: Mapping[str, str], python: Python, *, tools: Path) -> str:
     for name in ("python", "python3", f"python{python.minor}"):
         _link(tools / name, python.path)
     for name in ("pip", "pip3", f"pip{python.minor}"):
-        _link(tools / name, python.path, "-m", "pip")
+        _link(tools / name, *module_command(python.path, "pip"))
     found = shutil.which("tmux", path=environ.get("PATH"))
     if found:
         _link(tools / "tmux", found)
@@ -105,7 +106,7 @@ def _own_pip_conf(environ: Mapping[str, str]) -> Path | None:
 def _pip_is_configured() -> bool:
     """Whether the machine has pip settings of its own (`pip config list`), such as an /etc/pip.conf."""
     listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"],
+        module_command(sys.executable, "pip", "config", "list"),
         capture_output=True,
         text=True,
         check=False,

@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HOST_COMMAND = (sys.executable, "-m", "gpuctl.embedded_cloud.host")
+from gpuctl.core.interpreter import module_command
+
+HOST_COMMAND = module_command(sys.executable, "gpuctl.embedded_cloud.host")
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from typing import Any
 from gpuctl import web
 from gpuctl.core.codec import parse
 from gpuctl.core.errors import GpuctlError, UsageError
+from gpuctl.core.interpreter import module_command
 from gpuctl.core.profile import Profile
 from gpuctl.state.paths import Paths
 from gpuctl.state.runs import all_run_folders
@@ -116,7 +117,7 @@ def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
             "get it with: pip install 'gpuctl-train[embedded]' (or pipx inject gpuctl-train 'gpuctl-train[embedded]')",
         )
     paths.cloud.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gpuctl.embedded_cloud", verb, "--state", str(paths.cloud)]
+    command = module_command(sys.executable, "gpuctl.embedded_cloud", verb, "--state", str(paths.cloud))
     if verb == "start":
         command += ["--cache", str(paths.cache)]
     done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

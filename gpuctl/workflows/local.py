@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from gpuctl.core.errors import GpuctlError
+from gpuctl.core.interpreter import module_command
 from gpuctl.core.job import merge_command
 from gpuctl.core.python_version import refuse_python
 from gpuctl.workflows.job_options import check_words
@@ -42,6 +43,8 @@ def local_command(
             where="the one that gpuctl runs with here",
         )
         command[0] = sys.executable
+        if command[1:2] == ["-m"] and len(command) > 2:  # a json.py of this folder is none of the job's
+            command = module_command(*command[:1], *command[2:])
     if shutil.which(command[0]) is None:
         raise GpuctlError(f"there is no program {command[0]!r} on this machine", "is its virtualenv active?")
     outputs.mkdir(parents=True, exist_ok=True)

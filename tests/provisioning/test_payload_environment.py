@@ -52,17 +52,21 @@ def shop(host: Host, tmp_path: Path) -> Path:
 
 
 def test_requirements_are_installed_once(host: Host, shop: Path) -> None:
-    """A run imports what it asked for and has its scripts on PATH; the second provisioning finds it all there."""
+    """A run imports what it asked for and has its scripts on PATH; the second provisioning finds it all there.
+
+    pip runs in the workspace, for requirements that name a folder there, and imports nothing from it.
+    """
     script = b"import tinything, subprocess, sys\nprint(tinything.VERSION, tinything.__file__)\n"
     script += b"subprocess.run(['tinything-say'], check=True)\n"
-    events = host.provision(["python", "t.py"], {"t.py": script}, requirements=["tinything>=0.5"])
+    files = {"t.py": script, "queue.py": b"raise SystemExit('the project has a module of this name')\n"}
+    events = host.provision(["python", "t.py"], files, requirements=["tinything>=0.5"])
     assert events[-1]["environment"] == "made"
     assert any("tinything" in event.get("text", "") for event in events if event["event"] == "output")
     host.start()
     assert host.wait_until_over()["state"] == "succeeded", host.log
     assert b"/gpuctl/envs/" in host.log
     assert b"script of 1.0" in host.log
-    again = host.provision(["python", "t.py"], {"t.py": script}, requirements=["tinything>=0.5"])
+    again = host.provision(["python", "t.py"], files, requirements=["tinything>=0.5"])
     assert again[-1]["environment"] == "found"
     assert not any(event["event"] == "output" for event in again), "pip ran"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import gpuctl
+from gpuctl.core.interpreter import module_command
 from gpuctl.embedded_cloud.host import environment, shims
 from gpuctl.embedded_cloud.host.boot import BootError, parse
 from gpuctl.embedded_cloud.host.config import HostConfig, MachineConfig
@@ -111,7 +112,7 @@ class FirstProcess:
         config = MachineConfig(host=self._config, run_folder=self._run_folder, boot=boot)
         with environment.log(self._config, "host.log").open("ab") as errors:
             machine = subprocess.Popen(
-                [sys.executable, "-m", "gpuctl.embedded_cloud.host.machine"],
+                module_command(sys.executable, "gpuctl.embedded_cloud.host.machine"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
