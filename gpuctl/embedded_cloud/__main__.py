@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     0 done, 1 failed, 2 where it cannot be as it was asked for.
     """
     options = _parser().parse_args(arguments)
+    os.umask(0o077)
     place = Place.at(options.state)
     try:
         if options.verb == "start":

@@ -77,7 +77,7 @@ def _link(link: Path, *command: str) -> None:
     """A small script rather than a link: a virtualenv made by it must name the real interpreter, not this folder."""
     link.unlink(missing_ok=True)
     link.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
-    link.chmod(0o755)
+    link.chmod(0o700)
 
 
 def _pip(environ: Mapping[str, str]) -> dict[str, str]:

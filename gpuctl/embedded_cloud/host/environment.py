@@ -43,7 +43,7 @@ def power_pipe(run_folder: Path) -> Path:
 def make_disk(config: HostConfig) -> None:
     """Makes what of the disk is not there yet: a disk that an image restored keeps what it has."""
     for folder in (home(config), log(config, "x").parent):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     config.disk.chmod(0o700)
     profile = home(config) / ".profile"
     if not os.path.lexists(profile):

@@ -25,6 +25,7 @@ def main() -> None:
     """Runs until it is killed, or the first process is gone."""
     config = MachineConfig.from_json(sys.stdin.buffer.readline())
     adopt_orphans()
+    os.umask(0o022)  # as on any host: what comes home has the modes that it would have there
     _forget_signals()
     asyncio.run(_run(config))
 
@@ -61,6 +62,7 @@ async def _boot_script(config: MachineConfig, cloud_config: CloudConfig, childre
         return
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     with environment.log(config.host, "cloud-init-output.log").open("ab") as output:
+        os.fchmod(output.fileno(), 0o600)
         children.start(
             ["/bin/sh", "-c", cloud_config.script],
             env=environment.environment(config.host, config.run_folder, user="root"),

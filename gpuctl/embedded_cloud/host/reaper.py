@@ -42,7 +42,7 @@ def main() -> int:
         print(f"not a host's description: {error}", file=sys.stderr)
         return 2
     adopt_orphans()
-    os.umask(0o022)
+    os.umask(0o077)
     return FirstProcess(config).run()
 
 

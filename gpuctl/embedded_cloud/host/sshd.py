@@ -6,10 +6,12 @@ import asyncio
 import http.client
 import ipaddress
 import logging
+import os
 import socket
 import urllib.parse
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -173,7 +175,7 @@ def _host_key(config: HostConfig, cloud_config: CloudConfig) -> asyncssh.SSHKey:
         return asyncssh.import_private_key(cloud_config.host_private)
     path = config.disk / "etc" / "ssh" / "ssh_host_ed25519_key"
     if not path.exists():
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(path)
         path.chmod(0o600)
@@ -194,8 +196,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+class _PrivateLog(RotatingFileHandler):
+    """A log that its owner alone can read, the new one too when the old one is full."""
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        os.fchmod(stream.fileno(), 0o600)
+        return stream
+
+
 def _log_to(path: Path) -> None:
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+    handler = _PrivateLog(path, maxBytes=_LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     asyncssh.set_log_level(logging.ERROR)
     for name in ("gpuctl.sshd", "asyncssh"):
