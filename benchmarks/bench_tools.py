@@ -20,6 +20,7 @@ from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 import gpuctl
+from gpuctl.core.cloud_key import request_headers
 from gpuctl.core.profile import Profile
 from gpuctl.state.paths import Paths, paths
 from gpuctl.workflows.clouds import embedded_environment, embedded_profile, start_embedded, stop_embedded
@@ -59,17 +60,20 @@ class Cloud:
 
     paths: Paths
     profile: Profile
-    endpoint: str
     environment: Mapping[str, str] = field(repr=False)
 
     def calls(self) -> list[str]:
         """The operations that AWS was asked for since `forget_calls`."""
-        with _OPEN(f"{self.endpoint}/gpuctl/calls") as answer:
+        with self._ask("GET") as answer:
             return [f"{call['service']}:{call['operation']}" for call in json.load(answer)["calls"]]
 
     def forget_calls(self) -> None:
         """Count from here."""
-        _OPEN(Request(f"{self.endpoint}/gpuctl/calls", method="DELETE")).close()
+        self._ask("DELETE").close()
+
+    def _ask(self, method: str) -> Any:
+        url = f"{self.profile.endpoint_url}/gpuctl/calls"
+        return _OPEN(Request(url, method=method, headers=request_headers(self.profile.cloud_key, method, url)))
 
 
 @contextmanager
@@ -102,8 +106,8 @@ def embedded_cloud(cache: Path | None = None) -> Iterator[Cloud]:
     mine |= {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "embedded", "NO_COLOR": "1"}
     here = paths(mine)
     try:
-        endpoint = start_embedded(here)["endpoint"]
-        yield Cloud(here, embedded_profile(endpoint), endpoint, {**mine, **embedded_environment(endpoint)})
+        cloud = start_embedded(here)
+        yield Cloud(here, embedded_profile(cloud), {**mine, **embedded_environment(cloud)})
     finally:
         stop_embedded(here)
         shutil.rmtree(home, ignore_errors=True)

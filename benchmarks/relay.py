@@ -13,7 +13,9 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
+
+from gpuctl.core.cloud_key import request_headers
 
 _CHUNK = 1 << 16
 
@@ -101,7 +103,7 @@ def _write(sink: socket.socket, late: queue.SimpleQueue[tuple[float, bytes]]) ->
 class Directory:
     """A directory of hosts at `url`, in which each host of the real one is behind a relay."""
 
-    def __init__(self, real_url: str, *, delay_s: float = 0.0) -> None:
+    def __init__(self, real_url: str, *, key: str | None, delay_s: float = 0.0) -> None:
         self.relays: dict[str, Relay] = {}
         lock = threading.Lock()
         relays, opener = self.relays, build_opener(ProxyHandler({}))
@@ -111,7 +113,8 @@ class Directory:
                 instance_id = self.path.strip("/")
                 with lock:
                     if instance_id not in relays:
-                        with opener.open(f"{real_url}/{instance_id}") as answer:
+                        url = f"{real_url}/{instance_id}"
+                        with opener.open(Request(url, headers=request_headers(key, "GET", url))) as answer:
                             known = json.load(answer)
                         relays[instance_id] = Relay((known["address"], known["port"]), delay_s=delay_s)
                 body = json.dumps({"address": "127.0.0.1", "port": relays[instance_id].port}).encode()

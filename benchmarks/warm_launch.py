@@ -70,7 +70,7 @@ def measure(cloud: Cloud, project: Path, rounds: int) -> Part:
 def one(cloud: Cloud, project: Path, name: str, *, delay_s: float = 0.0) -> Launch:
     """Launch the toy project through a relay, and take it down."""
     assert cloud.profile.host_directory_url is not None
-    directory = Directory(cloud.profile.host_directory_url, delay_s=delay_s)
+    directory = Directory(cloud.profile.host_directory_url, key=cloud.profile.cloud_key, delay_s=delay_s)
     profile = replace(cloud.profile, host_directory_url=directory.url)
     phases = Phases()
     try:

@@ -34,7 +34,7 @@ def caller_cidr(profile: Profile) -> str:
     """The caller's own address as `/32` or `/128`, as the cloud's service for that sees it. Raises CloudError."""
     url = profile.caller_address_url
     try:
-        raw = web.get(url, limit=_ADDRESS_LIMIT + 1, timeout_s=_ADDRESS_TIMEOUT_S)
+        raw = web.get(url, limit=_ADDRESS_LIMIT + 1, timeout_s=_ADDRESS_TIMEOUT_S, key=profile.cloud_key)
     except OSError as error:
         raise CloudError(f"{url} did not say what this machine's address is: {error}", "check the network") from error
     return parse_address(raw, loopback=web.is_loopback(url), source=url)

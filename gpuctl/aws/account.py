@@ -98,7 +98,7 @@ class Account:
                 aws_secret_access_key=self.profile.secret_access_key,
                 region_name=self._asked_region,
             )
-            expect_answers(session)
+            expect_answers(session, key=self.profile.cloud_key)
             return session
 
     @property

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from gpuctl.core.cloud_key import PROOF_HEADER, answer_words, proves
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -24,14 +27,22 @@ class NotAnAnswer(Exception):
     """What came back is not what AWS answers to the operation."""
 
 
-def expect_answers(session: Session) -> None:
+def expect_answers(session: Session, *, key: str | None = None) -> None:
     """Have every client of the session look whether an answer is one, and ask again a few times where it is not.
 
     That is right for each operation that gpuctl calls: what creates carries a token or a name of its own, and what is
-    set or removed twice is set or removed.
+    set or removed twice is set or removed. With a `key`, an answer is one that its cloud has proven to be its own.
     """
+    if key:
+        session.events.register("before-parse", partial(_require_proof, key))
     session.events.register("before-parse", _require_answer)
     session.events.register("creating-client-class", _add_patience)
+
+
+def _require_proof(key: str, operation_model: Any, response_dict: Any, **_: Any) -> None:
+    found = response_dict["headers"].get(PROOF_HEADER)
+    if response_dict["status_code"] < 500 and not proves(key, found, *answer_words(response_dict["body"])):
+        raise NotAnAnswer(f"no answer to {operation_model.name}")
 
 
 def _require_answer(operation_model: Any, response_dict: Any, **_: Any) -> None:

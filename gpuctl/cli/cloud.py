@@ -31,15 +31,17 @@ def command(ctx: click.Context) -> None:
 @json_option
 def start(port: int | None, pythons: tuple[str, ...], as_json: bool) -> None:
     """Start the embedded cloud, or print its address if it is already running."""
-    from gpuctl.workflows.clouds import lost_in_words, start_embedded
+    from gpuctl.workflows.clouds import OPEN_TO_ALL, lost_in_words, start_embedded
 
     cloud = start_embedded(paths(), port=port, pythons=pythons)
     if as_json:
-        print_json({"endpoint": cloud["endpoint"], "lost": cloud["lost"]})
+        print_json({"endpoint": cloud.endpoint, "lost": cloud.lost})
         return
-    click.echo(f"the embedded cloud is at {cloud['endpoint']}")
-    if cloud["lost"]:
-        click.echo(lost_in_words(cloud["lost"], paths()))
+    click.echo(f"the embedded cloud is at {cloud.endpoint}")
+    if cloud.lost:
+        click.echo(lost_in_words(cloud.lost, paths()))
+    if not cloud.key:
+        click.echo(f"{OPEN_TO_ALL}: `gpuctl cloud stop`, then `gpuctl cloud start`")
 
 
 @command.command()
@@ -76,5 +78,5 @@ def env() -> None:
     cloud = embedded_if_running(paths())
     if cloud is None:
         raise NotFound("the embedded cloud is not running", "start it with `gpuctl cloud start`")
-    for name, value in embedded_environment(cloud["endpoint"]).items():
+    for name, value in embedded_environment(cloud).items():
         click.echo(f"export {name}={shlex.quote(value)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import time
 import uuid
@@ -21,12 +20,14 @@ from gpuctl.embedded_cloud.faults import Calls, Fault, Faults, in_place_of
 from gpuctl.embedded_cloud.images import Catalogue
 from gpuctl.embedded_cloud.instances import Instances
 from gpuctl.embedded_cloud.services import SSM, STS, get_products
+from gpuctl.embedded_cloud.signatures import find_signature, is_right
 
-_SCOPE = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=[^/,\s]+/\d{8}/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request"
-)
 _FOR_TARGET = {"AmazonSSM": "ssm", "AWSPriceListService": "pricing"}
 _JSON = "application/x-amz-json-1.1"
+_NOT_THE_OWNER = (
+    "AWS was not able to validate the provided access credentials: they are not those of this embedded cloud, "
+    "which has new ones with every start (`gpuctl cloud env`)"
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,16 @@ class AWS:
     """The API. Every call is counted, meets its fault if it has one, and runs under the one lock around moto."""
 
     def __init__(
-        self, *, lock: threading.RLock, instances: Instances, faults: Faults, calls: Calls, images: Catalogue
+        self,
+        *,
+        lock: threading.RLock,
+        key: str,
+        instances: Instances,
+        faults: Faults,
+        calls: Calls,
+        images: Catalogue,
     ) -> None:
+        self._key = key
         self._images = images
         self._lock = lock
         self._instances = instances
@@ -60,12 +69,15 @@ class AWS:
 
     def answer(self, request: Request) -> tuple[Response, Fault | None]:
         """The answer, and the fault that its way back has."""
-        scope = _SCOPE.match(request.headers.get("Authorization", ""))
-        if scope is None:
+        signature = find_signature(request)
+        if signature is None:
             return _error(
                 "MissingAuthenticationToken", "Request is missing Authentication Token", status=403, json_body=False
             ), None
-        call = _call(request, service=scope["service"])
+        right = is_right(signature, request, key=self._key)
+        call = _call(request, service=signature.service)
+        if not right:
+            return _error("AuthFailure", _NOT_THE_OWNER, status=403, json_body=_is_json(call)), None
         self._calls.note(call.service, call.operation)
         fault = self._faults.take(call.operation)
         if fault is not None:

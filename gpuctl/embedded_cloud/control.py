@@ -98,7 +98,7 @@ def start(place: Place, options: Options) -> Started:
 
 def _require_pythons(found: Running, pythons: list[Python]) -> None:
     """Raises OptionsError where the cloud that runs has other Pythons, or has them in another order."""
-    health = places.ask_health(found.endpoint) or {}
+    health = places.ask_health(found) or {}
     there = [Python(path=one["path"], version=one["version"]) for one in health.get("pythons", [])]
     if there != pythons:
         has, asked = (", ".join(f"Python {one.version} ({one.path})" for one in some) for some in (there, pythons))
@@ -108,11 +108,10 @@ def _require_pythons(found: Running, pythons: list[Python]) -> None:
 
 
 def _spawn(place: Place, options: Options) -> Started:
-    words = module_command(
-        sys.executable, CLOUD_MODULE, "serve", "--state", str(place.state), *options.as_arguments()
-    )
+    words = module_command(sys.executable, CLOUD_MODULE, "serve", "--state", str(place.state), *options.as_arguments())
     too_long = place.log.exists() and place.log.stat().st_size > _LONGEST_LOG_BYTES
     with place.log.open("wb" if too_long else "ab") as log:
+        place.log.chmod(0o600)
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
@@ -158,7 +157,7 @@ def stop(place: Place) -> bool:
     That the process is gone is read from its lock, not its number: where nobody reaps it, a dead process keeps that.
     """
     with _alone(place):
-        held = FileLock(place.serve_lock)
+        held = FileLock(place.serve_lock, mode=0o600)
         ran = not _acquired(held, timeout_s=0)
         if ran:
             _end(place, held)
@@ -172,7 +171,7 @@ def stop(place: Place) -> bool:
 @contextlib.contextmanager
 def _alone(place: Place) -> Iterator[None]:
     """Nobody else starts or stops the cloud meanwhile. Raises CloudProcessError where somebody does for long."""
-    lock = FileLock(place.start_lock)
+    lock = FileLock(place.start_lock, mode=0o600)
     if not _acquired(lock, timeout_s=START_TIMEOUT_S):
         raise CloudProcessError(f"another process has been starting or stopping the cloud in {place.state}")
     try:
@@ -196,7 +195,7 @@ def _end(place: Place, held: FileLock) -> None:
         if _acquired(held, timeout_s=KILL_TIMEOUT_S):  # a cloud ends by itself where its file is gone
             return
         raise CloudProcessError(f"a cloud holds {place.serve_lock} and {place.cloud_json} does not say which")
-    answers = places.ask_health(record.endpoint, timeout_s=HUNG_TIMEOUT_S) is not None
+    answers = places.ask_health(record, timeout_s=HUNG_TIMEOUT_S) is not None
     politely_s = STOP_TIMEOUT_S if answers else HUNG_TIMEOUT_S
     for signal_number, timeout_s in ((signal.SIGTERM, politely_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
         with contextlib.suppress(ProcessLookupError):
@@ -225,7 +224,7 @@ def _tidy(place: Place) -> None:
 def status(place: Place) -> dict[str, Any]:
     """`{"running", "endpoint", "pid", "instances", "pythons"}`; all but the first None where no cloud runs."""
     found = places.running(place)
-    health = places.ask_health(found.endpoint) if found else None
+    health = places.ask_health(found) if found else None
     if found is None or health is None:
         return {"running": False, "endpoint": None, "pid": None, "instances": None, "pythons": None}
     told = {name: health.get(name) for name in ("instances", "pythons")}

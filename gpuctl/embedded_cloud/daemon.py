@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gpuctl.core.cloud_key import host_words, prove
 from gpuctl.embedded_cloud import cleanup
 from gpuctl.embedded_cloud import place as places
 from gpuctl.embedded_cloud.control import Options
@@ -42,7 +44,7 @@ def serve(place: Place, options: Options) -> int:
     ended = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: ended.set())
-    lock = FileLock(place.serve_lock)
+    lock = FileLock(place.serve_lock, mode=0o600)
     try:
         lock.acquire(timeout=0)
         with _listen(place, options.port) as listener:
@@ -71,15 +73,14 @@ def _listen(place: Place, port: int) -> socket.socket:
 def _run(place: Place, options: Options, listener: socket.socket, *, ended: threading.Event) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     lost = cleanup.clear(place)
-    cloud = _Cloud(place, options, listener)
-    running = Running(endpoint=cloud.endpoint, pid=os.getpid(), started=time.time(), state=str(place.state))
+    key = secrets.token_urlsafe(32)
+    cloud = _Cloud(place, options, listener, key=key)
+    running = Running(cloud.endpoint, pid=os.getpid(), started=time.time(), state=str(place.state), key=key)
     thread = threading.Thread(target=cloud.server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     places.publish(place, running)
-    print(
-        json.dumps({key: value for key, value in asdict(running).items() if key != "state"} | {"lost": lost}),
-        flush=True,
-    )
+    told = {name: value for name, value in asdict(running).items() if name not in ("state", "key")}
+    print(json.dumps(told | {"lost": lost}), flush=True)
     while not ended.wait(_LOOK_EVERY_S):
         if places.recorded(place) != running:
             log.error("%s is not this cloud's any more: it ends", place.cloud_json)
@@ -93,7 +94,7 @@ def _run(place: Place, options: Options, listener: socket.socket, *, ended: thre
 class _Cloud:
     """The parts, put together."""
 
-    def __init__(self, place: Place, options: Options, listener: socket.socket) -> None:
+    def __init__(self, place: Place, options: Options, listener: socket.socket, *, key: str) -> None:
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
         from gpuctl.embedded_cloud import aws, http_app, moto_patches
         from gpuctl.embedded_cloud.faults import Calls, Faults
@@ -103,6 +104,7 @@ class _Cloud:
         moto_patches.install()
         self._place = place
         self._options = options
+        self._key = key
         self._images = Catalogue(find_pythons(options.pythons))
         self._environment = cache(self._make_environment)
         self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -111,11 +113,15 @@ class _Cloud:
         self._instances = Instances(lock=lock, place=place, make_host=make_host)
         faults, calls = Faults(), Calls()
         parts: dict[str, Any] = {"instances": self._instances, "faults": faults, "calls": calls, "images": self._images}
-        app = http_app.App(str(place.state), aws=aws.AWS(lock=lock, **parts), **parts)
+        api = aws.AWS(lock=lock, key=key, **parts)
+        app = http_app.App(str(place.state), endpoint=self.endpoint, key=key, aws=api, **parts)
         self.server = http_app.server(listener, app)
 
     def _make_environment(self, python: Python) -> dict[str, str]:
         shared = self._options.cache or self._place.state / "cache"
+        environments = shared / "environments"
+        environments.mkdir(parents=True, exist_ok=True)
+        environments.chmod(0o700)
         tools = self._place.state / "bin" / f"python{python.minor}"
         return image_environment(os.environ, python=python, cache=shared, tools=tools)
 
@@ -124,13 +130,14 @@ class _Cloud:
 
         disk = self._place.hosts / instance.id
         disk.parent.mkdir(mode=0o700, exist_ok=True)
+        token = prove(self._key, *host_words(instance.id))
         user_data = instance.user_data
         python = self._images.python_of(instance.image_id, region=instance.region_name)
         config = {
             "instance_id": instance.id,
             "disk": str(disk),
-            "admits_url": f"{self.endpoint}/gpuctl/hosts/{instance.id}/admits",
-            "imds_url": f"{self.endpoint}/imds/{instance.id}",
+            "admits_url": f"{self.endpoint}/gpuctl/hosts/{instance.id}/admits?token={token}",
+            "imds_url": f"{self.endpoint}/imds/{instance.id}/{token}",
             "user_data": user_data.decode() if user_data else "",
             "env": self._environment(python),
             "mark": instance.id,

@@ -1,6 +1,7 @@
 """The cloud's HTTP server: AWS's API at `/`, the cloud's own questions at `/gpuctl/`, hosts' metadata at `/imds/`.
 
 It listens on 127.0.0.1 alone and answers no browser: a page on the web could otherwise launch a host through it.
+Nor does it answer another user of this machine: whoever asks proves that they have the cloud's key (`core.cloud_key`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
+from gpuctl.core.cloud_key import PROOF_HEADER, answer_words, health_words, host_words, prove, proves, request_words
 from gpuctl.embedded_cloud import access, metadata
 from gpuctl.embedded_cloud.aws import AWS, Request
 from gpuctl.embedded_cloud.faults import Calls, Faults, fault_from_json
@@ -31,6 +33,8 @@ class App:
     """The WSGI application."""
 
     state: str
+    endpoint: str
+    key: str = field(repr=False)
     aws: AWS
     instances: Instances
     faults: Faults
@@ -42,22 +46,35 @@ class App:
         if "Origin" in request.headers or request.host.rpartition(":")[0] not in _NAMES:
             return Response("not for browsers\n", HTTPStatus.FORBIDDEN)(environ, start_response)
         if request.path.startswith("/gpuctl/"):
-            response = self._own(request, request.path.removeprefix("/gpuctl/").split("/"))
+            path = request.path.removeprefix("/gpuctl/").split("/")
+            response = self._own(request, path) if self._may_ask(request, path) else _refused()
         elif request.path.startswith("/imds/"):
             response = self._metadata(request)
         else:
             response, fault = self.aws.answer(request)
+            response.headers[PROOF_HEADER] = prove(self.key, *answer_words(response.get_data()))
             if fault is not None and fault.drop:
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             if fault is not None and fault.body == "short":
                 return _then_closed(response(environ, start_response), environ["werkzeug.socket"])
         return response(environ, start_response)
 
+    def _may_ask(self, request: Request, path: list[str]) -> bool:
+        """Whoever proves it; a host, who may come in to it; and anybody, whether this is the cloud."""
+        match path:
+            case ["health"]:
+                return True
+            case ["hosts", instance_id, "admits"] if "token" in request.args:
+                return proves(self.key, request.args["token"], *host_words(instance_id))
+        words = request_words(request.method, request.environ["REQUEST_URI"])
+        return proves(self.key, request.headers.get(PROOF_HEADER), *words)
+
     def _own(self, request: Request, path: list[str]) -> Response:
         match (request.method, *path):
             case ("GET", "health"):
                 found = {"instances": len(self.instances.alive()), "pythons": self.images.told()}
-                return _json({"pid": os.getpid(), "state": self.state, **found})
+                proof = prove(self.key, *health_words(request.args.get("nonce", ""), self.endpoint))
+                return _json({"pid": os.getpid(), "state": self.state, "proof": proof, **found})
             case ("GET", "caller-address"):
                 return Response(f"{request.remote_addr}\n", content_type="text/plain")
             case ("GET", "calls"):
@@ -136,7 +153,9 @@ class App:
         return access.allows_ssh(rules, address, others=others)
 
     def _metadata(self, request: Request) -> Response:
-        instance_id, _, path = request.path.removeprefix("/imds/").partition("/")
+        instance_id, token, path = (*request.path.removeprefix("/imds/").split("/", 2), "", "")[:3]
+        if not proves(self.key, token, *host_words(instance_id)):
+            return _refused()
         life = self.instances.life(instance_id)
         if life is None or life.gone:
             return Response(status=HTTPStatus.NOT_FOUND)
@@ -167,6 +186,11 @@ def _rules(group: Any) -> Iterable[access.Rule]:
 
 def _json(values: dict[str, Any], status: int = HTTPStatus.OK) -> Response:
     return Response(json.dumps(values) + "\n", status=status, content_type="application/json")
+
+
+def _refused() -> Response:
+    error = "only the owner of this embedded cloud may ask: whoever has the key in its cloud.json"
+    return _json({"error": error}, HTTPStatus.FORBIDDEN)
 
 
 class _Handler(WSGIRequestHandler):

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import http.client
 import os
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from gpuctl.core.cloud_key import health_words, proves
 from gpuctl.core.codec import dumps, loads, parse
 
 HEALTH_TIMEOUT_S = 5.0
@@ -18,12 +22,16 @@ HEALTH_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Running:
-    """A cloud that runs: its API's address, its process, its state folder, its start in seconds since the epoch."""
+    """A cloud that runs: its API's address, its process, its state folder, its start in seconds since the epoch.
+
+    `key` is what it shares with its owner; empty where a gpuctl that had none started it.
+    """
 
     endpoint: str
     pid: int
     started: float
     state: str
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Place:
     def at(cls, state: Path) -> Place:
         """The place at `state`, made where it is missing (readable by its owner alone), its name made absolute."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.chmod(0o700)
         return cls(state.resolve())
 
     @property
@@ -44,7 +53,7 @@ class Place:
 
     @property
     def port(self) -> Path:
-        """The port that the last cloud had, so that the next has the same and exported variables stay valid."""
+        """The port that the last cloud had, so that the next has the same where it is free."""
         return self.state / "port"
 
     @property
@@ -73,8 +82,8 @@ class Place:
 def write_aside(path: Path, text: str) -> None:
     """Writes a file whole or not at all: aside, then renamed. Readable by its owner alone."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.touch(mode=0o600)
     aside.write_text(text, encoding="utf-8")
-    aside.chmod(0o600)
     aside.replace(path)
 
 
@@ -100,27 +109,42 @@ def last_port(place: Place) -> int:
         return 0
 
 
-def ask_health(endpoint: str, *, timeout_s: float = HEALTH_TIMEOUT_S) -> dict[str, Any] | None:
-    """What answers at `endpoint` says of itself; None where nothing, or something else, answers."""
-    address = endpoint.removeprefix("http://")
+def ask_health(cloud: Running, *, timeout_s: float = HEALTH_TIMEOUT_S) -> dict[str, Any] | None:
+    """What the cloud says of itself; None where nothing answers, or something that has not its key."""
+    nonce = secrets.token_hex(16)
+    address = cloud.endpoint.removeprefix("http://")
     connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
-        connection.request("GET", "/gpuctl/health")
+        connection.request("GET", f"/gpuctl/health?nonce={nonce}")
         answer = connection.getresponse()
         values = parse(answer.read(65536)) if answer.status == http.HTTPStatus.OK else None
     except (OSError, ValueError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-    return values if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        return None
+    itself = not cloud.key or proves(cloud.key, values.get("proof"), *health_words(nonce, cloud.endpoint))
+    return values if itself else None
 
 
 def running(place: Place) -> Running | None:
     """The cloud that runs on this state and answers; None for a stale file or a port that something else took."""
     record = recorded(place)
-    if record is None:
+    if record is None or not (record.key or _lives(place)):
         return None
-    health = ask_health(record.endpoint)
+    health = ask_health(record)
     if health is None or health.get("pid") != record.pid or health.get("state") != str(place.state):
         return None
     return record
+
+
+def _lives(place: Place) -> bool:
+    """Whether a cloud holds the lock; of one without a key nothing else says that it is not somebody else's."""
+    lock = FileLock(place.serve_lock, mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -18,7 +18,8 @@ _TIMEOUT_S = 10
 def ssh_target(profile: Profile, instance: Instance, *, alias: str, user: str) -> SSHTarget:
     """How the instance is reached. Raises HostUnreachable where it has no address."""
     if profile.host_directory_url is not None:
-        address, port = _from_directory(f"{profile.host_directory_url}/{instance.instance_id}", instance.instance_id)
+        url = f"{profile.host_directory_url}/{instance.instance_id}"
+        address, port = _from_directory(url, instance.instance_id, key=profile.cloud_key)
         return SSHTarget(alias=alias, address=address, port=port, user=user)
     if instance.public_ip is None:
         raise HostUnreachable(
@@ -35,9 +36,9 @@ class _Entry:
     port: int
 
 
-def _from_directory(url: str, instance_id: str) -> tuple[str, int]:
+def _from_directory(url: str, instance_id: str, *, key: str | None) -> tuple[str, int]:
     try:
-        entry = loads(web.get(url, limit=_ANSWER_LIMIT, timeout_s=_TIMEOUT_S), _Entry)
+        entry = loads(web.get(url, limit=_ANSWER_LIMIT, timeout_s=_TIMEOUT_S, key=key), _Entry)
         return str(ipaddress.ip_address(entry.address)), entry.port
     except (OSError, ValueError) as error:
         raise HostUnreachable(

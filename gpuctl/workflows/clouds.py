@@ -5,11 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from secrets import token_hex
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from gpuctl import web
-from gpuctl.core.codec import parse
+from gpuctl.core.cloud_key import ACCESS_KEY_ID, health_words, proves
+from gpuctl.core.codec import loads, parse
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.interpreter import module_command
 from gpuctl.core.profile import Profile
@@ -24,7 +29,8 @@ IMAGE_PARAMETERS = {
 
 CHECK_IP = "https://checkip.amazonaws.com"
 
-_KEY = "embedded"
+OPEN_TO_ALL = "an older gpuctl started it, and any user of this machine can use it"
+_SECRET_OF_OLD = "embedded"  # noqa: S105 - no secret: what an embedded cloud without a key takes
 _NOT_AS_ASKED = 2
 _HEALTH_LIMIT = 65536
 _HEALTH_TIMEOUT_S = 5
@@ -39,48 +45,71 @@ def open_cloud(name: str, paths: Paths, *, on_lost: Callable[[str], None] | None
         return Profile(name="aws", caller_address_url=CHECK_IP, image_parameters=IMAGE_PARAMETERS)
     if name == "embedded":
         cloud = start_embedded(paths)
-        if cloud["lost"] and on_lost is not None:
-            on_lost(lost_in_words(cloud["lost"], paths))
-        return embedded_profile(cloud["endpoint"])
+        if cloud.lost and on_lost is not None:
+            on_lost(lost_in_words(cloud.lost, paths))
+        return embedded_profile(cloud)
     raise UsageError(f"there is no cloud called {name!r}", "choose aws or embedded (--cloud, or GPUCTL_CLOUD)")
 
 
-def embedded_profile(endpoint: str) -> Profile:
-    """The embedded cloud at `endpoint`."""
+@dataclass(frozen=True)
+class EmbeddedCloud:
+    """An embedded cloud, as its own file tells of it.
+
+    `key` is empty where an older gpuctl started it. `lost`: the instances that were lost with one that died before it.
+    """
+
+    endpoint: str
+    pid: int
+    key: str = field(default="", repr=False)
+    lost: tuple[str, ...] = ()
+
+    @property
+    def secret_access_key(self) -> str:
+        """What AWS calls are signed with."""
+        return self.key or _SECRET_OF_OLD
+
+
+def embedded_profile(cloud: EmbeddedCloud) -> Profile:
+    """An embedded cloud as a profile."""
     return Profile(
         name="embedded",
-        caller_address_url=f"{endpoint}/gpuctl/caller-address",
+        caller_address_url=f"{cloud.endpoint}/gpuctl/caller-address",
         image_parameters=IMAGE_PARAMETERS,
-        endpoint_url=endpoint,
-        access_key_id=_KEY,
-        secret_access_key=_KEY,
+        endpoint_url=cloud.endpoint,
+        access_key_id=ACCESS_KEY_ID,
+        secret_access_key=cloud.secret_access_key,
         default_region="us-east-1",
-        host_directory_url=f"{endpoint}/gpuctl/hosts",
+        host_directory_url=f"{cloud.endpoint}/gpuctl/hosts",
+        cloud_key=cloud.key or None,
     )
 
 
-def embedded_environment(endpoint: str) -> dict[str, str]:
+def embedded_environment(cloud: EmbeddedCloud) -> dict[str, str]:
     """The variables with which any AWS client reaches the embedded cloud; botocore knows AWS_DEFAULT_REGION alone."""
     return {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": _KEY,
-        "AWS_SECRET_ACCESS_KEY": _KEY,
+        "AWS_ENDPOINT_URL": cloud.endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": cloud.secret_access_key,
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
 
 
-def start_embedded(paths: Paths, *, port: int | None = None, pythons: Sequence[str] = ()) -> dict[str, Any]:
-    """Make sure the embedded cloud runs: its endpoint, and the instances that were lost with one that died.
+def start_embedded(paths: Paths, *, port: int | None = None, pythons: Sequence[str] = ()) -> EmbeddedCloud:
+    """Make sure the embedded cloud runs.
 
     `pythons`, paths or names on PATH, are what hosts have as `python3`: the first on every image, each other on one
     of its own. Raises UsageError where one is not to be had, or a cloud with others runs already.
     """
     running = None if port or pythons else embedded_if_running(paths)
     if running:
-        return {**running, "lost": []}
+        return running
     words = ["--port", str(port)] if port else []
-    return _cloud_command(paths, "start", *words, *(f"--python={python}" for python in pythons))
+    started = _cloud_command(paths, "start", *words, *(f"--python={python}" for python in pythons))
+    cloud = _recorded(paths)
+    if cloud is None or cloud.pid != started["pid"]:
+        raise GpuctlError("the embedded cloud was stopped while it was being started", "try again")
+    return replace(cloud, lost=tuple(started["lost"]))
 
 
 def lost_in_words(lost: Sequence[str], paths: Paths) -> str:
@@ -100,14 +129,36 @@ def embedded_status(paths: Paths) -> dict[str, Any]:
     return _cloud_command(paths, "status")
 
 
-def embedded_if_running(paths: Paths) -> dict[str, Any] | None:
-    """The embedded cloud as its own file tells of it, if it answers at that address as itself."""
-    try:
-        known: dict[str, Any] = parse((paths.cloud / "cloud.json").read_bytes())
-        health = parse(web.get(f"{known['endpoint']}/gpuctl/health", limit=_HEALTH_LIMIT, timeout_s=_HEALTH_TIMEOUT_S))
-        return known if health["pid"] == known["pid"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+def embedded_if_running(paths: Paths) -> EmbeddedCloud | None:
+    """The embedded cloud as its own file tells of it, if what answers at that address has proven to be it."""
+    cloud, nonce = _recorded(paths), token_hex(16)
+    if cloud is None or not (cloud.key or _lives(paths)):
         return None
+    url = f"{cloud.endpoint}/gpuctl/health?nonce={nonce}"
+    try:
+        health = parse(web.get(url, limit=_HEALTH_LIMIT, timeout_s=_HEALTH_TIMEOUT_S))
+        itself = not cloud.key or proves(cloud.key, health.get("proof"), *health_words(nonce, cloud.endpoint))
+        return cloud if itself and health["pid"] == cloud.pid else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _recorded(paths: Paths) -> EmbeddedCloud | None:
+    try:
+        return loads((paths.cloud / "cloud.json").read_bytes(), EmbeddedCloud)
+    except (OSError, ValueError):
+        return None
+
+
+def _lives(paths: Paths) -> bool:
+    """Whether a cloud holds its lock: without a key nothing else says that what answers is not somebody else's."""
+    lock = FileLock(paths.cloud / "cloud.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
@@ -116,7 +167,7 @@ def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
             "the embedded cloud is not installed (--cloud embedded)",
             "get it with: pip install 'gpuctl-train[embedded]' (or pipx inject gpuctl-train 'gpuctl-train[embedded]')",
         )
-    paths.cloud.mkdir(parents=True, exist_ok=True)
+    paths.cloud.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = module_command(sys.executable, "gpuctl.embedded_cloud", verb, "--state", str(paths.cloud))
     if verb == "start":
         command += ["--cache", str(paths.cache)]

@@ -21,6 +21,7 @@ from gpuctl.aws.access import default_subnets
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import FleetAnswer, create_fleet, create_template
 from gpuctl.aws.images import find_image
+from gpuctl.core.cloud_key import ACCESS_KEY_ID, request_headers
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.lease import Lease
 from gpuctl.core.offers import Market
@@ -40,6 +41,7 @@ class Cloud:
     """An embedded cloud that runs, how to make it misbehave, and what it was asked."""
 
     endpoint: str
+    key: str
 
     def fault(self, operation: str, **how: Any) -> None:
         """The next call of the operation goes wrong."""
@@ -56,7 +58,9 @@ class Cloud:
 
     def _ask(self, method: str, what: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.endpoint}/gpuctl/{what}", data, {"Content-Type": "application/json"}, method=method)
+        url = f"{self.endpoint}/gpuctl/{what}"
+        headers = {"Content-Type": "application/json", **request_headers(self.key, method, url)}
+        request = Request(url, data, headers, method=method)
         with build_opener(ProxyHandler({})).open(request, timeout=30) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -73,7 +77,7 @@ def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         return json.loads(done.stdout)
 
     started = command("start", "--no-hosts")
-    yield Cloud(started["endpoint"])
+    yield Cloud(started["endpoint"], json.loads((state / "cloud.json").read_text())["key"])
     assert command("stop")["stopped"]
 
 
@@ -98,9 +102,10 @@ def profile(running_cloud: Cloud) -> Profile:
         caller_address_url=f"{running_cloud.endpoint}/gpuctl/caller-address",
         image_parameters=IMAGES,
         endpoint_url=running_cloud.endpoint,
-        access_key_id="embedded",
-        secret_access_key="embedded",
+        access_key_id=ACCESS_KEY_ID,
+        secret_access_key=running_cloud.key,
         default_region="us-east-1",
+        cloud_key=running_cloud.key,
     )
 
 

@@ -11,7 +11,7 @@ from doc_pages import CHECKOUT, fences
 
 import gpuctl.aws
 from gpuctl.aws.account import Account
-from gpuctl.workflows.clouds import embedded_profile
+from gpuctl.workflows.clouds import EmbeddedCloud, embedded_profile
 
 IMPLIED = {
     "ec2:RunInstances": "CreateFleet starts instances in its caller's name",
@@ -39,7 +39,7 @@ def listed() -> list[str]:
 
 def operations() -> dict[str, str]:
     """Every operation of the services that gpuctl has clients for, as IAM names it, by boto3's method."""
-    account = Account(embedded_profile("http://127.0.0.1:9"), "us-east-1")
+    account = Account(embedded_profile(EmbeddedCloud("http://127.0.0.1:9", pid=0)), "us-east-1")
     found: dict[str, str] = {}
     clients = {name: account.client(name) for name in ("ec2", "ssm", "sts")}
     clients["pricing"] = account.client("pricing", region="us-east-1")

@@ -20,10 +20,14 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from warm_gpuctl import Warm
 
+from gpuctl.core.cloud_key import request_headers
+from gpuctl.core.codec import loads
+from gpuctl.workflows.clouds import EmbeddedCloud
+
 GPUCTL = str(Path(sys.executable).parent / "gpuctl")
 
 _ASKING = ("launch", "down")
-_CLIENTS: dict[str, Any] = {}
+_CLIENTS: dict[EmbeddedCloud, Any] = {}
 
 TRAIN = """
 import os, signal, sys, time
@@ -90,9 +94,13 @@ class Gpuctl:
         at = words.index("--") if "--" in words else len(words)
         return json.loads(self(*words[:at], "--json", *words[at:], **options).out)
 
+    def cloud(self) -> EmbeddedCloud:
+        """The embedded cloud."""
+        return loads((self.home / "state/cloud/cloud.json").read_bytes(), EmbeddedCloud)
+
     def endpoint(self) -> str:
         """Where the embedded cloud's API is."""
-        return str(json.loads((self.home / "state/cloud/cloud.json").read_text())["endpoint"])
+        return self.cloud().endpoint
 
     def on_a_terminal(self, *words: str, timeout_s: float = 60, **extra: str) -> tuple[int, bytes]:
         """Run a command on a terminal of its own: its exit code, and every byte that reached the terminal."""
@@ -139,27 +147,34 @@ class Gpuctl:
         """Have AWS `retire` or `reboot` an embedded host; have it `freeze`, go deaf (`deafen`), `fill` up or `heal`."""
         self._cloud("POST", f"hosts/{instance_id}/{word}")
 
-    def _cloud(self, method: str, path: str, body: bytes | None = None) -> None:
-        request = Request(f"{self.endpoint()}/gpuctl/{path}", data=body, method=method)
+    def calls(self) -> list[dict[str, Any]]:
+        """The AWS calls that it has counted."""
+        return list(json.loads(self._cloud("GET", "calls"))["calls"])
+
+    def _cloud(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        cloud = self.cloud()
+        url = f"{cloud.endpoint}/gpuctl/{path}"
+        request = Request(url, data=body, method=method, headers=request_headers(cloud.key, method, url))
         with build_opener(ProxyHandler({})).open(request, timeout=10) as answer:
             assert answer.status in (200, 201)
+            return bytes(answer.read())
 
     def ec2(self) -> Any:
         """A client that gpuctl knows nothing of, made from the exports of `gpuctl cloud env`."""
-        endpoint = self.endpoint()
-        if endpoint not in _CLIENTS:
+        cloud = self.cloud()
+        if cloud not in _CLIENTS:
             import boto3
 
             lines = self("cloud", "env").out.splitlines()
             exports = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-            _CLIENTS[endpoint] = boto3.client(
+            _CLIENTS[cloud] = boto3.client(
                 "ec2",
                 endpoint_url=exports["AWS_ENDPOINT_URL"],
                 region_name=exports["AWS_REGION"],
                 aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
                 aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
             )
-        return _CLIENTS[endpoint]
+        return _CLIENTS[cloud]
 
 
 @dataclass(frozen=True)

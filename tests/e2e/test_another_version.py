@@ -56,6 +56,8 @@ def test_a_run_of_the_first_schema_is_listed_pulled_and_taken_down(
     record = json.loads((own_cloud.home / "state/runs/old/run.json").read_text())
     assert record["schema"] == 1 and record["plan"]["cloud"] == "local"
 
+    *_, told = own_cloud("cloud", "start").out.splitlines()
+    assert told.startswith("an older gpuctl started it, and any user of this machine can use it: `gpuctl cloud stop`")
     assert "train loss" in own_cloud("tail", "old").out
     (row,) = own_cloud.json("ls")["runs"]
     assert (row["run"], row["cloud"], row["state"]) == ("old", "embedded", "succeeded")

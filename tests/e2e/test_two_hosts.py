@@ -63,7 +63,8 @@ def host_of(gpuctl: Gpuctl, instance: str, folder: Path) -> Host:
 
     def place() -> Any:
         try:
-            return json.loads(web.get(f"{gpuctl.endpoint()}/gpuctl/hosts/{instance}", limit=4096, timeout_s=5))
+            url = f"{gpuctl.endpoint()}/gpuctl/hosts/{instance}"
+            return json.loads(web.get(url, limit=4096, timeout_s=5, key=gpuctl.cloud().key))
         except OSError:
             return None
 

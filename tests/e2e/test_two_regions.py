@@ -40,7 +40,7 @@ def planned_in_two_regions(profile: Profile, here: Paths, project: Path) -> Plan
 
 def test_every_region_in_which_something_was_begun_is_cleared(gpuctl: Gpuctl, project: Path) -> None:
     """By the undo of a launch that found no capacity anywhere, and by `down` of a run whose host is in the second."""
-    profile, here = embedded_profile(gpuctl.endpoint()), paths({"GPUCTL_HOME": str(gpuctl.home)})
+    profile, here = embedded_profile(gpuctl.cloud()), paths({"GPUCTL_HOME": str(gpuctl.home)})
     planned = planned_in_two_regions(profile, here, project)
     accounts = [planned.account, planned.account.in_region(ELSEWHERE)]
 

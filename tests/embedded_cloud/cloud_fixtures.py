@@ -18,6 +18,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from gpuctl.core.cloud_key import ACCESS_KEY_ID, host_words, prove, request_headers
+
 REGION = "us-east-1"
 DLAMI = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 STAND_IN = json.dumps([sys.executable, str(Path(__file__).with_name("stand_in_host.py")), "gpuctl.embedded_cloud.host"])
@@ -55,11 +57,20 @@ class Cloud:
                 service,
                 region_name=region,
                 endpoint_url=self.endpoint,
-                aws_access_key_id="test",
-                aws_secret_access_key="test",
+                aws_access_key_id=ACCESS_KEY_ID,
+                aws_secret_access_key=self.key,
                 config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=20),
             )
         return self.clients[key]
+
+    @property
+    def key(self) -> str:
+        """What its owner alone can read."""
+        return str(json.loads((self.state / "cloud.json").read_text())["key"])
+
+    def metadata(self, instance_id: str) -> str:
+        """The path below which an instance's host finds its metadata."""
+        return f"/imds/{instance_id}/{prove(self.key, *host_words(instance_id))}/latest"
 
     @property
     def ec2(self) -> Any:
@@ -68,9 +79,11 @@ class Cloud:
     def ask(
         self, path: str, *, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, str]:
-        """An HTTP request of the test's own: the status and the text of the answer."""
+        """An HTTP request of the cloud's owner: the status and the text of the answer."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.endpoint + path, data=data, method=method, headers=headers or {})
+        url = self.endpoint + path
+        sent = {**request_headers(self.key, method, url), **(headers or {})}
+        request = urllib.request.Request(url, data=data, method=method, headers=sent)
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.status, answer.read().decode()

@@ -216,7 +216,7 @@ def test_a_group_admits_its_other_members(cloud: Cloud) -> None:
 def test_metadata_wants_a_token(cloud: Cloud) -> None:
     """IMDSv2: no answer without a token, no token without its time to live, none from another instance."""
     first, second = ids(cloud.fleet(cloud.template(f"t-{uuid.uuid4()}"), count=2))
-    base = f"/imds/{first}/latest"
+    base = cloud.metadata(first)
     header = "X-aws-ec2-metadata-token"
     assert cloud.ask(f"{base}/meta-data/instance-id")[0] == 401
     assert cloud.ask(f"{base}/api/token", method="PUT")[0] == 400
@@ -240,14 +240,14 @@ def test_metadata_wants_a_token(cloud: Cloud) -> None:
     assert "instance-id" in cloud.ask(f"{base}/meta-data/", headers={header: token})[1].splitlines()
     assert "placement/" in cloud.ask(f"{base}/meta-data/", headers={header: token})[1].splitlines()
     assert cloud.ask(f"{base}/meta-data/spot/instance-action", headers={header: token})[0] == 404
-    assert cloud.ask(f"/imds/{second}/latest/meta-data/instance-id", headers={header: token})[0] == 401
+    assert cloud.ask(f"{cloud.metadata(second)}/meta-data/instance-id", headers={header: token})[0] == 401
 
 
 def test_a_reclaimed_instance_is_told_first(cloud: Cloud) -> None:
     """The notice stands in the metadata, and the instance ends when it has run out, with the reason that EC2 gives."""
     (instance_id,) = ids(cloud.fleet(cloud.template(f"t-{uuid.uuid4()}")))
     cloud.wait_for_state(instance_id, "running")
-    base, header = f"/imds/{instance_id}/latest", "X-aws-ec2-metadata-token"
+    base, header = cloud.metadata(instance_id), "X-aws-ec2-metadata-token"
     _, token = cloud.ask(f"{base}/api/token", method="PUT", headers={f"{header}-ttl-seconds": "60"})
     assert cloud.ask(f"/gpuctl/hosts/{instance_id}/reclaim?notice_s=0.3", method="POST")[0] == 200
     status, text = cloud.ask(f"{base}/meta-data/spot/instance-action", headers={header: token})

@@ -38,8 +38,10 @@ def test_a_host_is_given_what_it_needs(hosting: Cloud) -> None:
     hosting.wait_for_state(instance_id, "running")
     config = json.loads((disk(hosting, instance_id) / "config.json").read_text())
     assert config["instance_id"] == config["mark"] == instance_id
-    assert config["admits_url"] == f"{hosting.endpoint}/gpuctl/hosts/{instance_id}/admits"
-    assert config["imds_url"] == f"{hosting.endpoint}/imds/{instance_id}"
+    metadata = hosting.metadata(instance_id).removesuffix("/latest")
+    token = metadata.rpartition("/")[2]
+    assert config["imds_url"] == hosting.endpoint + metadata
+    assert config["admits_url"] == f"{hosting.endpoint}/gpuctl/hosts/{instance_id}/admits?token={token}"
     assert config["user_data"] == "hello"
     assert config["env"]["GPUCTL_ENVIRONMENTS"] == str(hosting.state.parent / "cache" / "environments")
     first = Path(config["env"]["PATH"].split(":")[0])

@@ -30,6 +30,7 @@ def test_a_second_start_finds_the_first(state: Path) -> None:
         "pid": answers[0].pid,
         "started": json.loads(run_cloud("start", state).stdout)["started"],
         "state": str(state.resolve()),
+        "key": answers[0].key,
     }
     found = json.loads(run_cloud("status", state).stdout)
     del found["pythons"]
