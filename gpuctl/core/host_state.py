@@ -93,7 +93,7 @@ def _whole(value: object) -> int | None:
 
 
 def _line(value: object) -> str | None:
-    return (safe(value)[:_LONGEST] or None) if isinstance(value, str) else None
+    return (safe(value[: 4 * _LONGEST])[:_LONGEST] or None) if isinstance(value, str) else None
 
 
 def _moment(value: object) -> datetime | None:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Collection
 from types import TracebackType
 
-from gpuctl.core.errors import GpuctlError
-from gpuctl.core.outputs import Sent, parse_sent, parse_skipped
+from gpuctl.core.errors import GpuctlError, HostError
+from gpuctl.core.outputs import Left, Sent, parse_sent, parse_skipped
 from gpuctl.remote.host import Streams
 from gpuctl.remote.protocol import Event
+from gpuctl.remote.session import HostSilent
 
-MOST_REFUSALS = 500_000
+ANSWER_S = 60.0
+"""Seconds within which the host says of a file that has come whether it came whole."""
+_HEX_OF_SHA256 = 64
+_MOST_UNASKED = 1000
 
 
 class Answers:
-    """What the host says beside the stream, read by a thread: for each file whether it came whole."""
+    """What the host says beside the stream, read by a thread: for each file asked for whether it came whole.
+
+    Only words on these files are kept, and not many more are heard than there are files: a host has no more to say.
+    """
 
     _MOST_AHEAD = 10_000
 
-    def __init__(self, streams: Streams, name: str) -> None:
+    def __init__(
+        self, streams: Streams, name: str, wanted: Collection[str], *, answer_within_s: float = ANSWER_S
+    ) -> None:
         self._streams = streams
         self._name = name
-        self._said: queue.Queue[Event | GpuctlError | None] = queue.Queue(self._MOST_AHEAD)
+        self._wanted = frozenset(wanted)
+        self._within_s = answer_within_s
+        self._said: queue.Queue[Sent | Left | GpuctlError | None] = queue.Queue(self._MOST_AHEAD)
         self._last: Event | None = None
         self.refused: dict[str, str] = {}
         self._ended = False
@@ -42,10 +54,9 @@ class Answers:
 
     def sent(self, path: str) -> Sent | None:
         """The next word on that file, or None where the host ends without one."""
-        while (event := self._next()) is not None:
-            sent = parse_sent(event) if event["event"] == "sent" else None
-            if sent is not None and sent.path == path:
-                return sent
+        while (said := self._next()) is not None:
+            if isinstance(said, Sent) and said.path == path:
+                return said
         return None
 
     def finish(self) -> None:
@@ -54,35 +65,50 @@ class Answers:
             pass
         self._streams.session.result(self._last)
 
-    def _next(self) -> Event | None:
+    def _next(self) -> Sent | Left | None:
         if self._ended:
             return None
-        said = self._said.get()
+        try:
+            said = self._said.get(timeout=self._within_s)
+        except queue.Empty:
+            raise HostSilent(f"{self._name} does not say whether a file came whole", "try again") from None
         if isinstance(said, GpuctlError):
             self._ended = True
             raise said
         if said is None:
             self._ended = True
-        else:
-            self._last = said
-            skipped = parse_skipped(said) if said["event"] == "skipped" else None
-            if skipped is not None and len(self.refused) < MOST_REFUSALS:
-                self.refused[skipped.path] = skipped.why
+        elif isinstance(said, Left):
+            self.refused[said.path] = said.why
         return said
 
     def _read(self) -> None:
         try:
-            for event in self._streams.session.events(read=self._streams.stderr.read):
-                self._put(event)
+            for count, event in enumerate(self._streams.session.events(read=self._streams.stderr.read)):
+                if count > 2 * len(self._wanted) + _MOST_UNASKED:
+                    raise HostError(f"{self._name} tells of more files than it was asked for", "try again")
+                self._last = event
+                found = _parse(event)
+                if found is not None and found.path in self._wanted:
+                    self._put(found)
         except GpuctlError as error:
             self._put(error)
+            self._streams.session.close()  # whoever reads the stream meanwhile need not wait for more of it
         else:
             self._put(None)
 
-    def _put(self, said: Event | GpuctlError | None) -> None:
+    def _put(self, said: Sent | Left | GpuctlError | None) -> None:
         while not self._closing:
             try:
                 self._said.put(said, timeout=0.2)
             except queue.Full:
                 continue
             return
+
+
+def _parse(event: Event) -> Sent | Left | None:
+    """A word on a file, as small as an honest one is."""
+    if event["event"] == "sent":
+        sent = parse_sent(event)
+        return sent if sent is not None and len(sent.sha256) == _HEX_OF_SHA256 else None
+    skipped = parse_skipped(event) if event["event"] == "skipped" else None
+    return Left(skipped.path, skipped.why) if skipped is not None else None

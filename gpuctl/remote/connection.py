@@ -23,6 +23,7 @@ from paramiko.ssh_exception import AuthenticationException, BadHostKeyException,
 from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
 from gpuctl.core.hosts import SSHTarget
 from gpuctl.core.outputs import printable
+from gpuctl.remote.transport import KeyOnlyTransport
 
 # Without a handler, logging's last resort would print paramiko's tracebacks to the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -103,6 +104,7 @@ def _connection(target: SSHTarget, *, key: paramiko.PKey, sock: socket.socket, t
         connect_kwargs={
             "pkey": key,
             "sock": sock,
+            "transport_factory": KeyOnlyTransport,
             "allow_agent": False,
             "look_for_keys": False,
             "timeout": timeout_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,9 +12,15 @@ from gpuctl.core.errors import HostError
 from gpuctl.core.host_state import Gpu, HostState, parse_gpus, parse_host_state
 from gpuctl.remote.host import Host
 from gpuctl.remote.protocol import Event
+from gpuctl.remote.session import HostSilent
 
 SILENCE_S = 15.0
 """The payload says that it is alive every 5 s; three of those missed is a host that does not answer."""
+_STILL_S = 60.0
+"""How long a host that is asked for what there is may compare copies before the first of it comes."""
+_MOST_AT_ONCE = 16 * 1024**3
+_PIECE = 64 * 1024
+"""Bytes of a log that become lines at once: a line takes a hundred times the memory of its newline."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ def follow(
     metrics_sha256: str | None = None,
     gpus: bool = False,
     silence_s: float = SILENCE_S,
+    still_s: float = _STILL_S,
 ) -> Iterator[Following]:
     """What comes after these offsets, as it comes; `Ended` last. To go on later, ask from the last chunks' `end`.
 
@@ -87,7 +95,8 @@ def follow(
     file from its start where they are not the same. With `gpus`, their use comes every ten seconds where there are any.
 
     Closing the iterator (`contextlib.closing`, whatever happens in its loop) ends the command on the host. Raises
-    HostUnreachable after `silence_s` without an event or where the link breaks.
+    HostSilent after `silence_s` without an event, HostUnreachable where the link breaks. Where only what is there is
+    asked for it ends in any case: HostSilent after `still_s` in which nothing of it came.
     """
     request = {
         "log_offset": log_offset,
@@ -97,26 +106,64 @@ def follow(
         "metrics_sha256": metrics_sha256,
         "gpus": gpus,
     }
-    reached = {"log": log_offset, "metrics": metrics_offset}
+    progress = _Progress(host, {"log": log_offset, "metrics": metrics_offset}, None if until_end else still_s)
     with host.watch("follow", request, silence_s=silence_s) as events:
         for event in events:
+            progress.check()
             kind = event["event"]
             if kind == "alive":
                 yield Alive()
             elif kind == "gpus":
                 yield GpusSeen(parse_gpus(event.get("gpus")))
-            elif kind == "differs" and (file := str(event.get("file"))) in reached:
-                reached[file] = 0
-                yield Differs(file)
-            elif kind == "log" or kind == "metrics":
-                offset, data = _new(host, event, reached[str(kind)])
-                reached[str(kind)] = offset + len(data)
+            elif kind == "differs" and event.get("file") in ("log", "metrics"):
+                yield progress.differs(str(event["file"]))
+            elif kind == "log":
+                offset, data = progress.new("log", event)
+                for at in range(0, len(data), _PIECE):
+                    yield LogChunk(offset + at, data[at : at + _PIECE])
+            elif kind == "metrics":
+                offset, data = progress.new("metrics", event)
                 if data:
-                    yield LogChunk(offset, data) if kind == "log" else MetricsChunk(offset, data)
+                    yield MetricsChunk(offset, data)
             elif kind == "end":
                 yield Ended(parse_host_state(event.get("state")))
                 return
     raise HostError(f"{host.name} stopped telling of the run before its end", "try again")
+
+
+class _Progress:
+    """How far each file is, and whether the host gets on: `still_s` None where it may have nothing to tell."""
+
+    def __init__(self, host: Host, reached: dict[str, int], still_s: float | None) -> None:
+        self._host, self._reached, self._still_s = host, reached, still_s
+        self._differ: set[str] = set()
+        self._bytes = 0
+        self._moved = time.monotonic()
+
+    def check(self) -> None:
+        """Raises where only what is there was asked for, and it does not come to its end."""
+        if self._still_s is None:
+            return
+        if time.monotonic() - self._moved > self._still_s:
+            raise HostSilent(f"{self._host.name} did not send its log in time", "try again")
+        if self._bytes > _MOST_AT_ONCE:
+            raise HostError(f"{self._host.name} sends a log without end", "look at it with `gpuctl ssh`")
+
+    def differs(self, file: str) -> Differs:
+        """That file is compared once, at its beginning."""
+        if file in self._differ:
+            raise HostError(f"{self._host.name} compares the {file} again and again", "try again")
+        self._differ.add(file)
+        self._reached[file] = 0
+        return Differs(file)
+
+    def new(self, file: str, event: Event) -> tuple[int, bytes]:
+        """An event's bytes without those that were there before, and their offset."""
+        offset, data = _new(self._host, event, self._reached[file])
+        self._reached[file] = offset + len(data)
+        if data:
+            self._bytes, self._moved = self._bytes + len(data), time.monotonic()
+        return offset, data
 
 
 def _new(host: Host, event: Event, reached: int) -> tuple[int, bytes]:

@@ -19,19 +19,21 @@ from gpuctl.core.errors import HostError, HostUnreachable
 from gpuctl.core.hosts import SSHTarget
 from gpuctl.remote.connection import KeyRejected, Link, name_of, open_link, translate_errors
 from gpuctl.remote.payload import payload_hash
-from gpuctl.remote.protocol import Event, encode_request
+from gpuctl.remote.protocol import ONE_ANSWER, PATIENCE, Event, Patience, encode_request
 from gpuctl.remote.session import CHUNK, QUIET_S, Session
+from gpuctl.remote.transport import WINDOW, closing_after
 
 _PAYLOAD = shell.Home("gpuctl/host.pyz")
 _ADMISSION_S = 90.0
 """Seconds for which a refused key is tried again: cloud-init may not have put it in yet."""
 _PROBE_S = 10.0
+_LOOK_AT_IT = "look at it with `gpuctl ssh`, or remove it with `gpuctl down`"
 _CHANNEL_S = 20.0
-_PUT_S = 120.0
-_WINDOW = 8 * 1024 * 1024
-"""Bytes in flight: 1 Gbit/s over 80 ms is 10 MB; paramiko's own 2 MiB would hold a stream to a fifth of that."""
+_PUT = Patience(120, 120)
+_SENDING = Patience(float("inf"), 60)
+"""A stream may be long, but never still."""
 
-_PUT = """\
+_PUT_PROGRAM = """\
 import hashlib, os, sys
 folder = os.path.join(os.path.expanduser("~"), "gpuctl")
 place, wanted = os.path.join(folder, "host.pyz"), sys.argv[1]
@@ -87,6 +89,7 @@ class Host:
         known_hosts_file: Path,
         connect_timeout_s: float = 10,
         quiet_s: float = QUIET_S,
+        answer_within_s: float = _CHANNEL_S,
     ) -> None:
         self.target = target
         self.name = name_of(target)
@@ -94,6 +97,7 @@ class Host:
         self._known_hosts_file = known_hosts_file
         self._connect_timeout_s = connect_timeout_s
         self._quiet_s = quiet_s
+        self._answer_within_s = answer_within_s
         self._link: Link | None = None
         self._opening = threading.Lock()
         self._probing = threading.Lock()
@@ -181,8 +185,8 @@ class Host:
 
     def put_payload(self, data: bytes) -> None:
         """Puts `host.pyz` on the host, aside and renamed, where the one there is another or none."""
-        line = shell.command("python3", "-I", "-c", _PUT, payload_hash(data))
-        with self._session(line, deadline=time.monotonic() + _PUT_S) as session:
+        line = shell.command("python3", "-I", "-c", _PUT_PROGRAM, payload_hash(data))
+        with self._session(line, _PUT) as session:
             session.keep_stderr_tail()
             said = _line(session)
             if said == b"send\n":
@@ -201,14 +205,18 @@ class Host:
     ) -> Event:
         """Runs a verb, `body` behind the request. `on_event` hears each event as it comes; the last is the answer.
 
-        An event's text is the host's own: show it through `core.outputs.printable`. Without `timeout_s` it waits as
-        long as the host answers probes. Raises HostRefused where the verb failed, HostUnreachable, HostError.
+        An event's text is the host's own: show it through `core.outputs.printable`. It waits as long as that verb may
+        take (`protocol.PATIENCE`), or `timeout_s`. Raises HostRefused where the verb failed, HostSilent, HostError.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._verb(verb, request, body=body, deadline=deadline) as session:
+        patience = PATIENCE.get(verb, ONE_ANSWER)
+        if timeout_s is not None:
+            patience = patience.within(timeout_s)
+        with self._verb(verb, request, patience, body=body) as session:
             session.keep_stderr_tail()
             last: Event | None = None
-            for event in session.events():
+            for count, event in enumerate(session.events(), start=1):
+                if count > patience.events:
+                    raise HostError(f"{self.name} answers `{verb}` without end", _LOOK_AT_IT)
                 if on_event is not None and event["event"] != "error":
                     on_event(event)
                 last = event
@@ -217,37 +225,45 @@ class Host:
     @contextmanager
     def stream(self, verb: str, request: Mapping[str, object]) -> Iterator[Streams]:
         """Runs a verb whose output is not events alone. Leaving the context ends it."""
-        with self._verb(verb, request) as session:
-            yield Streams(_AllThere(session.read), _AllThere(session.read_stderr), session)
+        with self._verb(verb, request, _SENDING) as session:
+            yield Streams(_AllThere(session.read_stream), _AllThere(session.read_stderr), session)
 
     @contextmanager
     def watch(self, verb: str, request: Mapping[str, object], *, silence_s: float) -> Iterator[Iterator[Event]]:
-        """Runs a verb and gives its events as they come; HostUnreachable after `silence_s` without one.
+        """Runs a verb and gives its events as they come; HostSilent after `silence_s` without one.
 
         The last event is given too, an `error` raised as HostRefused. Leaving the context ends the verb.
         """
-        with self._verb(verb, request) as session:
+        with self._verb(verb, request, Patience(float("inf"), silence_s)) as session:
             session.keep_stderr_tail()
-            yield _watched(session, silence_s)
+            yield _watched(session)
 
     def _verb(
-        self, verb: str, request: Mapping[str, object], *, body: BinaryIO | None = None, deadline: float | None = None
+        self, verb: str, request: Mapping[str, object], patience: Patience, *, body: BinaryIO | None = None
     ) -> Session:
-        session = self._session(shell.command("python3", _PAYLOAD, verb), deadline=deadline)
+        session = self._session(shell.command("python3", _PAYLOAD, verb), patience)
         session.send(_pieces(encode_request(request), body))
         return session
 
-    def _session(self, line: str, *, deadline: float | None = None) -> Session:
+    def _session(self, line: str, patience: Patience) -> Session:
         link = self._connected(self._connect_timeout_s)
         with translate_errors(self.name):
-            channel = link.transport.open_session(window_size=_WINDOW, timeout=_CHANNEL_S)
+            channel = link.transport.open_session(window_size=WINDOW, timeout=_CHANNEL_S)
             channel.settimeout(_CHANNEL_S)
             try:
-                channel.exec_command(line)
+                with closing_after(channel, self._answer_within_s):
+                    channel.exec_command(line)
             except BaseException:
                 channel.close()
                 raise
-        return Session(channel, name=self.name, alive=self.alive, deadline=deadline, quiet_s=self._quiet_s)
+        return Session(
+            channel,
+            name=self.name,
+            alive=self.alive,
+            total_s=patience.total_s,
+            silence_s=patience.silence_s,
+            quiet_s=self._quiet_s,
+        )
 
     def _connected(self, timeout_s: float) -> Link:
         with self._opening:
@@ -281,14 +297,12 @@ def _line(session: Session, longest: int = 64) -> bytes:
     return said
 
 
-def _watched(session: Session, silence_s: float) -> Iterator[Event]:
-    session.deadline = time.monotonic() + silence_s
+def _watched(session: Session) -> Iterator[Event]:
     last: Event | None = None
     for event in session.events():
         if event["event"] != "error":
             yield event
         last = event
-        session.deadline = time.monotonic() + silence_s
     session.result(last)
 
 
@@ -301,6 +315,6 @@ class _AllThere:
 
     def read(self, size: int = CHUNK) -> bytes:
         if not self._held:
-            self._held = memoryview(self._receive(_WINDOW))
+            self._held = memoryview(self._receive(WINDOW))
         piece, self._held = self._held[:size], self._held[size:]
         return bytes(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,8 @@ from gpuctl.remote.host import Host
 from gpuctl.remote.protocol import Event
 
 MOST_FILES = 500_000
-_MOST_NAME_CHARACTERS = 64 * 1024 * 1024
+_MOST_TEXT = 96 * 1024 * 1024
+"""Bytes in this laptop's memory, of names and reasons."""
 
 
 @dataclass
@@ -38,7 +40,8 @@ class Manifest:
     left: dict[str, Left] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     training: Training = "unknown"
-    _characters: int = 0
+    _events: int = 0
+    _text: int = 0
 
     @property
     def over(self) -> bool:
@@ -65,10 +68,10 @@ class Manifest:
         if read is None:
             return
         found = read(event)
-        path = found.path if found is not None else printable(str(event.get("path")))
-        self._characters += len(path)
-        count = len(self.files) + len(self.links) + len(self.left) + len(self.missing)
-        if count >= MOST_FILES or self._characters > _MOST_NAME_CHARACTERS:
+        path = found.path if found is not None else _name_of(event)
+        self._events += 1
+        self._text += sum(sys.getsizeof(text) for text in _texts(found, path))
+        if self._events > MOST_FILES or self._text > _MOST_TEXT:
             raise HostError(
                 f"{self.name} lists more than {MOST_FILES} outputs", "name fewer in the job's `[outputs] paths`"
             )
@@ -100,6 +103,17 @@ def _refuse_repositories(manifest: Manifest, *, tells_case: bool) -> None:
                 manifest.refuse(path, "git would obey the folder that it is in", "name")
             else:
                 manifest.left[path] = Left(path, "git would obey the folder that it is in", "name", files=0)
+
+
+def _name_of(event: Event) -> str:
+    path = event.get("path")
+    return printable(path) if isinstance(path, str) else "a name that is no text"
+
+
+def _texts(found: RemoteFile | Link | Left | None, path: str) -> tuple[str, ...]:
+    if isinstance(found, Link):
+        return path, found.to
+    return (path, found.why, found.kind) if isinstance(found, Left) else (path,)
 
 
 def _missing(event: Event) -> Left | None:

@@ -7,17 +7,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from gpuctl.core.codec import Unreadable, parse
 from gpuctl.core.errors import HostError, HostRefused
 from gpuctl.core.outputs import printable
 
 SCHEMA = 1
-LONGEST_LINE = 24 * 1024 * 1024
-"""Bytes: a metrics line of the 16 MiB that a payload lets pass, in base64, and some more."""
+LONGEST_LINE = 2 * 1024 * 1024
+"""Bytes: a metrics line of the 1 MiB that a payload lets pass, in base64, and some more. What JSON becomes in memory
+is thirty times as much."""
 MOST_NOISE = 256 * 1024
 """Bytes of lines that are no events: a login script's greeting is let pass, a flood is not."""
 
+_DEEPEST = 8
+
 Event = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a host is heard out: in all, since its last event, and for how many events.
+
+    That it answers SSH's own questions is no reason to go on waiting: whoever never gets on with what it was asked is
+    given up.
+    """
+
+    total_s: float
+    silence_s: float
+    events: int = 100
+
+    def within(self, total_s: float) -> Patience:
+        """The same, for that time, silent or not."""
+        return Patience(total_s, total_s, self.events)
+
+
+ONE_ANSWER = Patience(30, 30)
+"""A question that has one answer: `state` asks `nvidia-smi`, for ten seconds at most."""
+PATIENCE = {
+    "start": Patience(120, 120),
+    "receipt": Patience(60, 60),
+    "manifest": Patience(1800, 60, events=1_100_000),
+    "provision": Patience(3 * 3600, 1800, events=2_000_000),
+}
+"""By verb. A listing looks for thirty seconds where it tells nothing; pip and apt may install for many minutes so."""
 
 
 def encode_request(request: Mapping[str, object]) -> bytes:
@@ -28,16 +61,20 @@ def encode_request(request: Mapping[str, object]) -> bytes:
 def parse_event(line: bytes) -> Event | None:
     """One line's event, or None where it is not one. Total: no bytes make it raise."""
     try:
-        value = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = parse(line)
+    except Unreadable:
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("event"), str):
+    if not isinstance(value, dict) or not isinstance(value.get("event"), str) or not _is_shallow(value, _DEEPEST):
         return None
     return value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _is_shallow(value: object, levels: int) -> bool:
+    """False where whoever walks through the value (`str` does) could run out of stack."""
+    if not isinstance(value, (dict, list)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 class EventReader:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
 from gpuctl.core.host_state import Training
@@ -28,8 +27,8 @@ from gpuctl.remote.answers import Answers
 from gpuctl.remote.destination import Destination, PartFile, PathConflict
 from gpuctl.remote.host import Host
 from gpuctl.remote.manifest import Manifest, ask_manifest
-from gpuctl.remote.session import CHUNK
-from gpuctl.remote.tarstream import BoundedReader, members
+from gpuctl.remote.session import CHUNK, HostSilent
+from gpuctl.remote.tarstream import BoundedReader, Content, NoTarStream, members
 
 _AS_THE_JOB_SAYS = Wish()
 _MOST_GROWN = 1024**3
@@ -146,6 +145,8 @@ class _OverCuts:
             try:
                 work()
                 return
+            except HostSilent:
+                raise
             except HostUnreachable:
                 home = self._pull.moved
                 self._cuts = self._cuts + 1 if home == self._home else 1
@@ -296,12 +297,17 @@ class _Pull:
         left = dict(wanted)
         with (
             self._host.stream("send", {"paths": list(wanted)}) as streams,
-            Answers(streams, self._host.name) as answers,
+            Answers(streams, self._host.name, wanted) as answers,
         ):
-            source = BoundedReader(streams.stdout, self._host.name)
+            source = BoundedReader(
+                streams.stdout,
+                self._host.name,
+                files=len(wanted),
+                size=sum(_at_most(file) for file in wanted.values()),
+            )
             try:
                 self._receive(source, answers, left)
-            except (tarfile.TarError, RecursionError) as error:
+            except NoTarStream as error:
                 if source.ended:  # then the host may say itself what went wrong
                     answers.finish()
                 raise HostError(f"{self._host.name} sent something that is no tar stream", "try again") from error
@@ -321,7 +327,7 @@ class _Pull:
     def _take(
         self,
         member: tarfile.TarInfo,
-        content: IO[bytes],
+        content: Content,
         file: RemoteFile,
         *,
         answers: Answers,
@@ -343,7 +349,7 @@ class _Pull:
                 self._unchanged.pop(file.path, None)
             del left[file.path]
 
-    def _copy(self, content: IO[bytes], aside: PartFile) -> str:
+    def _copy(self, content: Content, aside: PartFile) -> str:
         digest = hashlib.sha256()
         while chunk := content.read(CHUNK):
             digest.update(chunk)
@@ -366,8 +372,11 @@ def _parents(path: str) -> Iterator[str]:
         at = path.rfind("/", 0, at)
 
 
+def _at_most(file: RemoteFile) -> int:
+    return file.size + (_MOST_GROWN if file.path in GROWING else 0)
+
+
 def _fits(member: tarfile.TarInfo, file: RemoteFile) -> bool:
     if member.issparse():
         return False
-    grown = member.size - file.size
-    return 0 <= grown <= _MOST_GROWN if file.path in GROWING else grown == 0
+    return file.size <= member.size <= _at_most(file)

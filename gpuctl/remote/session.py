@@ -21,14 +21,21 @@ _TICK_S = 1.0
 _EXIT_S = 10.0
 _TAIL = 2048
 _SENT_AT_ONCE = 32 * 1024
+_ENOUGH = 64 * 1024
+"""Bytes of a stream that are progress: less than so many in the time of a silence is none."""
+
+
+class HostSilent(HostUnreachable):
+    """A host that answers SSH, and not what it was asked: another connection would not change that."""
 
 
 class Session:
     """A command that runs on a host.
 
     `body` goes to its standard input from a thread of its own, so that what it answers meanwhile is heard.
-    `deadline` is a `time.monotonic` after which reading raises HostUnreachable (whoever reads may move it); without
-    one, reading waits as long as the host answers a probe (`alive`).
+    Reading standard output raises HostSilent after `total_s` in all, or `silence_s` of waiting since the host last got
+    on with it: an event, a piece of the body taken, much of a stream. On a quiet link it looks whether the host is
+    there at all (`alive`).
     """
 
     def __init__(
@@ -37,13 +44,17 @@ class Session:
         *,
         name: str,
         alive: Callable[[], bool],
-        deadline: float | None = None,
+        total_s: float,
+        silence_s: float,
         quiet_s: float = QUIET_S,
     ) -> None:
         self._channel = channel
         self._name = name
         self._alive = alive
-        self.deadline = deadline
+        self._end = time.monotonic() + total_s
+        self._silence_s = silence_s
+        self._waited = 0.0
+        self._came = 0
         self._quiet_s = quiet_s
         self._threads: list[threading.Thread] = []
         self._feeding: Exception | None = None
@@ -73,9 +84,21 @@ class Session:
         """Starts to read standard error; its last lines are told where the command fails without saying why."""
         self._start(self._drain, "stderr")
 
+    def heard(self) -> None:
+        """The host got on with what it was asked."""
+        self._waited, self._came = 0.0, 0
+
     def read(self, size: int = CHUNK) -> bytes:
         """What standard output has, at most `size` bytes; empty at its end."""
-        return self._receive(self._channel.recv, size)
+        return self._receive(self._receive_in_time, size)
+
+    def read_stream(self, size: int = CHUNK) -> bytes:
+        """The same of a stream that is no events: that it comes is progress."""
+        data = self.read(size)
+        self._came += len(data)
+        if self._came >= _ENOUGH:
+            self.heard()
+        return data
 
     def read_stderr(self, size: int = CHUNK) -> bytes:
         """The same of standard error."""
@@ -86,7 +109,9 @@ class Session:
         reader = EventReader(self._name)
         read = read or self.read
         while data := read():
-            yield from reader.feed(data)
+            for event in reader.feed(data):
+                yield event
+                self.heard()
 
     def result(self, last: Event | None) -> Event:
         """The command's answer, given its last event, once its output has ended.
@@ -120,11 +145,19 @@ class Session:
         lines = [line for line in self._tail.decode("utf-8", "backslashreplace").splitlines() if line.strip()]
         return f": {printable(lines[-1].strip())}" if lines else ""
 
+    def _receive_in_time(self, size: int) -> bytes:
+        began = time.monotonic()
+        if began >= self._end or self._waited >= self._silence_s:
+            raise HostSilent(f"{self._name} did not answer in time", "try again")
+        self._channel.settimeout(max(0.01, min(_TICK_S, self._end - began, self._silence_s - self._waited)))
+        try:
+            return self._channel.recv(size)
+        finally:
+            self._waited += time.monotonic() - began
+
     def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
         probe_at = time.monotonic() + self._quiet_s
         while True:
-            if self.deadline is not None and time.monotonic() >= self.deadline:
-                raise HostUnreachable(f"{self._name} did not answer in time", "try again")
             try:
                 with _link(self._name):
                     return receive(size)
@@ -145,6 +178,7 @@ class Session:
             for piece in pieces:
                 for start in range(0, len(piece), _SENT_AT_ONCE):
                     self._send_piece(piece[start : start + _SENT_AT_ONCE])
+                    self.heard()
             self._channel.shutdown_write()
         except Exception as error:  # noqa: BLE001  (a thread's own end: `result` tells it)
             # The command ended first: what it said and its exit code tell why. A body that cannot be read is told here.

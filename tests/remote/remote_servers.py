@@ -91,6 +91,7 @@ class Server:
         public: str | None = None,
         identity: Path | None = None,
         quiet_s: float = 15,
+        answer_within_s: float = 20,
     ) -> Host:
         """The host behind this server, or with another target, pinned key or key of the caller's."""
         target = target or self.target
@@ -102,6 +103,7 @@ class Server:
             known_hosts_file=known,
             connect_timeout_s=5,
             quiet_s=quiet_s,
+            answer_within_s=answer_within_s,
         )
 
     def program(self, source: str) -> None:
