@@ -23,7 +23,7 @@ _OVER_EVERY = 4
 _GPUS_EVERY_S = 10.0
 _FIRST_LOOKS = 3
 _CHUNK = 1 << 16
-_LONGEST_LINE = 1 << 24
+_LONGEST_LINE = 1 << 20
 _HASHED_AT_ONCE = 1 << 20
 
 
@@ -66,7 +66,7 @@ class Tail:
         return digest.hexdigest() == sha256
 
     def lines(self) -> bytes:
-        """Whole lines at the offset; a line without end is given up at 16 MiB."""
+        """Whole lines at the offset; a line without end is given up at 1 MiB."""
         size = _CHUNK
         while True:
             data = self.read(size)
