@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -43,6 +45,7 @@ from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made
 from gpuctl.workflows.reporter import Reporter
 
 REMOVE_TIMEOUT_S = 600
+OFFER_AFTER_S = 45.0
 POLITE_S = 40
 """How long a command that still runs gets to save itself before its outputs are brought home."""
 
@@ -217,7 +220,8 @@ def _bring_home(
     where = destination_of(run, None)
     try:
         claim(run, where, hosts)
-        saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish))
+        with offering_discard(run, reporter):
+            saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish))
     except HostError as error:
         if run.folder.progress().home and len(hosts) <= were_known:
             reporter.note(f"{run.name} does not answer, and its outputs are home already")
@@ -230,6 +234,19 @@ def _bring_home(
     for left in filter(None, (not_home(run.name, one) for one in saved)):
         raise NotHome(left.message, f"{left.next_step}; {_waiting_costs(run, living, now)}")
     return saved
+
+
+@contextmanager
+def offering_discard(run: RunHandle, reporter: Reporter, *, after_s: float = OFFER_AFTER_S) -> Iterator[None]:
+    """Whatever a host does, who waits for it is told how to go on without it."""
+    text = f"this takes long; to remove {run.name} without what is not home: Ctrl-C, gpuctl down {run.name} --discard"
+    timer = threading.Timer(after_s, reporter.note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _hosts_that_hold(run: RunHandle, accounts: Sequence[Account]) -> tuple[list[RunHandle], list[Instance]]:

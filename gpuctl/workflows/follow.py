@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from typing import Literal
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
-from gpuctl.core.errors import GpuctlError, HostGone, HostUnreachable, JobError
+from gpuctl.core.errors import GpuctlError, HostError, HostGone, HostUnreachable, JobError
 from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
@@ -29,6 +31,11 @@ from gpuctl.workflows.hosts import RunHandle, nobody, open_host
 GIVE_UP_AFTER_S = 600
 PAUSE_S = 0.5
 FIRST_SIZE = 1 << 20
+_MOST_AHEAD = 8
+"""Updates of several hosts that wait to be shown: one may be a thousand lines and more."""
+_MOST_HISTORY = 64 * 1024 * 1024
+"""Bytes in memory of the lines that are shown of what is here already: of a longer log, its end."""
+_MOST_COMPARED = 5
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ class Follower:
         self.losses = _losses_of(run)
         self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
         self._not_kept = self._left_out = False
+        self._compared = 0
         self._heard = time.monotonic()
 
     @property
@@ -126,16 +134,19 @@ class Follower:
         return lines
 
     def _history_from(self, begin: int, before: Callable[[bytes], object]) -> list[LogLine]:
-        """The lines from an offset on; `before` hears the bytes before it."""
-        lines: list[LogLine] = []
+        """The lines from an offset on, of very many the last; `before` hears the bytes before it."""
+        lines, held = deque[LogLine](), 0
         for data in self._log.copy.pieces():
             cut = max(0, begin - self._log.at)
             self._log.took(data)
             if data[:cut]:
                 before(data[:cut])
-            if data[cut:]:
-                lines.extend(self._read_log(data[cut:]))
-        return lines
+            for line in self._read_log(data[cut:]) if data[cut:] else ():
+                lines.append(line)
+                held += _size_of(line)
+                while held > _MOST_HISTORY:
+                    held -= _size_of(lines.popleft())
+        return list(lines)
 
     def _skim_first(self, data: bytes) -> None:
         """The whole lines of the log's first bytes alone: what comes next is not what follows them."""
@@ -225,6 +236,12 @@ class Follower:
                 return
 
     def _differs(self, file: str) -> None:
+        self._compared += 1
+        if self._compared > _MOST_COMPARED:
+            raise HostError(
+                f"{self.run.alias} takes what it sent itself for another {file}, again and again",
+                "look at it with `gpuctl ssh`",
+            )
         self.run.tell(f"what was here of the {file} of {self.run.name} is not what the host has: it is fetched again")
         if file == "log":
             self._log.differs()
@@ -289,7 +306,7 @@ def followed(
     if len(followers) == 1:
         yield from ((0, update) for update in followers[0].updates(on_lost=on_lost))
         return
-    came: SimpleQueue[tuple[int, Update | Exception | None]] = SimpleQueue()
+    came: Queue[tuple[int, Update | Exception | None]] = Queue(_MOST_AHEAD)
 
     def follow_one(place: int, follower: Follower) -> None:
         try:
@@ -319,6 +336,10 @@ def _losses_of(run: RunHandle) -> Losses:
     except JobError as error:
         run.tell(f"{error.message}: the losses of {run.name} are looked for in the known formats")
         return Losses()
+
+
+def _size_of(line: LogLine) -> int:
+    return sys.getsizeof(line.text) + 256 * (1 + len(line.points))
 
 
 def _pattern_of(folder: RunFolder) -> str | None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hostile_servers import Interface, Mute, Talk, flood, junk, listening, mangled, ssh_server
@@ -26,6 +27,7 @@ from gpuctl.core.codec import dumps
 from gpuctl.core.errors import GpuctlError, HostError, HostUnreachable
 from gpuctl.core.host_state import parse_gpus, parse_host_state
 from gpuctl.core.losses.sources import MetricsSource
+from gpuctl.core.text import safe
 from gpuctl.remote import protocol, tarstream
 from gpuctl.remote.follow import follow
 from gpuctl.remote.manifest import Manifest
@@ -33,6 +35,11 @@ from gpuctl.remote.protocol import Patience, parse_event
 from gpuctl.remote.session import HostSilent
 from gpuctl.remote.tarstream import BoundedReader, NoTarStream, members
 from gpuctl.remote.training import start_training, stop_training, training_state
+from gpuctl.state.runs import RunFolder
+from gpuctl.workflows.down import OFFER_AFTER_S, offering_discard
+from gpuctl.workflows.follow import Follower
+from gpuctl.workflows.hosts import RunHandle
+from gpuctl.workflows.reporter import Silent
 
 MB = 1024 * 1024
 BUDGET = 200 * MB
@@ -472,3 +479,63 @@ def test_any_listing_is_told(event: str, fields: dict[str, object], path: object
 def test_json_that_means_harm_is_no_event(line: str) -> None:
     """No number that is none, none that takes long to read, and nothing so deep that walking through it would end."""
     assert parse_event(line.encode()) is None
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _run(tmp_path: Path) -> RunHandle:
+    return RunHandle("toy", cast(Any, None), cast(Any, None), RunFolder(tmp_path / "toy"))
+
+
+def test_down_offers_to_go_on_without_the_host(tmp_path: Path) -> None:
+    """Whoever waits for a host within `down` reads in a minute how to remove it all the same; who need not does not."""
+    assert OFFER_AFTER_S < 60
+    told, quick = _Notes(), _Notes()
+    with offering_discard(_run(tmp_path), told, after_s=0.01):
+        time.sleep(0.5)
+    with offering_discard(_run(tmp_path), quick, after_s=0.2):
+        pass
+    time.sleep(0.5)
+    assert len(told.notes) == 1 and "gpuctl down toy --discard" in told.notes[0] and quick.notes == []
+
+
+def test_a_copy_is_not_compared_for_ever(server: Server, tmp_path: Path) -> None:
+    """A host that takes what it sent itself for another file, over connection after connection, is given up."""
+    server.program("""
+        emit("differs", file="log")
+        emit("log", offset=0, data=base64.b64encode(b"x").decode())
+        emit("alive")
+    """)
+    follower = Follower(_run(tmp_path))
+    with server.host() as host:
+        for _ in range(5):
+            with pytest.raises(HostError, match="before its end"):
+                list(follower.events(host, until_end=True))
+        with pytest.raises(HostError, match="again and again"):
+            list(follower.events(host, until_end=True))
+
+
+def test_of_a_long_log_the_end_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is here of a log may be larger than what there is memory for: its last lines are told, all are read."""
+    monkeypatch.setattr("gpuctl.workflows.follow._MOST_HISTORY", 100_000)
+    run = _run(tmp_path)
+    lines = [f"line {n}" for n in range(50_000)]
+    run.kept.log.parent.mkdir(parents=True)
+    run.kept.log.write_text("\n".join([*lines, ""]))
+    found = [line.text for line in Follower(run).history()]
+    assert 100 < len(found) < 1000 and found == lines[-len(found) :]
+
+
+def test_what_a_host_calls_its_phases_is_harmless(server: Server) -> None:
+    """An event's fields may be anything: whoever makes text of them gets text."""
+    server.program('emit("phase", phase={"a": [1]}, detail=["\\x1b[2J"]); emit("provisioned")')
+    heard: list[str] = []
+    with server.host() as host:
+        host.call("provision", {}, on_event=lambda event: heard.append(safe(str(event.get("detail")))))
+    assert all(text.isprintable() for text in heard)
