@@ -157,7 +157,10 @@ def test_an_answer_that_the_cloud_has_not_proven_is_none(cloud: Cloud, impostor:
 
 
 def test_nothing_of_a_cloud_is_readable_by_others(state: Path) -> None:
-    """Folders 0700, files 0600 (programs 0700), though the umask is the usual one and the folder was there before."""
+    """Folders 0700, files 0600 (programs 0700), though the umask is the usual one and the folder was there before.
+
+    The key is in one file and in nothing that is printed or given to a host.
+    """
     state.mkdir(mode=0o755)
     before = os.umask(0o022)
     try:
@@ -170,6 +173,9 @@ def test_nothing_of_a_cloud_is_readable_by_others(state: Path) -> None:
     assert {"cloud.json", "cloud.log", "port", "host.log", "sshd.log"} <= {path.name for path in found}
     wide = {str(path): oct(path.stat().st_mode) for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077}
     assert wide == {}
+    told = run_cloud("start", state, "--cache", str(state / "cache")).stdout + run_cloud("status", state).stdout
+    holders = [path.name for path in state.rglob("*") if path.is_file() and cloud.key.encode() in path.read_bytes()]
+    assert holders == ["cloud.json"] and cloud.key not in told
 
 
 def asked(url: str, method: str, headers: dict[str, str]) -> tuple[int, str]:
