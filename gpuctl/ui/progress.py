@@ -86,7 +86,7 @@ class Phases:
             if self._live is None:
                 self._line(f"  {safe(text)}")
             else:
-                self._notes.append(safe(text))
+                self._notes = [*self._notes, safe(text)][-NOTES_OF_A_FAILURE:]
 
     def progress(self, text: str) -> None:
         """How far along the phase is: on a terminal, in the phase's line; elsewhere, with the next reminder."""

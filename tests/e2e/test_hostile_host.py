@@ -71,6 +71,7 @@ def test_no_command_shows_what_a_terminal_would_obey(gpuctl: Gpuctl, run: str) -
     gpuctl("down", "-y", "--discard", run)
 
 
+@pytest.mark.prove
 def test_down_of_a_host_that_answers_ssh_alone_offers_to_discard(gpuctl: Gpuctl, run: str) -> None:
     """Within a minute, with nothing removed."""
     _becomes(gpuctl, run, MUTE)

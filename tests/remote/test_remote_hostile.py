@@ -94,9 +94,8 @@ def test_a_host_that_answers_ssh_and_nothing_else_is_given_up(server: Server, mo
 
 
 def test_every_question_has_its_time() -> None:
-    """What `down` asks is answered, or given up, in time for it to offer `--discard` within a minute."""
+    """None is waited for without end, and what has one answer not for long."""
     assert protocol.ONE_ANSWER.total_s <= 30
-    assert protocol.PATIENCE["manifest"].silence_s <= 60
     assert all(one.total_s < float("inf") and one.silence_s <= one.total_s for one in protocol.PATIENCE.values())
 
 
