@@ -15,6 +15,8 @@ from typing import Callable, Optional
 _READY, _INTERRUPTED = b"r", b"i"
 _ORPHAN_S = 10.0
 _LAST_WORD_S = 0.1
+_LEAVING_S = 0.5
+"""How long a command's own helpers may take to see that it has ended."""
 
 
 class Guard:
@@ -55,19 +57,27 @@ class Guard:
         except (ProcessLookupError, PermissionError):
             return
 
-    def end_group(self, meanwhile: Callable[[], object], grace_s: float) -> None:
-        """End the guard, and politely what the command has left behind in its group."""
+    def end_group(self, meanwhile: Callable[[], object], grace_s: float) -> bool:
+        """End the guard, and politely what the command has left behind in its group; True if that was still at work."""
         _take_terminal(os.getpgrp())
         if self.told is not None:  # a command may end before the guard has told of the same C-c
             select.select([self.told], [], [], _LAST_WORD_S)
         os.kill(self.group, signal.SIGKILL)
         os.waitpid(self.group, 0)
+        left = not self._gone_within(_LEAVING_S, meanwhile)
         self.signal_group(signal.SIGTERM)
-        end = time.monotonic() + grace_s
-        while self._anyone() and time.monotonic() < end:
-            meanwhile()
+        self._gone_within(grace_s, meanwhile)
         self.signal_group(signal.SIGKILL)
         os.close(self._alive)
+        return left
+
+    def _gone_within(self, seconds: float, meanwhile: Callable[[], object]) -> bool:
+        end = time.monotonic() + seconds
+        while self._anyone():
+            if time.monotonic() >= end:
+                return False
+            meanwhile()
+        return True
 
     def _anyone(self) -> bool:
         try:

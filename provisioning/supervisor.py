@@ -120,6 +120,12 @@ def _disk_size(paths: Paths) -> str:
     return f" ({disk.f_blocks * disk.f_frsize / 2**30:.1f} GiB)"
 
 
+_LEFT_RUNNING = (
+    "the command ended, and what it had left running in the background was ended with it: "
+    "run that in the foreground, without `&`, or end the script with `wait`"
+)
+
+
 class _Signals:
     """Signals as bytes in a pipe, so that the one `select` hears them too.
 
@@ -186,10 +192,12 @@ class _Run:
                 self._turn(guard, self._until_next_step())
             self._last_words()
         finally:
-            guard.end_group(lambda: self._turn(guard, 0.05), _TERM_S)
+            left = guard.end_group(lambda: self._turn(guard, 0.05), _TERM_S)
             self.stopped = guard.was_interrupted() or self.stopped
             self._last_words()
             self._close_output()
+            if left and not self.stopped:
+                self.note(_LEFT_RUNNING)
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
     def tell_started(self, group: Optional[int] = None) -> None:

@@ -27,6 +27,7 @@ from gpuctl.core.run_names import check_run_name, new_run_name
 from gpuctl.core.uploads import UploadContent
 from gpuctl.state.paths import Paths
 from gpuctl.state.runs import RunFolder, run_folder
+from gpuctl.workflows.commands import check_command
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
 from gpuctl.workflows.names import refuse_name_in_use
@@ -89,6 +90,7 @@ def read_request(request: Request) -> Asked:
         parse_gpu(request.gpu)
     run = new_run_name(loaded.job.name) if request.name is None else check_run_name(request.name)
     content = collect(loaded.uploads, put, root=loaded.root)
+    check_command(command, content)
     return Asked(request, loaded, command, environment, (*loaded.uploads, *put), content, run)
 
 

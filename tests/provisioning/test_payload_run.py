@@ -363,7 +363,7 @@ def test_what_the_command_leaves_behind_is_ended(host: Host) -> None:
     host.train(script)
     over = host.wait_until_over()
     assert (over["state"], over["exit_code"]) == ("succeeded", 0)
-    assert b"worker" in host.log
+    assert b"worker" in host.log and b"left running in the background was ended with it" in host.log
     wait_for(lambda: [pid for pid in host.left() if is_python_script(pid, b"worker")] == [])
 
 
@@ -371,7 +371,7 @@ def test_a_daemon_that_holds_the_pipe_keeps_nobody_waiting(host: Host) -> None:
     """What has left the group is not the run's any more: the run is over when its command is."""
     script = "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\nprint('done', flush=True)"
     host.train(script)
-    assert host.wait_until_over()["state"] == "succeeded"
+    assert host.wait_until_over()["state"] == "succeeded" and b"background" not in host.log
     daemons = [pid for pid in host.left() if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00"]
     assert daemons, "the run waited for it"
     for pid in daemons:
