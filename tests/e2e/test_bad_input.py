@@ -24,7 +24,7 @@ def named(value: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Gpuctl:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpuctl]:
     """gpuctl with no cloud: neither a running one nor AWS credentials. One folder is a project, one file is none."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "project").mkdir()
@@ -32,7 +32,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Gpuctl:
     (folder / "a-file").write_text("")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
     home = folder / "g"
-    return Inside(home, folder, {**environment, "GPUCTL_HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"})
+    tool = Inside(home, folder, {**environment, "GPUCTL_HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"})
+    yield tool
+    tool("cloud", "stop")
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +127,14 @@ def test_debug_may_stand_anywhere_before_the_command_of_a_job(alone: Gpuctl) -> 
     "words", [(*LAUNCH, *COMMAND), (*LAUNCH, "-d", *COMMAND), ("down", "a-run"), ("down", "--all")], ids=" ".join
 )
 @pytest.mark.parametrize("where", ["aws", "embedded"])
-def test_nothing_is_launched_or_taken_down_unasked(alone: Gpuctl, words: tuple[str, ...], where: str) -> None:
+def test_nothing_is_launched_or_taken_down_unasked(
+    alone: Gpuctl, words: tuple[str, ...], where: str, tmp_path: Path
+) -> None:
     """Without a terminal, `launch` and `down` need -y, whatever the cloud: none is asked for anything before."""
-    error = the_error(replace(alone, yes=False)(*words, code=2, GPUCTL_CLOUD=where))
+    told = replace(alone, yes=False)(*words, code=2, GPUCTL_CLOUD=where, GPUCTL_HOME=str(tmp_path / "g"))
+    error = the_error(told)
     assert error == f"{words[0]} asks for confirmation, and this is not a terminal; add -y to confirm"
-    assert not (alone.home / "state/cloud").exists() and not (alone.home / "state/runs").exists()
+    assert not (tmp_path / "g/state/cloud").exists() and not (tmp_path / "g/state/runs").exists()
 
 
 WRONG_FILES: list[tuple[bytes, str]] = [
@@ -175,9 +180,10 @@ def test_a_project_that_reaches_for_the_home_folder_is_refused(
     if link is not None:
         (tmp_path / "cloned/data").symlink_to(link)
     for words in (("-y",), ("--dry-run",)):
-        error = the_error(alone("launch", str(tmp_path / "cloned"), *words, *COMMAND, code=2, GPUCTL_CLOUD="embedded"))
+        launch = ("launch", str(tmp_path / "cloned"), *words, *COMMAND)
+        error = the_error(alone(*launch, code=2, GPUCTL_CLOUD="embedded", GPUCTL_HOME=str(tmp_path / "g")))
         assert told.format(home=tmp_path) in error
-    assert not (alone.home / "state/cloud").exists()
+    assert not (tmp_path / "g/state/cloud").exists()
 
 
 def test_too_much_is_refused_before_any_cloud_is_asked(alone: Gpuctl, tmp_path: Path) -> None:
