@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from gpuctl.core.errors import JobError
-from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
+from gpuctl.core.losses.points import SPLIT_NAMES, Point, number, point
 from gpuctl.core.text import safe
 
 
@@ -53,15 +53,10 @@ def by_names(match: re.Match[str], context: Context) -> list[Point]:
         said = {name: text for name, text in context.lent.items() if name in PLACES} | said
     step, epoch = _count(said.get("step")), number(said.get("epoch", ""))
     epoch = epoch if epoch is not None and math.isfinite(epoch) and epoch >= 0 else None
-    losses: list[tuple[Split | None, str | None]] = [
-        (SPLIT_NAMES.get(said.get("split", "train").strip().lower()), said.get("loss")),
-        ("train", said.get("train")),
-        ("val", said.get("val")),
-        ("test", said.get("test")),
-    ]
     found = []
-    for split, text in losses:
-        loss = None if text is None else number(text)
+    for name in LOSS_GROUPS:
+        loss = number(said[name]) if name in said else None
+        split = SPLIT_NAMES.get(said.get("split", "train").strip().lower() if name == "loss" else name)
         if split is not None and loss is not None:
             found.append(point(split, loss, step=step, epoch=epoch))
     return found

@@ -27,6 +27,8 @@ SPLIT_NAMES: Mapping[str, Split] = {
 }
 """The names that people give to the three splits."""
 
+_LOSS_KEYS: Mapping[str, Split] = {f"{name}_loss": split for name, split in SPLIT_NAMES.items()}
+
 LINE_LIMIT = 64 * 1024
 """A metrics line longer than so many bytes is not read."""
 
@@ -157,9 +159,8 @@ def _losses(said: Mapping[str, Any]) -> list[tuple[Split, float]]:
     loss = _loss(said.get("loss"), said.get("nonfinite"))
     if loss is not None and isinstance(split, str) and split.lower() in SPLIT_NAMES:
         found.append((SPLIT_NAMES[split.lower()], loss))
-    for name, of in SPLIT_NAMES.items():
-        loss = _loss(said.get(f"{name}_loss"), None)
-        if loss is not None:
+    for key, of in _LOSS_KEYS.items():
+        if key in said and (loss := _loss(said[key], None)) is not None:
             found.append((of, loss))
     return found
 
