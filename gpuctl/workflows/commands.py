@@ -44,10 +44,7 @@ def _check_script(name: str, source: str) -> None:
         return
     with Path(source).open("rb") as file:
         head = file.read(_HEAD)
-    first = head.split(b"\n", 1)[0]
     if b"\0" in head:
         return
     if head.startswith(_BYTE_ORDER_MARK):
         raise JobError(f"{name} begins with a byte order mark, which hides its first line", "save it as plain UTF-8")
-    if first.endswith(b"\r"):
-        raise JobError(f"{name} has Windows line ends, which a shell stumbles over", "convert it with dos2unix")
