@@ -179,7 +179,7 @@ def test_nothing_of_a_log_reaches_the_terminal_raw(story: Story) -> None:
         assert "<U+202E>trick" in shown and "\ufffd" in shown and "␀␁␂" in shown
         assert re.search(r"x … 99[0-9],[0-9]{3} bytes … x", shown)
     assert story.tail.out.count("%|") == 1 and "100%|####| done" in story.tail.out
-    assert seen.count(b"\r\x1b[2K") >= 29
+    assert seen.count(b"%|") == 1
     assert max(map(len, story.tail.out.splitlines())) < 8000
 
 
