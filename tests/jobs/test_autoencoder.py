@@ -53,6 +53,7 @@ def test_noise_is_the_same_where_it_is_measured() -> None:
     assert torch.equal(*same) and not torch.equal(blur(x, 0.3), blur(x, 0.3))
 
 
+@pytest.mark.prove
 def test_the_smoke_preset_learns(train: Train, tmp_path: Path) -> None:
     """The loss falls, what is seen through noise is better than the noise, and the pictures are there."""
     train("autoencoder", tmp_path, "--preset", "smoke")

@@ -66,6 +66,7 @@ def test_pictures_side_by_side_have_one_height() -> None:
     assert to_image(torch.full((1, 3, 2, 2), 2.0)).getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.prove
 def test_the_smoke_preset_makes_pictures(train: Train, tmp_path: Path) -> None:
     """What the layer sees grows and the style comes nearer, and each picture is kept beside what it was made of."""
     train("dream", tmp_path, "--preset", "smoke")

@@ -31,6 +31,7 @@ def test_noise_becomes_a_picture_and_a_picture_a_score() -> None:
     assert Discriminator(4)(made).shape == (5,)
 
 
+@pytest.mark.prove
 def test_the_smoke_preset_plays(train: Train, tmp_path: Path) -> None:
     """The distance to real pictures falls, squared error alone gives one class, and pictures over time are kept."""
     printed = train("gan", tmp_path, "--preset", "smoke")
