@@ -78,6 +78,11 @@ def is_secret(name: str, *, folder: bool) -> bool:
     return name not in _NO_SECRETS and any(fnmatchcase(name, pattern) for pattern in _SECRET_FILES)
 
 
+def readable(name: str) -> str:
+    """A file's name as text that can be shown and stored: what of it is not UTF-8 is replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def is_left_out(name: str, *, top: bool) -> bool:
     """Whether a folder that is called so holds what tools leave behind. `top`: it lies beside the code."""
     return name in _FOLDERS or (top and name in _TOP_FOLDERS)

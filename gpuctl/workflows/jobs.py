@@ -13,7 +13,8 @@ from pathlib import Path
 from gpuctl.core.errors import JobError, NotFound, UsageError
 from gpuctl.core.job import Job, job_without_file, parse_job, python_of_project
 from gpuctl.core.plan import Upload
-from gpuctl.workflows.uploads import is_inside, project_root
+from gpuctl.workflows.project_files import is_inside, read_project_file
+from gpuctl.workflows.uploads import project_root
 
 _INCLUDES = re.compile(r"--?(r(?:equirement)?|c(?:onstraint)?)(?:\s*=\s*|\s+|(?<=-[rc]))(\S.*)")
 
@@ -34,8 +35,7 @@ class LoadedJob:
     @property
     def root(self) -> Path:
         """The folder that nothing of the job may lead out of unless somebody asks for it."""
-        packaged = shipped("jobs")
-        return packaged.resolve() if self.folder.parent == packaged else project_root(self.folder)
+        return _root(self.folder)
 
     @property
     def working_folder(self) -> Path:
@@ -123,11 +123,7 @@ def load_job(folder: Path) -> LoadedJob:
     if file.exists():
         if not file.is_file():
             raise JobError(f"{file} is not a file", "it must be a TOML file in UTF-8")
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise JobError(f"{file} cannot be read ({why(error)})", "it must be a TOML file in UTF-8") from error
-        job = parse_job(text, source=str(file), folder_name=folder.name)
+        job = parse_job(read_project_file(file, _root(folder)), source=str(file), folder_name=folder.name)
     else:
         job = job_without_file(folder.name)
     python = job.requires_python or _python_of_project(folder)
@@ -151,9 +147,9 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
     return tuple(uploads)
 
 
-def why(error: OSError | UnicodeDecodeError) -> str:
-    """The reason alone, where the file has been named already."""
-    return (error.strerror if isinstance(error, OSError) else "it is not UTF-8") or str(error)
+def _root(folder: Path) -> Path:
+    packaged = shipped("jobs")
+    return packaged.resolve() if folder.parent == packaged else project_root(folder)
 
 
 def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
@@ -161,17 +157,17 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
     file = folder / (named or "requirements.txt")
     if job.requirements or (named is None and not file.is_file()):
         return job.requirements
-    root = project_root(folder)
+    root = _root(folder)
     if not is_inside(file, root):
         raise JobError(
             f"the requirements {file} lie outside {root}, and a job may only use its own files",
             f"copy them into {folder}",
         )
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        step = f"see `requirements` in {folder / 'job.toml'}" if named else "it must be a text file in UTF-8"
-        raise JobError(f"{file} cannot be read ({why(error)})", step) from error
+        lines = read_project_file(file, root).splitlines()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        step = f"see `requirements` in {folder / 'job.toml'}"
+        raise JobError(f"{file} cannot be read ({error.strerror})", step) from error
     stripped = [line.split(" #")[0].strip() for line in lines]
     return tuple(_included(line, file, job, folder) for line in stripped if line and not line.startswith("#"))
 
@@ -193,8 +189,8 @@ def _included(line: str, file: Path, job: Job, folder: Path) -> str:
 
 def _python_of_project(folder: Path) -> str | None:
     try:
-        return python_of_project((folder / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        return python_of_project(read_project_file(folder / "pyproject.toml", _root(folder)))
+    except (OSError, JobError):
         return None
 
 

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pathspec import GitIgnoreSpec
-
-from gpuctl.core.errors import JobError, UsageError
+from gpuctl.core.errors import UsageError
 from gpuctl.core.outputs import MARK
 from gpuctl.core.plan import Upload
 from gpuctl.core.uploads import (
@@ -34,7 +32,10 @@ from gpuctl.core.uploads import (
     is_left_out,
     is_regenerated,
     is_secret,
+    readable,
 )
+from gpuctl.workflows.ignoring import Patterns
+from gpuctl.workflows.project_files import is_inside, lies_in, read_project_file
 
 MOST_BYTES = 1024**3
 _SHOWN_OUTSIDE = 3
@@ -50,15 +51,6 @@ def project_root(folder: Path) -> Path:
         if (above / ".git").exists():
             return above
     return folder
-
-
-def is_inside(path: str | os.PathLike[str], root: Path) -> bool:
-    """Whether a path, with every link on it followed, lies in `root`."""
-    return _lies_in(Path(os.path.realpath(path)), root)
-
-
-def _lies_in(real: Path, root: Path) -> bool:
-    return real == root or root in real.parents
 
 
 def collect(uploads: Sequence[Upload], put: Sequence[Upload], *, root: Path) -> UploadContent:
@@ -84,14 +76,14 @@ class _Rules:
     def __init__(self, *, root: Path | None, top: str) -> None:
         self.root, self.top = root, top
         self._own = Path(top) / _MARK.parts[0]
-        self._spec = _ignore_file(Path(top) / IGNORE_FILE)
+        self._patterns = _ignore_file(Path(top) / IGNORE_FILE, root or Path(top))
 
     def why_not(self, path: Path, *, folder: bool) -> str | None:
         """Why a file or folder stays behind; None if it goes up."""
         if self.root is not None and is_secret(path.name, folder=folder):
             return SECRET
         relative = os.path.relpath(path, self.top)
-        said = self._spec.check_file(relative + "/" if folder else relative).include
+        said = self._patterns.says(relative, folder=folder)
         if said is not None:
             return IGNORED if said else None
         if is_regenerated(path.name, folder=folder):
@@ -117,13 +109,12 @@ class _Rules:
         return SECRET if secret else None
 
 
-def _ignore_file(file: Path) -> GitIgnoreSpec:
+def _ignore_file(file: Path, root: Path) -> Patterns:
     try:
-        return GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8-sig").splitlines())
+        lines = read_project_file(file, root).splitlines()
     except (FileNotFoundError, NotADirectoryError):
-        return GitIgnoreSpec([])
-    except (OSError, ValueError) as error:
-        raise JobError(f"{file} cannot be read ({error})", "it has patterns as .gitignore does, in UTF-8") from error
+        lines = []
+    return Patterns(lines, file)
 
 
 @dataclass(frozen=True)
@@ -185,7 +176,7 @@ class _Walk:
         summary = UploadSummary(
             files=len(self._files),
             bytes=sum(self._sizes.values()),
-            largest=largest,
+            largest=None if largest is None else readable(largest),
             largest_bytes=self._sizes[largest] if largest else 0,
             left_out=tuple(_shown(why, names) for why, names in sorted(self._left_out.items())),
         )
@@ -247,7 +238,7 @@ class _Walk:
             return self._leave_out(NO_FILE, name)
         if entry.is_symlink():
             path = Path(os.path.realpath(path))
-            if rules.root is not None and not _lies_in(path, rules.root):
+            if rules.root is not None and not lies_in(path, rules.root):
                 self._outside.append((name, str(path)))
                 return None
             if why := rules.why_not_target(path, folder=is_folder):
@@ -271,7 +262,7 @@ def _shown(why: str, names: Iterable[str]) -> NotUploaded:
     """Caches of one name are all the same; what a person made is named whole."""
     if why == REGENERATED:
         names = [f"{one.rstrip('/').rpartition('/')[2]}/" if one.endswith("/") else "*.pyc" for one in names]
-    different = sorted(set(names))
+    different = sorted({readable(one) for one in names})
     return NotUploaded(why, tuple(different[:SHOWN_NAMES]), len(different))
 
 

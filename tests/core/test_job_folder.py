@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,31 @@ def test_requirements_that_the_host_would_not_have_are_refused(tmp_path: Path, l
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(JobError, match=says):
         load_job(written(tmp_path / "job", requirements=line))
+
+
+@pytest.mark.parametrize("name", ["job.toml", "requirements.txt", "pyproject.toml"])
+def test_what_is_read_here_is_small_and_no_other_file(tmp_path: Path, name: str) -> None:
+    """Neither a file outside the project nor an endless one is read, and no pipe is waited for."""
+    (tmp_path / "outside").write_text('requires-python = "~=3.1"')
+    folder = written(tmp_path / "job", more="")
+    for target in ("/dev/zero", tmp_path / "outside"):
+        (folder / name).symlink_to(target)
+        _refused_or_passed_over(folder)
+        (folder / name).unlink()
+    os.mkfifo(folder / name)
+    _refused_or_passed_over(folder)
+    (folder / name).unlink()
+    (folder / name).write_text("#" * (1024**2 + 1))
+    _refused_or_passed_over(folder)
+
+
+def _refused_or_passed_over(folder: Path) -> None:
+    try:
+        loaded = load_job(folder)
+    except JobError as error:
+        assert "\n" not in str(error)
+    else:
+        assert (loaded.requirements, loaded.requires_python) == ((), None)
 
 
 def test_files_that_were_saved_on_windows_are_read(tmp_path: Path) -> None:

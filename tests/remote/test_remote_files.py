@@ -18,7 +18,7 @@ import pytest
 from remote_servers import Server
 
 from gpuctl.core import uploads
-from gpuctl.core.errors import UsageError
+from gpuctl.core.errors import JobError, UsageError
 from gpuctl.core.hosts import SSHTarget
 from gpuctl.core.plan import Upload
 from gpuctl.core.uploads import UploadContent
@@ -208,6 +208,54 @@ def test_an_ignore_file_adds_to_what_stays_behind_and_takes_from_it(tmp_path: Pa
     content = _put(tmp_path)
     assert set(content.files) == {".gpuctlignore", "data/small.csv", "build/lib.so", "x.py"}
     assert [one.names for one in content.summary.left_out if one.why == uploads.IGNORED] == [("data/raw/", "notes.md")]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have UTF-8 names alone")
+@pytest.mark.parametrize("ignored", ["", "*.bin\n"])
+def test_a_name_that_is_no_utf_8_goes_up_and_is_shown_readable(tmp_path: Path, ignored: str) -> None:
+    """Old archives unpack to such names: they reach the host byte by byte, and no pattern trips over them."""
+    name = os.fsdecode(b"caf\xe9")
+    _write(tmp_path / ".gpuctlignore", ignored)
+    _write(tmp_path / name / "caf.txt", "x" * 100)
+    _write(tmp_path / name / os.fsdecode(b"\xff.bin"))
+    content = _put(tmp_path)
+    assert f"{name}/caf.txt" in _names(content) and content.summary.largest == "caf\ufffd/caf.txt"
+    shown = [one.names for one in content.summary.left_out if one.why == uploads.IGNORED]
+    assert shown == [("caf\ufffd/\ufffd.bin",)] * bool(ignored)
+
+
+@pytest.mark.parametrize("line", ["[z-a]", "[[:foo:]]", "!", "a\\"])
+def test_a_pattern_that_is_none_is_named_with_its_line(tmp_path: Path, line: str) -> None:
+    """One line, whatever the matching library makes of it."""
+    _write(tmp_path / ".gpuctlignore", f"data/\n{line}\n*.zip\n")
+    with pytest.raises(JobError, match=r"\.gpuctlignore, line 2: .* is not a pattern"):
+        _put(tmp_path)
+
+
+def test_a_pattern_takes_no_longer_than_its_length_is_worth(tmp_path: Path) -> None:
+    """A backtracking matcher would try every way to divide the name among the stars."""
+    _write(tmp_path / ("a" * 200))
+    _write(tmp_path / ".gpuctlignore", "*a" * 12 + "b\n")
+    before = time.monotonic()
+    assert len(_put(tmp_path).files) == 2 and time.monotonic() - before < 5
+
+
+def test_an_ignore_file_is_a_small_file_of_the_project(tmp_path: Path) -> None:
+    """No link has another file or an endless one read, no pipe is waited for."""
+    project, patterns = tmp_path / "project", tmp_path / "project/.gpuctlignore"
+    _write(project / "x.py")
+    for target, says in ((_write(tmp_path / "other"), "leads out of"), (Path("/dev/zero"), "leads out of")):
+        patterns.symlink_to(target)
+        with pytest.raises(JobError, match=says):
+            _put(project)
+        patterns.unlink()
+    os.mkfifo(patterns)
+    with pytest.raises(JobError, match="it is not a file"):
+        _put(project)
+    patterns.unlink()
+    _write(patterns, "#" * (1024**2 + 1))
+    with pytest.raises(JobError, match="it is larger than 1 MiB"):
+        _put(project)
 
 
 def test_what_is_named_for_itself_goes(tmp_path: Path) -> None:
