@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import PurePath
 
 IGNORE_FILE = ".gpuctlignore"
 SHOWN_NAMES = 12
@@ -29,11 +30,20 @@ _TOP_FOLDERS = frozenset({"outputs", "runs", "build", "dist"})
 """Only beside the code: deeper down, these are names of packages too."""
 _SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".kube", ".azure", ".gcloud", ".docker"})
 _SECRET_FILES = (
-    *(".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
-    *(".netrc", "_netrc", ".pypirc", ".npmrc", ".git-credentials", ".boto", "kaggle.json", "credentials"),
+    *(".env", ".env.*", "*.env", ".envrc", "*.pem", "*.key", "*.p12", "*.pfx", "*.ppk", "*.jks", "*.kdbx"),
+    *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.tfvars", "*.tfvars.json", "*.tfstate", "*.tfstate.backup"),
+    *(".netrc", "_netrc", ".pypirc", ".pgpass", ".npmrc", ".git-credentials", ".boto", "kaggle.json", "credentials"),
     *("credentials.json", "client_secret*.json", "service-account*.json", "service_account*.json"),
 )
-_NO_SECRETS = (".env.example", ".env.sample", ".env.template", ".env.dist")
+_SECRET_PATHS = frozenset({".streamlit/secrets.toml", ".dvc/config.local", ".config/gcloud"})
+_TOKENS = {".git": frozenset({"config", "config.worktree", "fetch_head"}), ".hg": frozenset({"hgrc"})}
+"""What version control keeps addresses in, which may hold a token."""
+_NO_SECRETS = frozenset(
+    {
+        *(".env.example", ".env.sample", ".env.template", ".env.dist"),
+        *("example.env", "sample.env", "template.env", "dist.env"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +81,21 @@ def is_regenerated(name: str, *, folder: bool) -> bool:
     return name in _REGENERATED_FOLDERS if folder else name.endswith(_REGENERATED_ENDINGS)
 
 
-def is_secret(name: str, *, folder: bool) -> bool:
-    """Whether keys and passwords are kept under such a name."""
+def is_secret(path: PurePath, *, folder: bool) -> bool:
+    """Whether keys and passwords are kept under such a name, in such a folder; in any case of letters."""
+    *above, name = [part.lower() for part in path.parts] or [""]
+    if f"{above[-1] if above else ''}/{name}" in _SECRET_PATHS:
+        return True
     if folder:
         return name in _SECRET_FOLDERS
+    if any(name in names and kept in above for kept, names in _TOKENS.items()):
+        return True
     return name not in _NO_SECRETS and any(fnmatchcase(name, pattern) for pattern in _SECRET_FILES)
+
+
+def leads_to_secret(path: PurePath) -> bool:
+    """Whether a path is secret by any part of it, whether its last one is a file or a folder."""
+    return any(is_secret(part, folder=True) for part in (path, *path.parents)) or is_secret(path, folder=False)
 
 
 def readable(name: str) -> str:

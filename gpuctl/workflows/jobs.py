@@ -143,7 +143,7 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
         name = name or path.resolve().name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UsageError(f"--put: {name!r} would lie outside the workspace", "give a relative name after the colon")
-        uploads.append(Upload(str(path.resolve()), name))
+        uploads.append(Upload(str(path.absolute()), name))
     return tuple(uploads)
 
 

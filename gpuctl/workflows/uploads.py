@@ -10,7 +10,8 @@ import shlex
 import stat
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from gpuctl.core.errors import UsageError
@@ -32,6 +33,7 @@ from gpuctl.core.uploads import (
     is_left_out,
     is_regenerated,
     is_secret,
+    leads_to_secret,
     readable,
 )
 from gpuctl.workflows.ignoring import Patterns
@@ -60,10 +62,13 @@ def collect(uploads: Sequence[Upload], put: Sequence[Upload], *, root: Path) -> 
     than 1 GiB.
     """
     walk = _Walk({str(PurePosixPath(one.name)) for one in put})
+    real_root = root.resolve()
     for upload in uploads:
-        walk.add(upload, _Rules(root=root.resolve(), top=upload.source))
+        walk.add(upload, _Rules(upload, root=real_root))
     for upload in put:
-        walk.add(upload, _Rules(root=None, top=upload.source))
+        _refuse_linked(upload, real_root)
+        real = replace(upload, source=os.path.realpath(upload.source))
+        walk.add(real, _Rules(real, root=real_root if is_inside(real.source, real_root) else None, named=True))
     walk.refuse_outside(root)
     content = walk.content()
     _refuse_too_much(content.summary)
@@ -71,42 +76,87 @@ def collect(uploads: Sequence[Upload], put: Sequence[Upload], *, root: Path) -> 
 
 
 class _Rules:
-    """What of one upload stays behind. With no `root`, somebody named it: its links may lead anywhere."""
+    """What of one upload stays behind. Its links may not lead out of `root`; `named`: somebody asked for it by name."""
 
-    def __init__(self, *, root: Path | None, top: str) -> None:
-        self.root, self.top = root, top
-        self._own = Path(top) / _MARK.parts[0]
-        self._patterns = _ignore_file(Path(top) / IGNORE_FILE, root or Path(top))
+    def __init__(self, upload: Upload, *, root: Path | None, named: bool = False) -> None:
+        self.root, self.named = root, named
+        self.top = Path(upload.source)
+        self._name = PurePosixPath(upload.name)
+        self._real_top = self.top.resolve()
+        self._targets: dict[tuple[Path, bool], str | None] = {}
 
-    def why_not(self, path: Path, *, folder: bool) -> str | None:
-        """Why a file or folder stays behind; None if it goes up."""
-        if self.root is not None and is_secret(path.name, folder=folder):
+    @cached_property
+    def _patterns(self) -> Patterns:
+        return _ignore_file(self.top / IGNORE_FILE, self.root or self.top)
+
+    def why_not(self, path: Path, name: str, *, folder: bool) -> str | None:
+        """Why a file or folder stays behind, of that name in the workspace; None if it goes up."""
+        if is_secret(path, folder=folder):
             return SECRET
-        relative = os.path.relpath(path, self.top)
+        relative = str(PurePosixPath(name).relative_to(self._name))
         said = self._patterns.says(relative, folder=folder)
         if said is not None:
             return IGNORED if said else None
+        return self._usual(path, folder=folder, beside_code="/" not in relative)
+
+    def why_not_holding(self, path: Path) -> str | None:
+        """Why a folder stays behind for what is in it: a virtualenv, what came home from a run."""
+        if (path / "pyvenv.cfg").exists():
+            return REGENERATED
+        own = path.name == _MARK.parts[0] and path.parent in (self.top, self._real_top)
+        home = (path / _MARK).is_file() or (own and (path / _MARK.name).is_file())
+        return DOWNLOADED if home and not self.named else None
+
+    def why_not_target(self, real: Path, name: str, *, folder: bool) -> str | None:
+        """Why what a link leads to stays behind, whatever the link is called."""
+        if (real, folder) not in self._targets:
+            self._targets[real, folder] = self._judge(real, folder=folder)
+        why = self._targets[real, folder]
+        if why is None or why == SECRET:
+            return why
+        said = self._patterns.says(str(PurePosixPath(name).relative_to(self._name)), folder=folder)
+        return None if said is False else why
+
+    def _judge(self, real: Path, *, folder: bool) -> str | None:
+        above = {self._real_top, *self._real_top.parents}
+        judged = [path for path in (*reversed(real.parents), real) if path not in above]
+        if any(is_secret(path, folder=folder or path != real) for path in judged):
+            return SECRET
+        reasons = (self._why_not_part(path, folder=folder or path != real) for path in judged)
+        return next((why for why in reasons if why), None)
+
+    def _why_not_part(self, path: Path, *, folder: bool) -> str | None:
+        if lies_in(path, self._real_top):
+            said = self._patterns.says(path.relative_to(self._real_top).as_posix(), folder=folder)
+            if said is not None:
+                return IGNORED if said else None
+        elif self.root is None or not lies_in(path, self.root):
+            return None
+        if folder and (why := self.why_not_holding(path)):
+            return why
+        return self._usual(path, folder=folder, beside_code=path.parent in (self._real_top, self.root))
+
+    def _usual(self, path: Path, *, folder: bool, beside_code: bool) -> str | None:
         if is_regenerated(path.name, folder=folder):
             return REGENERATED
-        if self.root is None or not folder:
+        if self.named or not folder:
             return None
-        return DEFAULT if is_left_out(path.name, top=os.sep not in relative) else None
+        return DEFAULT if is_left_out(path.name, top=beside_code) else None
 
-    def why_not_holding(self, path: Path, names: set[str]) -> str | None:
-        """Why a folder stays behind for what is in it: a virtualenv, what came home from a run."""
-        if "pyvenv.cfg" in names:
-            return REGENERATED
-        above, mark = path / _MARK.parts[0], path / _MARK.name
-        home = (above.name in names and (above / mark.name).is_file()) or (mark.name in names and path == self._own)
-        return DOWNLOADED if home and self.root is not None else None
 
-    def why_not_target(self, real: Path, *, folder: bool) -> str | None:
-        """Why what a link leads to stays behind, whatever the link is called."""
-        if self.root is None:
-            return None
-        *above, name = real.relative_to(self.root).parts or ("",)
-        secret = any(is_secret(part, folder=True) for part in above) or is_secret(name, folder=folder)
-        return SECRET if secret else None
+def _refuse_linked(put: Upload, root: Path) -> None:
+    """A link of the project chooses what a `--put` names: only what lies in the project and is no secret."""
+    source = Path(put.source)
+    links = [path for path in (*source.parents, source) if path.is_symlink() and is_inside(path.parent, root)]
+    if not links:
+        return
+    real = source.resolve()
+    inside = all(is_inside(path, root) for path in links)
+    if leads_to_secret(real.relative_to(root) if lies_in(real, root) else real):
+        raise UsageError(f"--put {put.name}: a link leads to {real}, which may hold secrets", "leave it out")
+    if not inside:
+        words = shlex.quote(f"{real}:{put.name}")
+        raise UsageError(f"--put {put.name}: a link leads out of {root}, to {real}", f"name that itself: --put {words}")
 
 
 def _ignore_file(file: Path, root: Path) -> Patterns:
@@ -162,12 +212,14 @@ class _Walk:
         """Raises UsageError where what the job names, or a link in it, leads out of its folder."""
         if not self._outside:
             return
-        shown = [f"{name} (to {target})" for name, target in self._outside[:_SHOWN_OUTSIDE]]
+        first = [(name, target, leads_to_secret(Path(target))) for name, target in self._outside[:_SHOWN_OUTSIDE]]
+        shown = [f"{name} (to {target}{', which may hold secrets' * secret})" for name, target, secret in first]
         more = len(self._outside) - len(shown)
-        words = " ".join(f"--put {shlex.quote(f'{target}:{name}')}" for name, target in self._outside[:_SHOWN_OUTSIDE])
+        words = " ".join(f"--put {shlex.quote(f'{to}:{name}')}" for name, to, secret in first if not secret)
+        leave_out = f"leave it out with {IGNORE_FILE}"
         raise UsageError(
             f"the job leads out of {root}: {', '.join(shown)}{f' and {more} more' if more else ''}",
-            f"name what should be uploaded ({words}), or leave it out with {IGNORE_FILE}",
+            f"name what should be uploaded ({words}), or {leave_out}" if words else leave_out,
         )
 
     def content(self) -> UploadContent:
@@ -215,8 +267,7 @@ class _Walk:
             return None
         except OSError as error:
             raise _unreadable(folder.path, error.strerror) from error
-        names = {entry.name for entry in entries}
-        if folder.name and (why := folder.rules.why_not_holding(folder.path, names)):
+        if folder.path != folder.rules.top and (why := folder.rules.why_not_holding(folder.path)):
             return self._leave_out(why, f"{folder.name}/")
         self._seen[status.st_dev, status.st_ino] = folder.name
         self._folders.add(folder.name)
@@ -232,7 +283,7 @@ class _Walk:
         if status is None:
             return self._leave_out(NOWHERE, name)
         is_folder = stat.S_ISDIR(status.st_mode)
-        if why := rules.why_not(path, folder=is_folder):
+        if why := rules.why_not(path, name, folder=is_folder):
             return self._leave_out(why, name + "/" * is_folder)
         if not is_folder and not stat.S_ISREG(status.st_mode):
             return self._leave_out(NO_FILE, name)
@@ -241,7 +292,7 @@ class _Walk:
             if rules.root is not None and not lies_in(path, rules.root):
                 self._outside.append((name, str(path)))
                 return None
-            if why := rules.why_not_target(path, folder=is_folder):
+            if why := rules.why_not_target(path, name, folder=is_folder):
                 return self._leave_out(why, name)
         if not is_folder:
             return self._add_file(path, name, status.st_size)
@@ -261,9 +312,15 @@ class _Walk:
 def _shown(why: str, names: Iterable[str]) -> NotUploaded:
     """Caches of one name are all the same; what a person made is named whole."""
     if why == REGENERATED:
-        names = [f"{one.rstrip('/').rpartition('/')[2]}/" if one.endswith("/") else "*.pyc" for one in names]
+        names = [_last_part(one) for one in names]
     different = sorted({readable(one) for one in names})
     return NotUploaded(why, tuple(different[:SHOWN_NAMES]), len(different))
+
+
+def _last_part(name: str) -> str:
+    if name.endswith((".pyc", ".pyo")):
+        return "*.pyc"
+    return name.rstrip("/").rpartition("/")[2] + "/" * name.endswith("/")
 
 
 def _above(name: str) -> str:

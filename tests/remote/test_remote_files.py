@@ -298,6 +298,100 @@ def test_a_link_that_leads_out_of_the_project_is_refused_and_named(tmp_path: Pat
     assert set(_put(project).files) == {".gpuctlignore", "x.py"}
 
 
+def test_a_folder_that_is_named_keeps_its_secrets_and_its_links(tmp_path: Path) -> None:
+    """`--put outputs` of a hostile clone brings up no key: only `--put` of that very file does."""
+    project, key = tmp_path / "project", _write(tmp_path / ".ssh/id_ed25519")
+    _write(project / "outputs/model.pt")
+    _write(project / "outputs/.env")
+    _write(tmp_path / "hub/blob")
+    (tmp_path / "hub/inner.pt").symlink_to(key)
+    (project / "outputs/settings").symlink_to(_write(project / "sub/.env"))
+    content = _put(project, (project / "outputs", "outputs"), (tmp_path / "hub", "hub"))
+    assert set(content.files) == {"outputs/model.pt", "hub/blob"}
+    (project / "outputs/best.pt").symlink_to(key)
+    with pytest.raises(UsageError, match=r"leads out of .*outputs/best\.pt"):
+        _put(project, (project / "outputs", "outputs"))
+    assert set(_put(project, (key, "key")).files) == {"key"}
+
+
+@pytest.mark.parametrize(("target", "says"), [(".ssh/work", "may hold secrets"), ("notes", "--put {}:data")])
+def test_a_link_of_the_project_does_not_choose_what_is_named(tmp_path: Path, target: str, says: str) -> None:
+    """A `--put` that a link leads elsewhere is refused; where that is no secret, it may be named itself."""
+    project, real = tmp_path / "project", _write(tmp_path / target)
+    project.mkdir()
+    (project / "data").symlink_to(real)
+    with pytest.raises(UsageError, match=says.format(real)):
+        _put(project, (project / "data", "data"))
+
+
+def test_no_refusal_tells_how_to_upload_a_secret(tmp_path: Path) -> None:
+    """The key's path is named, and the one way that is offered is to leave it out."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for target in (".ssh/id_ed25519", ".ssh/work", ".config/gcloud/db"):
+        (project / "data").symlink_to(_write(tmp_path / target))
+        with pytest.raises(UsageError) as caught:
+            _put(project)
+        line = str(caught.value)
+        assert f"(to {tmp_path / target}, which may hold secrets)" in line
+        assert "--put" not in line and ".gpuctlignore" in line
+        (project / "data").unlink()
+
+
+def test_a_link_brings_up_nothing_that_stays_behind(tmp_path: Path) -> None:
+    """What a link leads to is judged by its own place, unless a line brings the link itself back."""
+    for name in (".git/config", ".git/HEAD", "runs/x/a", "raw/b/c", "home/gpuctl/run.json", "home/d", "env/pyvenv.cfg"):
+        _write(tmp_path / name)
+    _write(tmp_path / "env/lib/x")
+    links = {"hist": ".git", "latest": "runs/x", "b": "raw/b", "run": "home/d", "lib": "env/lib", "head": ".git/HEAD"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    _write(tmp_path / ".gpuctlignore", "raw/\n")
+    assert set(_put(tmp_path).files) == {".gpuctlignore"}
+    _write(tmp_path / ".gpuctlignore", "!latest\n!.git/\n")
+    content = _put(tmp_path)
+    assert set(content.files) == {".gpuctlignore", "latest/a", "raw/b/c", ".git/HEAD", "head"}
+    assert content.links == {"b": "raw/b", "hist": ".git"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".envrc", "prod.env", ".ENV", "ID_RSA", "Server.PEM", ".SSH/work", ".streamlit/secrets.toml", ".pgpass"),
+        *(".dvc/config.local", "x.tfvars", "x.tfstate", ".config/gcloud/db", "store.jks", "pass.kdbx"),
+        *(".git/config", ".git/modules/sub/config", ".hg/hgrc"),
+    ],
+)
+def test_keys_and_passwords_stay_behind(tmp_path: Path, name: str) -> None:
+    """Whatever the case of their letters, and whatever `.gpuctlignore` brings back."""
+    _write(tmp_path / name)
+    _write(tmp_path / ".gpuctlignore", "!.git/\n!.hg/\n!*\n")
+    for other in ("template.env", "config.local", "secrets.toml", "config"):
+        _write(tmp_path / other)
+    content = _put(tmp_path)
+    assert set(content.files) == {".gpuctlignore", "template.env", "config.local", "secrets.toml", "config"}
+    assert uploads.SECRET in [one.why for one in content.summary.left_out]
+
+
+def test_a_job_goes_up_whatever_its_own_folder_was_used_for(tmp_path: Path) -> None:
+    """A virtualenv made in it, or a pull into it, is no reason to leave all of it out; nor of what was named."""
+    for name in ("jobs/mine/pyvenv.cfg", "jobs/mine/gpuctl/run.json", "jobs/mine/x.py", "tool/pyvenv.cfg"):
+        _write(tmp_path / name)
+    job, tool = tmp_path / "jobs/mine", tmp_path / "tool"
+    content = collect([Upload(str(job), "jobs/mine")], [Upload(str(tool), "tool")], root=tmp_path)
+    assert set(content.files) == {"jobs/mine/pyvenv.cfg", "jobs/mine/x.py", "tool/pyvenv.cfg"}
+
+
+def test_patterns_are_about_names_in_the_upload(tmp_path: Path) -> None:
+    """Below a linked folder too, whose real place is elsewhere in the project."""
+    for name in ("shared/a.zip", "shared/deep/b.zip", "shared/c"):
+        _write(tmp_path / name)
+    _write(tmp_path / "job/.gpuctlignore", "/data/deep/\ndata/*.zip\n")
+    (tmp_path / "job/data").symlink_to("../shared")
+    content = collect([Upload(str(tmp_path / "job"), ".")], [], root=tmp_path)
+    assert set(content.files) == {".gpuctlignore", "data/c"}
+
+
 def test_folders_that_link_to_each_other_are_walked_once(tmp_path: Path) -> None:
     """A hundred folders with ninety links each: a hundred folders and nine thousand links go up, at once."""
     for number in range(100):
