@@ -68,12 +68,16 @@ class UploadSummary:
 
 @dataclass(frozen=True)
 class UploadContent:
-    """All that goes up, by its name in the workspace: files (from where), links (to what), folders that are empty."""
+    """All that goes up, by its name in the workspace: files (from where), links (to what), folders that are empty.
+
+    `sizes` are the files' bytes as planned; one that is not there goes up as large as it is.
+    """
 
     files: Mapping[str, str] = field(default_factory=dict, hash=False)
     links: Mapping[str, str] = field(default_factory=dict, hash=False)
     folders: tuple[str, ...] = ()
     summary: UploadSummary = UploadSummary(0, 0)
+    sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 def is_regenerated(name: str, *, folder: bool) -> bool:

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import stat
 import tarfile
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from gpuctl.core.errors import GpuctlError
 from gpuctl.core.uploads import UploadContent
 
 _IN_MEMORY = 16 * 1024 * 1024
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""What it takes for a file to be another thing now: nothing, below a file, a link, a socket."""
+
+
+class _ShrankError(Exception):
+    """A file became shorter while it was read, after its size had been written."""
 
 
 def workspace_tar(content: UploadContent, *, on_missing: Callable[[str], None]) -> BinaryIO:
     """A gzipped tar of these files, links and empty folders, under their names in the workspace.
 
-    The same files give the same bytes. A file that is gone meanwhile is left out, and `on_missing` hears its name.
-    Starts at its beginning; whoever asked closes it.
+    The same files give the same bytes. No file is sent beyond its planned size; one that is gone meanwhile, shorter, or
+    no regular file any more is left out, and `on_missing` hears its name. Starts at its beginning; whoever asked
+    closes it.
     """
+    gone: set[str] = set()
+    while True:
+        try:
+            packed = _packed(content, gone)
+        except _ShrankError as error:
+            gone.add(str(error))
+        else:
+            for name in sorted(gone):
+                on_missing(name)
+            return packed
+
+
+def _packed(content: UploadContent, gone: set[str]) -> BinaryIO:
     spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - handed on open
     try:
         with (
@@ -31,9 +51,9 @@ def workspace_tar(content: UploadContent, *, on_missing: Callable[[str], None]) 
         ):
             for name in content.folders:
                 _add_other(tar, name, tarfile.DIRTYPE)
-            for name in sorted(content.files):
-                if not _add_file(tar, content.files[name], name):
-                    on_missing(name)
+            for name in sorted(content.files.keys() - gone):
+                if not _add_file(tar, content.files[name], name, content.sizes.get(name)):
+                    gone.add(name)
             for name in sorted(content.links):
                 _add_other(tar, name, tarfile.SYMTYPE, to=content.links[name])
         spool.seek(0)
@@ -49,19 +69,29 @@ def _add_other(tar: tarfile.TarFile, name: str, kind: bytes, *, to: str = "") ->
     tar.addfile(info)
 
 
-def _add_file(tar: tarfile.TarFile, source: str, name: str) -> bool:
-    """False if the file is not there any more."""
-    info = tarfile.TarInfo(name)
+def _add_file(tar: tarfile.TarFile, source: str, name: str, planned: int | None) -> bool:
+    """False if there is no such file any more. Raises _ShrankError."""
     try:
-        with Path(source).open("rb") as file:
-            status = os.fstat(file.fileno())
-            info.size, info.mtime = status.st_size, int(status.st_mtime)
-            info.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-            tar.addfile(info, file)
-    except FileNotFoundError:
-        return False
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise GpuctlError(
-            f"{source} cannot be read whole ({error.strerror or 'it changed meanwhile'})", "try again"
-        ) from error
+        if error.errno in _GONE:
+            return False
+        raise _unreadable(source, error) from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < (planned or 0):
+            return False
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime = status.st_size if planned is None else planned, int(status.st_mtime)
+        info.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+        try:
+            tar.addfile(info, file)
+        except OSError as error:
+            if os.fstat(descriptor).st_size < info.size:
+                raise _ShrankError(name) from error
+            raise _unreadable(source, error) from error
     return True
+
+
+def _unreadable(source: str, error: OSError) -> GpuctlError:
+    return GpuctlError(f"{source} cannot be read whole ({error.strerror or 'it changed meanwhile'})", "try again")

@@ -21,6 +21,7 @@ from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
 from gpuctl.core.plan import Plan
 from gpuctl.core.profile import Profile
+from gpuctl.core.uploads import readable
 from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload
@@ -297,7 +298,7 @@ def _provision(host: Host, plan: Plan, planned: Planned, reporter: Reporter) -> 
             reporter.note(str(event.get("text", "")))
 
     def on_missing(name: str) -> None:
-        reporter.note(f"{name} was deleted meanwhile and is not uploaded")
+        reporter.note(f"{readable(name)} was deleted or cut short meanwhile and is not uploaded")
 
     with workspace_tar(planned.content, on_missing=on_missing) as body:
         request = _provision_request(plan, planned.environment)

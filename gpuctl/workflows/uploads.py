@@ -232,7 +232,7 @@ class _Walk:
             largest_bytes=self._sizes[largest] if largest else 0,
             left_out=tuple(_shown(why, names) for why, names in sorted(self._left_out.items())),
         )
-        return UploadContent(self._files, self._links, self._empty_folders(), summary)
+        return UploadContent(self._files, self._links, self._empty_folders(), summary, self._sizes)
 
     def _empty_folders(self) -> tuple[str, ...]:
         filled = {"."}

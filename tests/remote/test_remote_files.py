@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -421,15 +422,38 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     assert modes == {"a.sh": (0o755, 0, ""), "b.txt": (0o644, 0, "")}
 
 
-def test_a_file_that_is_deleted_meanwhile_is_named_and_the_rest_goes(tmp_path: Path) -> None:
-    """Between the plan and the upload minutes pass."""
-    gone = _write(tmp_path / "gone.txt")
-    _write(tmp_path / "x.py")
-    content, missing = _put(tmp_path), list[str]()
-    gone.unlink()
+def test_a_file_that_is_another_meanwhile_is_named_and_the_rest_goes(tmp_path: Path) -> None:
+    """Between the plan and the upload minutes pass: nothing but the planned files goes, and no more than planned."""
+    names = ["cut.txt", "folder/below.txt", "gone.txt", "link.txt", "pipe.txt"]
+    files = {name: _write(tmp_path / "project" / name, "planned") for name in names}
+    grown = _write(tmp_path / "project/grown.txt", "planned")
+    content, missing = _put(tmp_path / "project"), list[str]()
+    for path in files.values():
+        path.unlink()
+    files["cut.txt"].write_text("plan")
+    files["folder/below.txt"].parent.rmdir()
+    files["folder/below.txt"].parent.write_text("a file")
+    files["link.txt"].symlink_to(_write(tmp_path / "secret", "no business of a host"))
+    os.mkfifo(files["pipe.txt"])
+    grown.write_text("planned and more")
     with workspace_tar(content, on_missing=missing.append) as packed, tarfile.open(fileobj=packed) as tar:
-        assert tar.getnames() == ["x.py"]
-    assert missing == ["gone.txt"]
+        assert {member.name: _read(tar, member) for member in tar} == {"grown.txt": b"planned"}
+    assert missing == names
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_left_out(tmp_path: Path) -> None:
+    """Its size has been written by then: the rest is packed anew."""
+    _write(tmp_path / "a.bin")
+    cut = tmp_path / "b.bin"
+    cut.touch()
+    os.truncate(cut, 768 * 1024**2)
+    content, missing = _put(tmp_path), list[str]()
+    cutter = threading.Timer(0.3, os.truncate, (cut, 1))
+    cutter.start()
+    with workspace_tar(content, on_missing=missing.append) as packed, tarfile.open(fileobj=packed) as tar:
+        assert tar.getnames() == ["a.bin"]
+    cutter.join()
+    assert missing == ["b.bin"]
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", "a\0b"])
