@@ -13,12 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpuctl.core.cloud_key import PROOF_HEADER, answer_words, proves
+from gpuctl.core.errors import CloudGone
 
 if TYPE_CHECKING:
     from boto3.session import Session
 
 ATTEMPTS = 3
 PAUSE_S = 0.3
+_KEY_REFUSED = 403
 
 _ROOT = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?<(?:\w+:)?(\w+)")
 
@@ -31,7 +33,8 @@ def expect_answers(session: Session, *, key: str | None = None) -> None:
     """Have every client of the session look whether an answer is one, and ask again a few times where it is not.
 
     That is right for each operation that gpuctl calls: what creates carries a token or a name of its own, and what is
-    set or removed twice is set or removed. With a `key`, an answer is one that its cloud has proven to be its own.
+    set or removed twice is set or removed. With a `key`, an answer is one that its cloud has proven to be its own;
+    where another cloud answers in its place, CloudGone is raised at once.
     """
     if key:
         session.events.register("before-parse", partial(_require_proof, key))
@@ -40,9 +43,16 @@ def expect_answers(session: Session, *, key: str | None = None) -> None:
 
 
 def _require_proof(key: str, operation_model: Any, response_dict: Any, **_: Any) -> None:
-    found = response_dict["headers"].get(PROOF_HEADER)
-    if response_dict["status_code"] < 500 and not proves(key, found, *answer_words(response_dict["body"])):
-        raise NotAnAnswer(f"no answer to {operation_model.name}")
+    found, status = response_dict["headers"].get(PROOF_HEADER), response_dict["status_code"]
+    if status >= 500 or proves(key, found, *answer_words(response_dict["body"])):
+        return
+    if found or status == _KEY_REFUSED:
+        raise CloudGone(
+            f"{operation_model.name} was answered by another than the embedded cloud that was asked: that one is gone, "
+            "and its hosts with it",
+            "`gpuctl cloud status` tells which one runs now",
+        )
+    raise NotAnAnswer(f"no answer to {operation_model.name}")
 
 
 def _require_answer(operation_model: Any, response_dict: Any, **_: Any) -> None:

@@ -15,7 +15,16 @@ from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
 from gpuctl.aws.inventory import find_resources
 from gpuctl.core.boot import BootKeys, user_data
-from gpuctl.core.errors import GpuctlError, Interrupted, LeftBehind, NameInUse, NoAnswer, NoCapacity, UsageError
+from gpuctl.core.errors import (
+    CloudGone,
+    GpuctlError,
+    Interrupted,
+    LeftBehind,
+    NameInUse,
+    NoAnswer,
+    NoCapacity,
+    UsageError,
+)
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
@@ -132,7 +141,8 @@ def _begin(planned: Planned, folder: RunFolder) -> RunRecord:
 def _undo_because(cause: BaseException, account: Account, folder: RunFolder, reporter: Reporter) -> None:
     """Remove a run that never trained, from AWS and from this laptop. No signal ends it any more.
 
-    Raises LeftBehind where something may be left, else Interrupted where that was why.
+    Raises LeftBehind where something may be left, else Interrupted where that was why. With an embedded cloud that has
+    gone, all that was in it is gone.
     """
     interrupted = isinstance(cause, KeyboardInterrupt)
     accounts = accounts_of(account, folder)
@@ -148,8 +158,9 @@ def _undo_because(cause: BaseException, account: Account, folder: RunFolder, rep
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
         remove_everywhere(accounts, folder.name, folder, deadline=deadline, reporter=reporter)
     except Exception as error:  # noqa: BLE001  (whatever kept it, a person must hear what is left)
-        step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
-        raise LeftBehind(f"{why}, and {_left(accounts, folder)}: {error}", step) from cause
+        if not (isinstance(error, CloudGone) and account.profile.cloud_key):
+            step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
+            raise LeftBehind(f"{why}, and {_left(accounts, folder)}: {error}", step) from cause
     folder.remove()
     if interrupted:
         raise Interrupted(why, "everything it had made is removed") from None

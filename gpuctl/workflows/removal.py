@@ -9,7 +9,7 @@ from contextlib import suppress
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import AWAY_S, Resource, survey
 from gpuctl.aws.removal import StillInUse, remove
-from gpuctl.core.errors import CloudError, GpuctlError, NotAllowed
+from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NotAllowed
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.reporter import Reporter
 
@@ -77,7 +77,8 @@ def remove_run(
 ) -> None:
     """Remove everything of a run in one region, and ask AWS again until it tells of nothing.
 
-    Raises what AWS refuses, or the last failure where it does not answer for half a minute; CloudError at the deadline.
+    Raises what AWS refuses, or the last failure where it does not answer for half a minute; CloudError at the deadline;
+    CloudGone at once where the embedded cloud has gone, with all that was in it.
 
     What a launch made a moment ago may not be found yet: its ids are removed until they have been found or have stayed
     away long enough, and where it was cut off in a call, what that may have made is looked for as long.
@@ -106,6 +107,7 @@ def remove_run(
         if not failed and not todo and not expecting.more(gone):
             return
         if failed:
+            _raise_if_gone(account, failed)
             _wait_after(failed, pauses, reporter)
         elif still:
             time.sleep(_LOOK_EVERY_S)
@@ -143,6 +145,13 @@ class _Expected:
         if self._kind is None or time.monotonic() >= self._until:
             return False
         return not any(one.kind == self._kind and one.id not in self._known for one in gone)
+
+
+def _raise_if_gone(account: Account, failed: list[GpuctlError]) -> None:
+    """Of an endpoint of the caller's own on this machine nobody knows what is behind it, so it is asked again."""
+    gone = next((one for one in failed if isinstance(one, CloudGone)), None)
+    if gone is not None and account.profile.cloud_key:
+        raise gone
 
 
 def _wait_after(failed: list[GpuctlError], pauses: Iterator[float], reporter: Reporter) -> None:

@@ -321,6 +321,20 @@ def test_requirements_that_cannot_be_installed_undo_the_launch(shared: Gpuctl, p
     assert in_account(shared.ec2()) == {} and not (shared.home / "state/runs/pip").exists()
 
 
+def test_who_follows_is_told_at_once_that_the_cloud_is_another(own_cloud: Gpuctl, project: Path) -> None:
+    """It was stopped and started again on the same port: its host has gone, and is not waited for."""
+    own_cloud("launch", str(project), "--name", "lost", "-d", "--", *TRAINING)
+    following = own_cloud.start("tail", "lost")
+    assert following.stdout is not None and following.stdout.readline()
+    following.send_signal(signal.SIGSTOP)
+    own_cloud("cloud", "stop")
+    own_cloud("cloud", "start")
+    following.send_signal(signal.SIGCONT)
+    _, said = following.communicate(timeout=60)
+    assert following.returncode == 1
+    assert "and its hosts with it" in the_error(Answer(1, "", said.decode()))
+
+
 def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: Path) -> None:
     """Its hosts end within seconds; who follows is told; whatever starts the next one says what was lost with it."""
     own_cloud("launch", str(project), "--name", "lost", "-d", "--", *TRAINING)

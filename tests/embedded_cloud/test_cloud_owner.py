@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -26,8 +27,12 @@ from real_hosts import launch_host
 from gpuctl.aws.account import Account
 from gpuctl.aws.answers import NotAnAnswer
 from gpuctl.core.cloud_key import PROOF_HEADER, prove, request_words
+from gpuctl.core.errors import CloudGone
 from gpuctl.state.paths import Paths
+from gpuctl.state.runs import run_folder
 from gpuctl.workflows.clouds import EmbeddedCloud, embedded_if_running, embedded_profile
+from gpuctl.workflows.removal import remove_run
+from gpuctl.workflows.reporter import Silent
 
 NO_VPCS = b'<DescribeVpcsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><vpcSet/></DescribeVpcsResponse>'
 
@@ -154,6 +159,21 @@ def test_an_answer_that_the_cloud_has_not_proven_is_none(cloud: Cloud, impostor:
     with pytest.raises(NotAnAnswer):
         Account(embedded_profile(fake)).client("ec2").describe_vpcs()
     assert impostor.heard and not any(cloud.key in words for words in impostor.heard)
+
+
+def test_a_cloud_that_was_started_again_is_another(state: Path, tmp_path: Path) -> None:
+    """Whoever holds the key of the one before is told at once that it has gone with all that was in it."""
+    first = Cloud.start(state, "--no-hosts")
+    account = Account(embedded_profile(EmbeddedCloud(first.endpoint, first.pid, first.key)))
+    assert account.owner()
+    assert run_cloud("stop", state).returncode == 0
+    assert Cloud.start(state, "--no-hosts").endpoint == first.endpoint
+    began = time.monotonic()
+    with pytest.raises(CloudGone, match="and its hosts with it"):
+        account.owner()
+    with pytest.raises(CloudGone):
+        remove_run(account, "r", run_folder(tmp_path, "r"), deadline=began + 600, reporter=Silent())
+    assert time.monotonic() - began < 10
 
 
 def test_nothing_of_a_cloud_is_readable_by_others(state: Path) -> None:
