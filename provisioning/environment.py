@@ -77,8 +77,9 @@ def _shared(paths: Paths, requirements: list[str], variables: Mapping[str, str],
 
 
 def key(paths: Paths, requirements: list[str], variables: Mapping[str, str]) -> str:
-    """A hash of all that decides what is installed: requirements, Python, pip's settings, what a build may ask for."""
-    told = [sorted(requirements), sys.version, sys.base_prefix, platform.machine(), pip_settings(variables)]
+    """A hash of all that decides what is installed: requirements, Python, pip's and uv's settings, a build's own."""
+    settings = pip_settings(variables) + _variables(variables, "UV_")
+    told = [sorted(requirements), sys.version, sys.base_prefix, platform.machine(), settings]
     if any(_is_local(line, paths.work) for line in requirements):
         # It names files of this workspace: no two workspaces are the same.
         told += [str(paths.work), paths.code.read_text() if paths.code.exists() else "", sorted(variables.items())]
@@ -97,11 +98,7 @@ def _is_local(requirement: str, work: Path) -> bool:
 
 def pip_settings(variables: Mapping[str, str]) -> list[list[str]]:
     """What `pip config list` would show, without waiting for pip: its files' contents, its variables."""
-    told = [
-        [name, value]
-        for name, value in sorted({**os.environ, **variables}.items())
-        if name.startswith(("PIP_", "UV_")) and name not in ("PIP_CACHE_DIR", "PIP_CONFIG_FILE")
-    ]
+    told = [one for one in _variables(variables, "PIP_") if one[0] not in ("PIP_CACHE_DIR", "PIP_CONFIG_FILE")]
     for path in _pip_files(variables.get("PIP_CONFIG_FILE") or os.environ.get("PIP_CONFIG_FILE")):
         try:
             content = path.read_text(errors="replace").strip()
@@ -110,6 +107,10 @@ def pip_settings(variables: Mapping[str, str]) -> list[list[str]]:
         if content:
             told.append(["file", content])
     return told
+
+
+def _variables(variables: Mapping[str, str], prefix: str) -> list[list[str]]:
+    return [list(one) for one in sorted({**os.environ, **variables}.items()) if one[0].startswith(prefix)]
 
 
 def _pip_files(named: Optional[str]) -> Iterator[Path]:
@@ -145,7 +146,7 @@ def _install(paths: Paths, path: Path, requirements: list[str], variables: Mappi
     _bare_venv(path)
     listed = path / "requirements.txt"
     listed.write_text("".join(f"{_where_it_lies(line, paths.work)}\n" for line in requirements), encoding="utf-8")
-    quiet = {"PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     command = [*_installer(paths, path, variables, tell), "-r", str(listed)]
     done = run_shown(command, Watched(tell), environment={**os.environ, **variables, **quiet}, cwd=paths.work)
     if done.code != 0:
@@ -175,7 +176,7 @@ def _installer(paths: Paths, path: Path, variables: Mapping[str, str], tell: Tel
     lent = _lend_pip(path, _find_pip(paths) or _make_pip(paths, tell))
     (_site_packages(path) / "gpuctl.pth").write_text(f"{lent}\n", encoding="utf-8")
     # Compiled by the first import, which is seconds less than compiling all that nobody imports.
-    return [python, "-I", "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
+    return [python, "-I", "-u", "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
 
 
 def _find_pip(paths: Paths) -> Optional[Path]:

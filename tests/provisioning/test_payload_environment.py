@@ -116,6 +116,30 @@ def test_what_decides_is_in_the_key(host: Host, shop: Path) -> None:
     assert host.provision(["true"], requirements=both)[-1]["environment"] == "made"
 
 
+def test_uvs_settings_are_uvs(host: Host, tmp_path: Path) -> None:
+    """`--env UV_INDEX_URL=…` reaches uv, and another value is another environment; pip's settings are pip's."""
+    for name in [name for name in host.environment if name.startswith("PIP_")]:
+        del host.environment[name]
+    host.environment.update(PIP_CONFIG_FILE=os.devnull)
+    host.stand_in("uv", f'echo "$UV_INDEX_URL" >> {tmp_path / "indexes"}')
+    for index in ("https://one.example", "https://two.example"):
+        env = {"UV_INDEX_URL": index}
+        assert host.provision(["true"], env=env, **TINY)[-1]["environment"] == "made"
+    assert host.provision(["true"], env=env, **TINY)[-1]["environment"] == "found"
+    assert (tmp_path / "indexes").read_text() == "https://one.example\nhttps://two.example\n"
+
+
+def test_pips_lines_come_as_it_says_them(host: Host, tmp_path: Path) -> None:
+    """A download of minutes is announced before it begins: what pip says is not held back."""
+    pip = tmp_path / "lib/pip"
+    pip.mkdir(parents=True)
+    (pip / "__init__.py").touch()
+    (pip / "__main__.py").write_text("import sys\nprint('not held back:', sys.stdout.write_through)\n")
+    host.environment.update(PYTHONPATH=str(pip.parent), PIP_NO_INDEX="1")
+    said = [event.get("text") for event in host.provision(["true"], **TINY)]
+    assert "not held back: True" in said
+
+
 def test_a_file_that_is_included_is_found_where_it_lies(host: Host, shop: Path) -> None:
     """`-r` and `-c` lines name files of the workspace, and what those include lies beside them."""
     wheel(shop, "otherthing")
