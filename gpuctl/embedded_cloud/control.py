@@ -189,10 +189,11 @@ def _acquired(lock: FileLock, *, timeout_s: float) -> bool:
 
 
 def _end(place: Place, held: FileLock) -> None:
-    """Ends the process that holds the lock; its number is trusted because it is the holder who wrote it."""
+    """Ends the process that holds the lock, if that is a cloud: a recorded number may be another program's by now."""
     record = places.recorded(place)
-    if record is None:
-        if _acquired(held, timeout_s=KILL_TIMEOUT_S):  # a cloud ends by itself where its file is gone
+    if record is None or not cleanup.runs_module(record.pid, CLOUD_MODULE):
+        # A cloud ends by itself where its file is gone; who only asks whether one lives holds the lock for a moment.
+        if _acquired(held, timeout_s=KILL_TIMEOUT_S):
             return
         raise CloudProcessError(f"a cloud holds {place.serve_lock} and {place.cloud_json} does not say which")
     answers = places.ask_health(record, timeout_s=HUNG_TIMEOUT_S) is not None

@@ -28,6 +28,8 @@ from gpuctl.embedded_cloud.pythons import Python, PythonError, find_pythons
 from gpuctl.embedded_cloud.sockets import listen
 
 _LOOK_EVERY_S = 2.0
+_LOCK_WITHIN_S = 1.0
+"""Who asks whether a cloud lives holds its lock for a moment."""
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def serve(place: Place, options: Options) -> int:
         signal.signal(signal_number, lambda *_: ended.set())
     lock = FileLock(place.serve_lock, mode=0o600)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOCK_WITHIN_S, poll_interval=0.02)
         with _listen(place, options.port) as listener:
             return _run(place, options, listener, ended=ended)
     except Timeout:

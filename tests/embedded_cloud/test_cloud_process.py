@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 from cloud_fixtures import STAND_IN, Cloud, ids, run_cloud, until
+from filelock import FileLock
+
+from gpuctl.embedded_cloud import daemon
+from gpuctl.embedded_cloud.control import Options
+from gpuctl.embedded_cloud.place import Place
 
 
 def test_a_second_start_finds_the_first(state: Path) -> None:
@@ -138,6 +143,38 @@ def test_a_cloud_whose_state_is_removed_ends(state: Path) -> None:
     (state / "cloud.json").unlink()
     assert run_cloud("stop", state).returncode == 0
     until(lambda: not lives(cloud.pid))
+
+
+def test_a_stop_ends_nobody_whom_a_stale_file_names(state: Path) -> None:
+    """Who looks whether a cloud lives holds its lock for a moment, and is not taken for one."""
+    state.mkdir(mode=0o700)
+    bystander = subprocess.Popen(["sleep", "60"])
+    record = {"endpoint": "http://127.0.0.1:9", "pid": bystander.pid, "started": 1.0, "state": str(state)}
+    (state / "cloud.json").write_text(json.dumps(record))
+    look = FileLock(state / "cloud.lock", thread_local=False)
+    look.acquire()
+    timer = threading.Timer(3.0, look.release)
+    timer.start()
+    try:
+        assert run_cloud("stop", state).returncode == 0
+        assert bystander.poll() is None
+    finally:
+        timer.join()
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_start_waits_for_a_look_at_the_lock(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no cloud that already runs."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(daemon, "_run", lambda *_, **__: 0)
+    place = Place.at(state)
+    look = FileLock(place.serve_lock, thread_local=False)
+    look.acquire()
+    timer = threading.Timer(0.3, look.release)
+    timer.start()
+    assert daemon.serve(place, Options()) == 0
+    timer.join()
 
 
 def lives(pid: int) -> bool:
