@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from http.client import HTTPException
+import io
+import time
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
+from socket import socket
+from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from gpuctl.core.cloud_key import request_headers
 
@@ -22,15 +26,62 @@ def is_loopback(url: str | None) -> bool:
 def get(url: str, *, limit: int, timeout_s: float, key: str | None = None) -> bytes:
     """The first `limit` bytes of what is at a URL. No proxy is asked for what is on this machine. Raises OSError.
 
+    `timeout_s` is for all of it: what answers a byte now and then is left.
     `key`: the cloud's, which the request proves that it has.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise OSError(f"{url} is not a web address")
     request = Request(url, headers=request_headers(key, "GET", url))  # noqa: S310 - one of the two schemes above
-    opener = build_opener(ProxyHandler({})) if is_loopback(url) else build_opener()
+    opener = _opener(time.monotonic() + timeout_s, *([ProxyHandler({})] if is_loopback(url) else []))
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             body: bytes = answer.read(limit)
             return body
     except (HTTPException, ValueError) as error:
         raise OSError(f"{url}: {error!r}") from error
+
+
+class _Until(io.RawIOBase):
+    """What a connection receives until the deadline; a socket's own timeout begins anew with every byte."""
+
+    def __init__(self, received: io.RawIOBase, connection: socket, deadline: float) -> None:
+        self._received, self._connection, self._deadline = received, connection, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the answer did not come in time")
+        self._connection.settimeout(left_s)
+        return self._received.readinto(buffer)
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+
+def _opener(deadline: float, *handlers: ProxyHandler) -> OpenerDirector:
+    """Opens what has answered by the deadline (time.monotonic), through redirects and proxies."""
+
+    class Response(HTTPResponse):
+        def __init__(self, sock: socket, *words: Any, **named: Any) -> None:
+            super().__init__(sock, *words, **named)
+            self.fp = io.BufferedReader(_Until(self.fp.detach(), sock, deadline))
+
+    class Plain(HTTPConnection):
+        response_class = Response
+
+    class Encrypted(HTTPSConnection):
+        response_class = Response
+
+    class Http(HTTPHandler):
+        def http_open(self, req: Request) -> HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class Https(HTTPSHandler):
+        def https_open(self, req: Request) -> HTTPResponse:
+            return self.do_open(Encrypted, req)
+
+    return build_opener(Http, Https, *handlers)

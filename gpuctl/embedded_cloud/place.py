@@ -5,7 +5,6 @@ Nothing here imports moto: `start`, `stop` and `status` ask what runs, in millis
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -14,10 +13,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gpuctl import web
 from gpuctl.core.cloud_key import health_words, proves
 from gpuctl.core.codec import dumps, loads, parse
 
 HEALTH_TIMEOUT_S = 5.0
+_HEALTH_LIMIT = 65536
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,11 @@ def last_port(place: Place) -> int:
 def ask_health(cloud: Running, *, timeout_s: float = HEALTH_TIMEOUT_S) -> dict[str, Any] | None:
     """What the cloud says of itself; None where nothing answers, or something that has not its key."""
     nonce = secrets.token_hex(16)
-    address = cloud.endpoint.removeprefix("http://")
-    connection = http.client.HTTPConnection(address, timeout=timeout_s)
+    url = f"{cloud.endpoint}/gpuctl/health?nonce={nonce}"
     try:
-        connection.request("GET", f"/gpuctl/health?nonce={nonce}")
-        answer = connection.getresponse()
-        values = parse(answer.read(65536)) if answer.status == http.HTTPStatus.OK else None
-    except (OSError, ValueError, http.client.HTTPException):
+        values = parse(web.get(url, limit=_HEALTH_LIMIT, timeout_s=timeout_s, key=cloud.key))
+    except (OSError, ValueError):
         return None
-    finally:
-        connection.close()
     if not isinstance(values, dict):
         return None
     itself = not cloud.key or proves(cloud.key, values.get("proof"), *health_words(nonce, cloud.endpoint))
