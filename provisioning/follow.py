@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from provisioning.paths import Paths
-from provisioning.protocol import Channel
+from provisioning.protocol import ALIVE_S, Channel
 from provisioning.state import describe, look_at_gpus, read_state
 
 _LOOK_S = 0.03
-_ALIVE_S = 4.0
 _OVER_EVERY = 4
 _GPUS_EVERY_S = 10.0
 _FIRST_LOOKS = 3
@@ -130,7 +129,7 @@ def follow_verb(paths: Paths, channel: Channel) -> int:
             continue
         if over:
             break
-        if time.monotonic() - said >= _ALIVE_S:
+        if time.monotonic() - said >= ALIVE_S:
             channel.emit("alive")
             said = time.monotonic()
         time.sleep(_LOOK_S)
@@ -144,7 +143,7 @@ def _compare(channel: Channel, name: str, tail: Tail, sha256: object) -> None:
 
     def still_here() -> None:
         nonlocal said
-        if time.monotonic() - said >= _ALIVE_S:
+        if time.monotonic() - said >= ALIVE_S:
             channel.emit("alive")
             said = time.monotonic()
 

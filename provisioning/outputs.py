@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from provisioning.elsewhere import written_elsewhere
-from provisioning.listing import LOG, METRICS, Entry, Left, Link, Listing, OutputFile, output_file, read_wish
+from provisioning.listing import LOG, METRICS, Entry, Left, Link, Listing, OutputFile, Wish, output_file, read_wish
 from provisioning.paths import Paths, read_json
-from provisioning.protocol import Channel
+from provisioning.protocol import ALIVE_S, Channel
 from provisioning.state import RunState, describe, read_state
 
 QUIET_NS = 2_000_000_000
@@ -79,6 +79,14 @@ def _open_flags(fdinfo: Path) -> int:
 def manifest_verb(paths: Paths, channel: Channel) -> int:
     """List what comes home, and tell what does not. Nothing is written: a full disk is no reason to lose a model."""
     wish = read_wish(paths, dict(channel.read_request().fields))
+    with channel.alive(ALIVE_S):
+        told, state = _tell_all(paths, channel, wish)
+    channel.emit("manifest", files=told.files, bytes=told.bytes, state=state)
+    return 0
+
+
+def _tell_all(paths: Paths, channel: Channel, wish: Wish) -> tuple[_Told, dict[str, Any]]:
+    """Tells each entry. Answers how much that was, and the state before it."""
     # Both before the listing: what training writes after this look may be missing from it.
     begun = paths.last_begun()
     run, state = read_state(begun), describe(begun)
@@ -93,8 +101,7 @@ def manifest_verb(paths: Paths, channel: Channel) -> int:
             channel.queue("missing", path=path)
         for left in written_elsewhere(paths, wish.checkpoints, listing.outside):
             told(left)
-    channel.emit("manifest", files=told.files, bytes=told.bytes, state=state)
-    return 0
+    return told, state
 
 
 def left_nothing(paths: Paths) -> bool:

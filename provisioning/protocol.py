@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Optional
 
 SCHEMA = 1
+ALIVE_S = 4.0
+"""Seconds between two `alive` of a host that is at work and has nothing to tell."""
 
 
 class PayloadError(Exception):
@@ -90,6 +94,26 @@ class Channel:
         """Put queued events on the wire."""
         if not self._lost:
             self._guard(self.events.flush)
+
+    @contextmanager
+    def alive(self, every_s: float) -> Iterator[None]:
+        """Within, the laptop hears that often that the host is at work; what is queued goes out with it."""
+        over = threading.Event()
+
+        def tell() -> None:
+            with suppress(OSError):  # whoever works here meets it too
+                while not over.wait(every_s):
+                    self.emit("alive")
+
+        thread = threading.Thread(target=tell, name="alive", daemon=True)
+        with suppress(RuntimeError):  # the command has used up all threads
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if thread.ident is not None:
+                thread.join()
 
     def read_request(self) -> Request:
         """The request line. Raises PayloadError where there is none that this payload understands."""

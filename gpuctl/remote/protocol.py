@@ -47,10 +47,11 @@ ONE_ANSWER = Patience(30, 30)
 PATIENCE = {
     "start": Patience(120, 120),
     "receipt": Patience(60, 60),
-    "manifest": Patience(1800, 300, events=1_100_000),
+    "manifest": Patience(3600, 300, events=1_100_000),
     "provision": Patience(3 * 3600, 1800, events=2_000_000),
 }
-"""By verb. A listing may walk through millions of files of which it tells nothing, pip and apt install for long so."""
+"""By verb. A listing may walk through millions of files of which it tells nothing, and payloads of earlier versions do
+not say meanwhile that they are alive; pip and apt install for long so."""
 
 
 def encode_request(request: Mapping[str, object]) -> bytes:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import io
 import json
 import os
 import socket
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from payload_host import Host, manifest, wait_for
+
+from provisioning.outputs import manifest_verb
+from provisioning.paths import Paths
+from provisioning.protocol import Channel
 
 HOSTILE = [
     "-rf",
@@ -299,3 +307,38 @@ def test_what_cannot_be_read_is_named(host: Host) -> None:
     sent, events = host.send(["outputs/secret", "outputs/good"])
     assert "outputs/good" in sent
     assert len(events) == 3
+
+
+class _Slow:
+    """A look that takes its time before each thing that it does."""
+
+    def __init__(self, real: Callable[..., Any]) -> None:
+        self._real = real
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return self._real(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    "place", ["provisioning.listing._names", "provisioning.listing._sha256", "provisioning.elsewhere._names"]
+)
+def test_a_slow_listing_says_that_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Whether folders, the code's content or what lies outside takes long: the laptop hears of it meanwhile."""
+    module, _, name = place.rpartition(".")
+    monkeypatch.setattr(place, _Slow(getattr(importlib.import_module(module), name)))
+    monkeypatch.setattr("provisioning.outputs.ALIVE_S", 0.01)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    paths = Paths(tmp_path / "gpuctl", tmp_path / "envs")
+    paths.work.mkdir(parents=True)
+    (paths.work / "train.py").write_text("pass")
+    status = (paths.work / "train.py").stat()
+    paths.code.write_text(json.dumps({"train.py": [status.st_size, status.st_mtime_ns, "1f"]}))
+    os.utime(paths.code, (1, 1))
+    (paths.run / "1").mkdir(parents=True)
+    (paths.run / "1" / "state.json").write_text(json.dumps({"state": "running", "started": 1.0, "pid": 1}))
+    (paths.run / "1" / "exit.json").write_text(json.dumps({"state": "succeeded", "exit_code": 0, "ended": 2.0}))
+    said = io.BytesIO()
+    assert manifest_verb(paths, Channel(io.BytesIO(b'{"schema": 1}\n'), said)) == 0
+    *events, last = [json.loads(line)["event"] for line in said.getvalue().splitlines()]
+    assert events.count("alive") >= 3 and "file" in events and last == "manifest"

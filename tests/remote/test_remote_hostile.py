@@ -99,6 +99,23 @@ def test_every_question_has_its_time() -> None:
     assert all(one.total_s < float("inf") and one.silence_s <= one.total_s for one in protocol.PATIENCE.values())
 
 
+def test_a_listing_that_says_it_is_alive_is_waited_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that looks through very many files has nothing to list for longer than it may be silent."""
+    monkeypatch.setitem(protocol.PATIENCE, "manifest", Patience(60, 2))
+    server.program("""
+        if verb == "manifest":
+            for _ in range(15):
+                emit("alive")
+                time.sleep(0.2)
+            manifested(0)
+        if verb == "receipt":
+            emit("receipt")
+    """)
+    assert _pull(server, tmp_path).files == ()
+
+
 @pytest.mark.parametrize(
     "ask",
     [training_state, start_training, lambda host: stop_training(host, grace_s=20)],
