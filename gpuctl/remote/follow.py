@@ -18,6 +18,8 @@ SILENCE_S = 15.0
 """The payload says that it is alive every 5 s; three of those missed is a host that does not answer."""
 _STILL_S = 60.0
 """How long a host that is asked for what there is may compare copies before the first of it comes."""
+_COMPARED_A_SECOND = 8_000_000
+"""Bytes of a copy that the slowest disk compares in a second."""
 _MOST_AT_ONCE = 16 * 1024**3
 _PIECE = 64 * 1024
 """Bytes of a log that become lines at once: a line takes a hundred times the memory of its newline."""
@@ -96,7 +98,8 @@ def follow(
 
     Closing the iterator (`contextlib.closing`, whatever happens in its loop) ends the command on the host. Raises
     HostSilent after `silence_s` without an event, HostUnreachable where the link breaks. Where only what is there is
-    asked for it ends in any case: HostSilent after `still_s` in which nothing of it came.
+    asked for it ends in any case: HostSilent after `still_s`, and the time that it takes to compare what the caller
+    has, in which nothing of it came.
     """
     request = {
         "log_offset": log_offset,
@@ -106,11 +109,13 @@ def follow(
         "metrics_sha256": metrics_sha256,
         "gpus": gpus,
     }
+    still_s += (log_offset + metrics_offset) / _COMPARED_A_SECOND
     progress = _Progress(host, {"log": log_offset, "metrics": metrics_offset}, None if until_end else still_s)
     with host.watch("follow", request, silence_s=silence_s) as events:
         for event in events:
-            progress.check()
             kind = event["event"]
+            if kind != "end":
+                progress.check()
             if kind == "alive":
                 yield Alive()
             elif kind == "gpus":
@@ -138,13 +143,16 @@ class _Progress:
         self._host, self._reached, self._still_s = host, reached, still_s
         self._differ: set[str] = set()
         self._bytes = 0
-        self._moved = time.monotonic()
+        self._still, self._seen = 0.0, time.monotonic()
 
     def check(self) -> None:
         """Raises where only what is there was asked for, and it does not come to its end."""
         if self._still_s is None:
             return
-        if time.monotonic() - self._moved > self._still_s:
+        now = time.monotonic()
+        self._still += min(now - self._seen, SILENCE_S)  # longer it is silent, or this laptop was stopped
+        self._seen = now
+        if self._still > self._still_s:
             raise HostSilent(f"{self._host.name} did not send its log in time", "try again")
         if self._bytes > _MOST_AT_ONCE:
             raise HostError(f"{self._host.name} sends a log without end", "look at it with `gpuctl ssh`")
@@ -162,7 +170,7 @@ class _Progress:
         offset, data = _new(self._host, event, self._reached[file])
         self._reached[file] = offset + len(data)
         if data:
-            self._bytes, self._moved = self._bytes + len(data), time.monotonic()
+            self._bytes, self._still = self._bytes + len(data), 0.0
         return offset, data
 
 

@@ -6,6 +6,7 @@ What a host says is bounded here before anything else looks at it, and never sho
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ MOST_NOISE = 256 * 1024
 """Bytes of lines that are no events: a login script's greeting is let pass, a flood is not."""
 
 _DEEPEST = 8
+_PIECE = re.compile(rb'\{"event": "(log|metrics)", "offset": ([0-9]{1,18}), "data": "')
+"""How a payload begins an event that has a piece of a file."""
 
 Event = Mapping[str, object]
 
@@ -45,6 +48,7 @@ class Patience:
 ONE_ANSWER = Patience(30, 30)
 """A question that has one answer: `state` asks `nvidia-smi`, for ten seconds at most."""
 PATIENCE = {
+    "state": Patience(60, 60),
     "start": Patience(120, 120),
     "receipt": Patience(60, 60),
     "manifest": Patience(3600, 300, events=1_100_000),
@@ -102,8 +106,24 @@ class EventReader:
                 self._count_noise(len(line) + 1)
         del self._held[:done]
         if len(self._held) > LONGEST_LINE:
-            raise self._nonsense(f"a line of more than {LONGEST_LINE} bytes")
+            events.append(self._first_part())
         return events
+
+    def _first_part(self) -> Event:
+        """Of a line that is too long to be held, where it is a piece of a file, what is here: an event of its own.
+
+        Payloads of earlier versions send a metrics line of 16 MiB as one event. Raises HostError of any other line.
+        """
+        began = _PIECE.match(self._held)
+        if began is None:
+            raise self._nonsense(f"a line of more than {LONGEST_LINE} bytes")
+        kind, offset = began[1].decode("ascii"), int(began[2])
+        last = len(self._held) - 8  # what ends the event may be here already, and its newline not
+        end = last - (last - began.end()) % 4
+        data = self._held[began.end() : end].decode("latin-1")
+        rest = offset + len(data) // 4 * 3
+        self._held[:end] = b'{"event": "%s", "offset": %d, "data": "' % (began[1], rest)
+        return {"event": kind, "offset": offset, "data": data}
 
     def _count_noise(self, size: int) -> None:
         self._noise += size

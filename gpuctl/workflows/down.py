@@ -221,7 +221,7 @@ def _bring_home(
     try:
         claim(run, where, hosts)
         with offering_discard(run, reporter):
-            saved = at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish))
+            saved = _save_all(run, hosts, where=where, reporter=reporter, wish=wish)
     except HostError as error:
         if run.folder.progress().home and len(hosts) <= were_known:
             reporter.note(f"{run.name} does not answer, and its outputs are home already")
@@ -268,14 +268,34 @@ def _hosts_that_hold(run: RunHandle, accounts: Sequence[Account]) -> tuple[list[
     return hosts, living
 
 
-def _save(run: RunHandle, *, where: Path, reporter: Reporter, wish: Wish) -> PullResult:
-    """One host: its training ended politely, its outputs home, its log kept."""
+def _save_all(
+    run: RunHandle, hosts: Sequence[RunHandle], *, where: Path, reporter: Reporter, wish: Wish
+) -> list[PullResult]:
+    """All of the run's hosts at once. That all is home is remembered before their logs are kept."""
+    brought: list[PullResult] = []
+
+    def on_saved(saved: PullResult) -> None:
+        brought.append(saved)
+        if len(brought) == len(hosts):
+            note_home(run, where, brought)
+
+    return at_once(hosts, partial(_save, where=where, reporter=reporter, wish=wish, on_saved=on_saved))
+
+
+def _save(
+    run: RunHandle, *, where: Path, reporter: Reporter, wish: Wish, on_saved: Callable[[PullResult], None]
+) -> PullResult:
+    """One host: its training ended politely, its outputs home, its log kept as far as that goes."""
     with open_host_started(run) as host:
         if training_state(host, gpus=False).training == "running":
             reporter.phase("stop", f"{run.alias} still trains: asking it to save and end")
             stop_training(host, grace_s=POLITE_S)
         saved = pull_from(run, host, where, wish=wish, reporter=reporter)
-        _keep_log(run, host)
+        on_saved(saved)
+        try:
+            _keep_log(run, host)
+        except HostError as error:  # among the outputs it is home
+            reporter.note(f"the last of the log of {run.alias} is not kept for `gpuctl tail` ({error.message})")
         return saved
 
 

@@ -40,6 +40,38 @@ def test_a_log_and_its_metrics_come_to_their_end(server: Server) -> None:
     assert (nothing, ended) == (GpusSeen(()), Ended(HostState("succeeded")))
 
 
+def test_a_long_line_of_an_earlier_payload_comes_in_pieces(server: Server) -> None:
+    """It sent metrics lines of many MiB as one event: all of it comes, and what follows it."""
+    server.program("""
+        line = bytes(range(256)) * 25_000 + b"x"
+        emit("metrics", offset=3, data=base64.b64encode(line).decode())
+        emit("metrics", offset=3 + len(line), data=base64.b64encode(b"{}\\n").decode())
+        emit("end", state={})
+    """)
+    with server.host() as host:
+        *pieces, ended = follow(host, log_offset=0, metrics_offset=3, until_end=True)
+    came, at = b"", 3
+    for piece in pieces:
+        assert isinstance(piece, MetricsChunk) and piece.offset == at
+        came, at = came + piece.data, piece.end
+    assert came == bytes(range(256)) * 25_000 + b"x{}\n" and len(pieces) > 3
+    assert isinstance(ended, Ended)
+
+
+@pytest.mark.parametrize(("has", "does"), [(40_000_000, 'emit("alive")'), (0, "pass")], ids=["compares", "ends late"])
+def test_a_host_that_compares_a_long_copy_is_waited_for(server: Server, has: int, does: str) -> None:
+    """What the laptop has takes its time to compare; that all is sent is heard whenever it comes."""
+    server.program(f"""
+        for _ in range(10):
+            {does}
+            time.sleep(0.15)
+        emit("end", state={{}})
+    """)
+    with server.host() as host:
+        *_, ended = follow(host, log_offset=has, metrics_offset=0, until_end=False, log_sha256="1f", still_s=0.5)
+    assert isinstance(ended, Ended)
+
+
 def test_broken_connections_lose_and_double_nothing(server: Server, relay: MakeRelay) -> None:
     """A log that is followed over connections which break again and again comes out byte for byte."""
     content = random.Random(5).randbytes(600_000)

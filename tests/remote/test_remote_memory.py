@@ -10,14 +10,17 @@ from typing import Any, cast
 import pytest
 from remote_servers import Server
 
+from gpuctl.core.outputs import Wish
 from gpuctl.state.runs import RunFolder
+from gpuctl.workflows.down import _save_all
 from gpuctl.workflows.hosts import RunHandle
 from gpuctl.workflows.pull import PullResult, not_home, note_home, pull_from
 from gpuctl.workflows.reporter import Silent
 
 
-def _program(server: Server, files: list[str], state: dict[str, Any], *, wait_s: float = 0) -> None:
+def _program(server: Server, files: list[str], state: dict[str, Any], *, wait_s: float = 0, first: str = "") -> None:
     server.program(f"""
+        {first}
         state = json.loads({json.dumps(state)!r})
         if verb == "state":
             emit("state", **state)
@@ -41,6 +44,35 @@ def _pull(server: Server, folder: RunFolder, home: Path) -> PullResult:
         pulled = pull_from(run, host, home, reporter=Silent())
     note_home(run, home, [pulled])
     return pulled
+
+
+def test_a_pull_asks_for_no_gpus(server: Server, tmp_path: Path) -> None:
+    """`nvidia-smi` of a busy host takes long, and nobody looks at what it says."""
+    _program(server, ["a"], {"state": "running"}, first='assert verb != "state" or request["gpus"] is False')
+    assert _pull(server, RunFolder(tmp_path / "toy"), tmp_path / "home").result.files == ("a",)
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_log_that_cannot_be_kept_stops_no_down(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is home, the log with it, and that is known before the host is asked for the log once more."""
+    folder, told = RunFolder(tmp_path / "toy"), _Notes()
+    known = server.home / "gpuctl" / "known"
+    first = 'if verb == "follow": open(os.path.expanduser("~/gpuctl/known"), "w").close(); sys.exit()'
+    _program(server, ["gpuctl/log"], {"state": "succeeded"}, first=first)
+    monkeypatch.setattr("gpuctl.workflows.down.open_host_started", lambda run: server.host())
+    run = RunHandle("toy", cast(Any, None), cast(Any, None), folder)
+    (saved,) = _save_all(run, [run], where=tmp_path / "home", reporter=told, wish=Wish())
+    assert saved.result.complete and folder.progress().home and known.exists()
+    assert len(told.notes) == 1 and "the log of toy" in told.notes[0]
 
 
 def test_two_pulls_of_a_run_at_once_remember_both(server: Server, tmp_path: Path) -> None:
