@@ -182,7 +182,7 @@ def pull_from(
     if run.number:
         destination = destination / _host_folder(run.number)
     reporter.phase("pull", f"into {destination}")
-    state = training_state(host)
+    state = training_state(host, gpus=False)
     note_state(run, state)
     home = str(destination)
     with _Memory.kept(run.folder) as memory:
