@@ -18,6 +18,8 @@ CHUNK = 256 * 1024
 QUIET_S = 15.0
 """Seconds of quiet after which the link is looked at."""
 _TICK_S = 1.0
+_MOST_LATE_S = 1.0
+"""How late a busy laptop looks at its clock; whoever was stopped (Ctrl-Z, a closed lid) looks later."""
 _EXIT_S = 10.0
 _TAIL = 2048
 _SENT_AT_ONCE = 32 * 1024
@@ -51,9 +53,9 @@ class Session:
         self._channel = channel
         self._name = name
         self._alive = alive
-        self._end = time.monotonic() + total_s
-        self._silence_s = silence_s
-        self._waited = 0.0
+        self._total_s, self._spent = total_s, 0.0
+        self._silence_s, self._waited = silence_s, 0.0
+        self._last_try = False
         self._came = 0
         self._quiet_s = quiet_s
         self._threads: list[threading.Thread] = []
@@ -87,6 +89,7 @@ class Session:
     def heard(self) -> None:
         """The host got on with what it was asked."""
         self._waited, self._came = 0.0, 0
+        self._last_try = self._spent >= self._total_s
 
     def read(self, size: int = CHUNK) -> bytes:
         """What standard output has, at most `size` bytes; empty at its end."""
@@ -146,14 +149,20 @@ class Session:
         return f": {printable(lines[-1].strip())}" if lines else ""
 
     def _receive_in_time(self, size: int) -> bytes:
+        """Counts of a wait that was longer than asked for what was asked for: the rest this laptop was stopped."""
+        left = min(self._total_s - self._spent, self._silence_s - self._waited)
+        if left <= 0:
+            if self._last_try:
+                raise HostSilent(f"{self._name} did not answer in time", "try again")
+            self._last_try, left = True, _TICK_S
+        timeout = max(0.01, min(_TICK_S, left))
+        self._channel.settimeout(timeout)
         began = time.monotonic()
-        if began >= self._end or self._waited >= self._silence_s:
-            raise HostSilent(f"{self._name} did not answer in time", "try again")
-        self._channel.settimeout(max(0.01, min(_TICK_S, self._end - began, self._silence_s - self._waited)))
         try:
             return self._channel.recv(size)
         finally:
-            self._waited += time.monotonic() - began
+            took = min(time.monotonic() - began, timeout + _MOST_LATE_S)
+            self._spent, self._waited = self._spent + took, self._waited + took
 
     def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
         probe_at = time.monotonic() + self._quiet_s

@@ -32,7 +32,7 @@ from gpuctl.remote import protocol, tarstream
 from gpuctl.remote.follow import follow
 from gpuctl.remote.manifest import Manifest
 from gpuctl.remote.protocol import Patience, parse_event
-from gpuctl.remote.session import HostSilent
+from gpuctl.remote.session import HostSilent, Session
 from gpuctl.remote.tarstream import BoundedReader, NoTarStream, members
 from gpuctl.remote.training import start_training, stop_training, training_state
 from gpuctl.state.runs import RunFolder
@@ -91,6 +91,40 @@ def test_a_host_that_answers_ssh_and_nothing_else_is_given_up(server: Server, mo
             with pytest.raises(HostSilent, match="in time"):
                 host.call(verb, {})
             assert time.monotonic() - began < 20
+
+
+class _Stopped:
+    """A channel on which the laptop is stopped for a minute while it waits, before the host's answer is seen."""
+
+    def __init__(self, clock: list[float], pauses: int) -> None:
+        self._clock, self._pauses = clock, pauses
+
+    def settimeout(self, _: float) -> None:
+        """As a channel has it."""
+
+    def recv(self, _: int) -> bytes:
+        self._pauses -= 1
+        if self._pauses >= 0:
+            self._clock[0] += 60
+            raise TimeoutError
+        return b'{"event": "state"}\n'
+
+
+@pytest.mark.parametrize(("total_s", "silence_s"), [(30, 30), (300, 3), (3, 3), (1, 1)])
+def test_a_laptop_that_was_stopped_takes_no_host_for_silent(
+    monkeypatch: pytest.MonkeyPatch, total_s: float, silence_s: float
+) -> None:
+    """Ctrl-Z and a closed lid are no silence of the host's: it is listened to once more in any case."""
+    clock = [0.0]
+    monkeypatch.setattr("gpuctl.remote.session.time.monotonic", lambda: clock[0])
+
+    def session(pauses: int) -> Session:
+        channel = cast(Any, _Stopped(clock, pauses))
+        return Session(channel, name="run-1", alive=lambda: True, total_s=total_s, silence_s=silence_s)
+
+    assert session(1).read() == b'{"event": "state"}\n'
+    with pytest.raises(HostSilent):
+        session(1000).read()
 
 
 def test_every_question_has_its_time() -> None:
@@ -514,10 +548,14 @@ def test_down_offers_to_go_on_without_the_host(tmp_path: Path) -> None:
     assert OFFER_AFTER_S < 60
     told, quick = _Notes(), _Notes()
     with offering_discard(_run(tmp_path), told, after_s=0.01):
-        time.sleep(0.5)
-    with offering_discard(_run(tmp_path), quick, after_s=0.2):
-        pass
-    time.sleep(0.5)
+        end = time.monotonic() + 20
+        while not told.notes and time.monotonic() < end:
+            time.sleep(0.01)
+    before = set(threading.enumerate())
+    with offering_discard(_run(tmp_path), quick, after_s=600):
+        (timer,) = set(threading.enumerate()) - before
+    timer.join(20)
+    assert not timer.is_alive()
     assert len(told.notes) == 1 and "gpuctl down toy --discard" in told.notes[0] and quick.notes == []
 
 
