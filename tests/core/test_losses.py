@@ -332,6 +332,34 @@ def test_a_name_and_a_number_are_a_loss(line: bytes, found: list[Point]) -> None
     assert points(line + b"\n") == found
 
 
+@pytest.mark.parametrize(
+    ("line", "step", "epoch"),
+    [
+        ("[2024-05-01 10:00:00,123][__main__][INFO] - epoch 3 step 400 loss: 0.5", 400, 3.0),
+        ("[2024-05-01 10:00:00,123][__main__][INFO] - loss: 0.5", None, None),
+        ("[12:30:01] step 7 loss: 0.5", 7, None),
+        ("[12:30:01] loss: 0.5", None, None),
+        ("[03/25 10:00:01 d2.utils.events]:  eta: 0:00:10  iter: 19  total_loss: 0.5  loss_cls: 0.7", 19, None),
+        ("[0] Epoch 1 step 10 loss=0.5", 10, 1.0),
+        ("[0] Epoch 1 loss=0.5", None, 1.0),
+        ("[1,  2000] loss: 0.5", 2000, 1.0),
+        ("[2, 12000] loss: 0.500", 12000, 2.0),
+        ("[1,200] loss: 0.5", 1200, None),
+        ("Step 1,200: loss: 0.5", 1200, None),
+        ("step=1_200_000, loss: 0.5", 1_200_000, None),
+        ("step 7, loss: 0.5", 7, None),
+        ("[19] loss: 0.5", 19, None),
+        ("[ 19/1,000] loss: 0.5", 19, None),
+        ("2024-05-01 10:00:00 INFO [19/100] loss: 0.5", 19, None),
+        ("[rank0]: [19] loss: 0.5", 19, None),
+        ("[19/100 loss: 0.5", None, None),
+    ],
+)
+def test_the_step_is_the_one_that_the_line_means(line: str, step: int | None, epoch: float | None) -> None:
+    """Named, wherever that stands; else in brackets at the beginning, which are no date, time or rank."""
+    assert points(line.encode() + b"\n") == [Point(step, epoch, "train", 0.5)]
+
+
 def test_a_known_format_takes_the_place_of_a_loose_one() -> None:
     """What looks like a loss before the training begins does not hide the losses that come, nor do others after."""
     log = b"resumed at train_loss=9.5\nstep 1: train loss 2.0, val loss 3.0\nbest train_loss=0.5\n"

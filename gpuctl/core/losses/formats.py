@@ -43,6 +43,19 @@ _COUNT = r"\d{1,15}"
 _EPOCH = r"\d{1,9}(?:\.\d{1,9})?"
 
 
+_BEFORE = re.compile(
+    r"\s{0,40}(?:\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?[ :]{1,4})?"
+    r"(?:\[?(?:rank|default)_?\d{1,5}\]?: ?)?(?:(?:\[?(?:INFO|DEBUG)\]?|- INFO -)[ :]{1,4})?"
+)
+"""What loggers and torchrun put before a line: a date, a rank, a level."""
+
+
+def whole(text: str) -> tuple[int, int]:
+    """Where the line stands without what a logger put before it, and spaces after it."""
+    before = _BEFORE.match(text)
+    return before.end() if before else 0, len(text.rstrip())
+
+
 def by_names(match: re.Match[str], context: Context) -> list[Point]:
     """The points that the named groups say: `loss` of `split` (default: train), `train`, `val`, `test`.
 
@@ -51,7 +64,7 @@ def by_names(match: re.Match[str], context: Context) -> list[Point]:
     said = {name: text for name, text in match.groupdict().items() if text is not None}
     if context.lent:
         said = {name: text for name, text in context.lent.items() if name in PLACES} | said
-    step, epoch = _count(said.get("step")), number(said.get("epoch", ""))
+    step, epoch = count(said.get("step")), number(said.get("epoch", ""))
     epoch = epoch if epoch is not None and math.isfinite(epoch) and epoch >= 0 else None
     found = []
     for name in LOSS_GROUPS:
@@ -183,7 +196,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _RE2_SYNTAX = "it has no look-around and no back-references; see docs/metrics.md"
 
 
-def _count(text: str | None) -> int | None:
-    """A step, from what a job's own pattern may have caught: `1,200` too."""
+def count(text: str | None) -> int | None:
+    """A step, from what a pattern may have caught: `1,200` too."""
     digits = (text or "").strip().replace(",", "").replace("_", "")
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 15 else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gpuctl.core.losses.formats import Context, LogFormat
+from gpuctl.core.losses.formats import Context, LogFormat, count, whole
 from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
 
 LOOSE = "loose"
@@ -28,14 +28,16 @@ _CELL = re.compile(
     rf"[|\t]{_GAP}(?:(?P<word>{_WORD})[ _])?loss[ \t]{{1,8}}(?P<loss>{_NUMBER})", re.ASCII | re.IGNORECASE
 )
 _SPLIT = re.compile(rf"\b(?:{'|'.join(SPLIT_NAMES)})\b", re.ASCII | re.IGNORECASE)
-_EPOCH = re.compile(
-    rf"\bepoch{_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}[\['\"]?(\d{{1,9}}(?:\.\d{{1,9}})?)(?![\w.])",
-    re.ASCII | re.IGNORECASE,
-)
+_AFTER_NAME = rf"{_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}[\['\"]?"
+_COUNT = r"\d{1,15}(?:[,_]\d{3}){0,4}"
+_EPOCH = re.compile(rf"\bepoch{_AFTER_NAME}(\d{{1,9}}(?:\.\d{{1,9}})?)(?![\w.])", re.ASCII | re.IGNORECASE)
 _STEP = re.compile(
-    rf"(?:\b(?:step|it|iter|iteration|global_step){_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}['\"]?|\A\[)(\d{{1,15}})(?![\w.])",
-    re.ASCII | re.IGNORECASE,
+    rf"\b(?:step|it|iter|iteration|global_step){_AFTER_NAME}({_COUNT})(?![\w.])", re.ASCII | re.IGNORECASE
 )
+_BRACKET = re.compile(
+    rf"\[(?:(?P<epoch>\d{{1,9}}),[ \t]{{1,8}})?[ \t]{{0,8}}(?P<step>{_COUNT})(?:/{_COUNT})?\]", re.ASCII
+)
+"""At the beginning of a line: `[19]`, `[19/100]`, and PyTorch's tutorial's `[2,  4000]`, an epoch and its iteration."""
 
 
 def _point(match: re.Match[str], context: Context) -> list[Point]:
@@ -48,8 +50,19 @@ def _point(match: re.Match[str], context: Context) -> list[Point]:
     if loss is None:
         return []
     split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None) or _split(line[: match.start()])
-    step, epoch = _STEP.search(line), _EPOCH.search(line)
-    return [point(split, loss, step=int(step[1]) if step else None, epoch=float(epoch[1]) if epoch else None)]
+    step, epoch = _place(line)
+    return [point(split, loss, step=step, epoch=epoch)]
+
+
+def _place(line: str) -> tuple[int | None, float | None]:
+    """The step and epoch that the line names; where it names neither, those in brackets at its beginning."""
+    begin, _ = whole(line)
+    step, epoch = _STEP.search(line, begin), _EPOCH.search(line, begin)
+    if step or epoch:
+        return count(step[1]) if step else None, float(epoch[1]) if epoch else None
+    if bracket := _BRACKET.match(line, begin):
+        return count(bracket["step"]), float(bracket["epoch"]) if bracket["epoch"] else None
+    return None, None
 
 
 def _split(before: str) -> Split:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from gpuctl.core.losses.formats import FORMATS, LOSS_GROUPS, Context, LogFormat, job_format
+from gpuctl.core.losses.formats import FORMATS, LOSS_GROUPS, Context, LogFormat, job_format, whole
 from gpuctl.core.losses.loose import LOOSE, LOOSE_FORMATS
 from gpuctl.core.losses.points import Point, Split
 from gpuctl.core.text import safe
@@ -28,11 +28,6 @@ MOST_FIELDS = 16
 """So many fields of a line are looked at for its losses."""
 
 _ENDS = re.compile(rb"[\r\n]")
-_BEFORE = re.compile(
-    r"\s{0,40}(?:\[?\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?[ :]{1,4})?"
-    r"(?:\[?(?:rank|default)_?\d{1,5}\]?: ?)?(?:(?:\[?(?:INFO|DEBUG)\]?|- INFO -)[ :]{1,4})?"
-)
-"""What loggers and torchrun put before a line: a date, a rank, a level."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +128,15 @@ class LossReader:
         """The line's points, and the matches that gave them."""
         if len(text) > MATCH_LIMIT:
             return (), ()
-        whole: tuple[int, int] | None = None
+        stands: tuple[int, int] | None = None
         for one in self._formats:
             if one.hint not in text:
                 continue
-            whole = whole or _whole(text)
+            stands = stands or whole(text)
             if one.repeats:
                 matches = list(islice(one.pattern.finditer(text), MOST_FIELDS))
             else:
-                match = one.pattern.search(text) if one.anywhere else one.pattern.fullmatch(text, *whole)
+                match = one.pattern.search(text) if one.anywhere else one.pattern.fullmatch(text, *stands)
                 matches = [match] if match else []
             if one.lends and matches:
                 self._contexts[one.name].lent = {name: said for name, said in matches[0].groupdict().items() if said}
@@ -184,12 +179,6 @@ def _first_of_each_split(
 
 def _span(match: re.Match[str], name: str) -> tuple[int, int]:
     return match.span(match.re.groupindex[name])  # RE2's matches know groups by number alone
-
-
-def _whole(text: str) -> tuple[int, int]:
-    """Where the line stands without what a logger put before it, and spaces after it."""
-    before = _BEFORE.match(text)
-    return before.end() if before else 0, len(text.rstrip())
 
 
 class _Line:
