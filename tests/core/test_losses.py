@@ -124,6 +124,13 @@ def test_the_packaged_jobs() -> None:
         b"loss=0.3.1",
         b"step 1  epoch 2  loss of all  ",
         b"Test set: Average loss: great, Accuracy: none",
+        b"L2 loss: 0.01",
+        b"l1 loss = 0.25  loss_l1: 0.3  l1_loss=0.2",
+        b"top1 loss: 0.2 | top5 loss 0.1",
+        b"Best val loss: 1.234",
+        b"epoch 3: best: val_loss=0.5, lowest avg loss: 0.4",
+        b"Total loss: 1.5 million dollars",
+        b"They put the loss: 3.5 of it, as was said.",
     ],
 )
 def test_the_word_loss_alone_gives_nothing(line: bytes) -> None:
@@ -231,8 +238,15 @@ _PIECES = st.lists(
             [
                 b"step 250: train loss 1.9, val loss nan\n",
                 b"iter 1: loss 2, time 1ms\r",
+                b"\n",
                 b"\r\n",
                 b"\r\r\n",
+                b"Epoch 3/10\n",
+                b"val loss 0.5\n",
+                b"[7] train_loss=2.5 VAL_LOSS: nan\r",
+                b"LOSS: 0.5\n",
+                b"| epoch 2 | valid loss 7.29 |\n",
+                b"Best val loss: 1.25\n",
                 b"Train Epoch: 1 [0/60000 (0%)]\tLoss: 2.329474\n",
                 b"x" * 3000,
                 "é…\u202e".encode(),
@@ -252,15 +266,44 @@ def test_how_the_bytes_are_cut_changes_nothing(pieces: list[bytes], cuts: list[i
     assert lines + reader.finish() == read(data)
 
 
-@given(pieces=_PIECES, cuts=st.lists(st.integers(0, 12_000)))
-def test_skimming_finds_the_same_points(pieces: list[bytes], cuts: list[int]) -> None:
-    """Without the lines, and however the bytes come, the points are the same."""
+LENDING = (
+    LogFormat("toy", re.compile(r"Epoch (?P<epoch>\d+)/\d+"), "a toy", lends=True),
+    LogFormat("toy", re.compile(r"(?P<split>\w+) loss (?P<loss>\S+)"), "a toy"),
+)
+
+OWN = r"(?P<split>\w*) ?(?i:loss)\W+(?P<loss>\d\.\d+|nan)"
+
+
+def reader_of(kind: str) -> LossReader:
+    """One with the known formats, with a row that lends, or with a job's own pattern."""
+    return {"known": LossReader, "lending": lambda: LossReader(formats=LENDING), "own": lambda: LossReader(OWN)}[kind]()
+
+
+@given(
+    kind=st.sampled_from(["known", "lending", "own"]),
+    pieces=_PIECES,
+    cuts=st.lists(st.integers(0, 12_000)),
+    fed_from=st.integers(0, 12_000),
+)
+def test_skimming_finds_the_same_points(kind: str, pieces: list[bytes], cuts: list[int], fed_from: int) -> None:
+    """However the bytes come, and wherever the lines begin that are wanted too, the points are the same."""
     data = b"".join(pieces)
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    reader = LossReader()
-    found = [point for a, b in pairwise(places) for point in reader.skim(data[a:b])]
-    found += [point for line in reader.finish() for point in line.points]
-    assert found == points(data)
+    expected = [point for line in _all_of(reader_of(kind), data) for point in line.points]
+    size = len(data) + 1
+    places = sorted({0, len(data), fed_from % size, *(cut % size for cut in cuts)})
+    for fed in (len(data), fed_from % size):
+        reader, found = reader_of(kind), list[Point]()
+        for a, b in pairwise(places):
+            if a < fed:
+                found += reader.skim(data[a:b])
+            else:
+                found += [point for line in reader.feed(data[a:b]) for point in line.points]
+        found += [point for line in reader.finish() for point in line.points]
+        assert found == expected
+
+
+def _all_of(reader: LossReader, data: bytes) -> list[LogLine]:
+    return reader.feed(data) + reader.finish()
 
 
 def test_skimming_a_long_log_is_quick() -> None:
@@ -269,12 +312,6 @@ def test_skimming_a_long_log_is_quick() -> None:
     began = time.process_time()
     assert LossReader().skim(data) == [Point(1, None, "train", 2.0)]
     assert time.process_time() - began < 2
-
-
-LENDING = (
-    LogFormat("toy", re.compile(r"Epoch (?P<epoch>\d+)/\d+"), "a toy", lends=True),
-    LogFormat("toy", re.compile(r"(?P<split>\w+) loss (?P<loss>\S+)"), "a toy"),
-)
 
 
 def test_a_line_without_a_loss_lends_what_it_says_to_those_after_it() -> None:
@@ -314,6 +351,13 @@ NAN = Point(None, None, "val", None, "nan")
     [
         (b"train_loss=2.55 val_loss=2.95", [Point(None, None, "train", 2.55), Point(None, None, "val", 2.95)]),
         (b"loss: 0.3", [Point(None, None, "train", 0.3)]),
+        (b"LOSS: 0.5", [Point(None, None, "train", 0.5)]),
+        (b"STEP 3 | VAL LOSS 0.5 |", [Point(3, None, "val", 0.5)]),
+        (b"step12 loss: 0.5", [Point(12, None, "train", 0.5)]),
+        (b"l2 loss: 0.01, loss: 0.5, best val loss: 0.4", [Point(None, None, "train", 0.5)]),
+        (b"loss: 0.5 learning rate 0.001", [Point(None, None, "train", 0.5)]),
+        (b"val loss: 0.5 improved, saving", [Point(None, None, "val", 0.5)]),
+        (b"epoch 2 best acc 0.9 loss: 0.5 saving it", [Point(None, 2.0, "train", 0.5)]),
         (b"it 7 loss=0.5 avg_loss=.6 dev_loss=inf", [Point(7, None, "train", 0.5), Point(7, None, "val", None, "inf")]),
         (b"train loss: 1.2", [Point(None, None, "train", 1.2)]),
         (b"Epoch 3/10, step 1200: avg loss = 4e-05", [Point(1200, 3.0, "train", 4e-05)]),

@@ -7,6 +7,7 @@ cell of its own. `value_loss` and `loss_scale` are something else, and so is the
 from __future__ import annotations
 
 import re
+import string
 
 from gpuctl.core.losses.formats import Context, LogFormat, count, whole
 from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
@@ -17,7 +18,10 @@ LOOSE = "loose"
 _MEANS = frozenset({"avg", "average", "mean", "running", "total", "batch", "epoch", "step", "iter", "iteration"})
 """Words beside `loss` that leave it the loss."""
 
-_WORD, _QUOTE, _GAP = r"[a-z]{1,20}", r"['\"]?", r"[ \t]{0,8}"
+_NUMBERED = frozenset({"epoch", "step", "it", "iter", "iteration"})
+"""Words that may be one with their number (`step12 loss`); in any other (`l2`) a digit makes it another loss."""
+
+_WORD, _QUOTE, _GAP = r"[a-z][a-z\d]{0,19}", r"['\"]?", r"[ \t]{0,8}"
 _NUMBER = r"[-+]?(?:\d{0,20}\.\d{1,20}(?:e[-+]?\d{1,3})?|\d{1,20}e[-+]?\d{1,3}|nan|inf)(?![\w.])"
 _FIELD = re.compile(
     rf"(?<![\w/.-])(?:(?P<word>{_WORD})(?: set)?[ _/.-])?(?:log)?loss(?:[/_](?P<after>{_WORD}))?{_QUOTE}"
@@ -27,6 +31,14 @@ _FIELD = re.compile(
 _CELL = re.compile(
     rf"[|\t]{_GAP}(?:(?P<word>{_WORD})[ _])?loss[ \t]{{1,8}}(?P<loss>{_NUMBER})", re.ASCII | re.IGNORECASE
 )
+_SUMMARY = re.compile(
+    r"\b(?:best|lowest|min|minimum)(?:[ _](?:avg|average|mean|total))?[ \t]?:?[ \t]{0,4}\Z", re.ASCII | re.IGNORECASE
+)
+"""Right before a field: it says again what an earlier line said."""
+
+_WORDS = re.compile(r"[ \t]{1,4}[a-z][^\d:=|]{0,200}\Z", re.ASCII | re.IGNORECASE)
+"""A sentence goes on after its number, to the end of the line."""
+
 _SPLIT = re.compile(rf"\b(?:{'|'.join(SPLIT_NAMES)})\b", re.ASCII | re.IGNORECASE)
 _AFTER_NAME = rf"{_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}[\['\"]?"
 _COUNT = r"\d{1,15}(?:[,_]\d{3}){0,4}"
@@ -44,14 +56,18 @@ def _point(match: re.Match[str], context: Context) -> list[Point]:
     """The point of one field, with the step and epoch of its line."""
     said = match.groupdict()
     words = [word.lower() for word in (said["word"], said.get("after")) if word]
-    if not all(word in SPLIT_NAMES or word in _MEANS for word in words):
-        return []
     loss, line = number(match["loss"]), match.string
-    if loss is None:
+    if loss is None or not all(map(_leaves_it_the_loss, words)) or _SUMMARY.search(line[: match.start()]):
         return []
     split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None) or _split(line[: match.start()])
     step, epoch = _place(line)
-    return [point(split, loss, step=step, epoch=epoch)]
+    if (split, step, epoch) == (None, None, None) and _WORDS.match(line, match.end()):
+        return []
+    return [point(split or "train", loss, step=step, epoch=epoch)]
+
+
+def _leaves_it_the_loss(word: str) -> bool:
+    return word in SPLIT_NAMES or word in _MEANS or word.rstrip(string.digits) in _NUMBERED
 
 
 def _place(line: str) -> tuple[int | None, float | None]:
@@ -65,13 +81,14 @@ def _place(line: str) -> tuple[int | None, float | None]:
     return None, None
 
 
-def _split(before: str) -> Split:
-    """The last split named before the field; train where there is none."""
+def _split(before: str) -> Split | None:
+    """The last split named before the field."""
     named = _SPLIT.findall(before)
-    return SPLIT_NAMES[named[-1].lower()] if named else "train"
+    return SPLIT_NAMES[named[-1].lower()] if named else None
 
 
 LOOSE_FORMATS: tuple[LogFormat, ...] = tuple(
-    LogFormat(LOOSE, pattern, "programs of no known format", _point, anywhere=True, repeats=True, hint="oss")
+    LogFormat(LOOSE, pattern, "programs of no known format", _point, anywhere=True, repeats=True, hint=hint)
+    for hint in ("oss", "OSS")
     for pattern in (_FIELD, _CELL)
 )
