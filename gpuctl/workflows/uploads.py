@@ -9,7 +9,7 @@ import os
 import shlex
 import stat
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -61,7 +61,7 @@ def collect(uploads: Sequence[Upload], put: Sequence[Upload], *, root: Path) -> 
     Raises UsageError where a job's file, folder or link leads out of `root`, something cannot be read, or it is more
     than 1 GiB.
     """
-    walk = _Walk({str(PurePosixPath(one.name)) for one in put})
+    walk = _Walk({str(PurePosixPath(one.name)): Path(one.source).is_dir() for one in put})
     real_root = root.resolve()
     for upload in uploads:
         walk.add(upload, _Rules(upload, root=real_root))
@@ -177,8 +177,10 @@ class _Folder:
 
 
 class _Walk:
-    def __init__(self, put_names: set[str]) -> None:
-        self._put_names = put_names
+    """`put` are the names that `--put` gives, and whether each is a folder's."""
+
+    def __init__(self, put: Mapping[str, bool]) -> None:
+        self._put = put
         self._files: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
         self._links: dict[str, str] = {}
@@ -193,7 +195,7 @@ class _Walk:
         """Take in one upload: a folder with all that is in it, or a file. Raises UsageError."""
         name = _safe_name(upload.name)
         if rules.root is not None and not is_inside(upload.source, rules.root):
-            if name not in self._put_names:
+            if name not in self._put:
                 self._outside.append((name, os.path.realpath(upload.source)))
             return
         source = Path(upload.source)
@@ -223,7 +225,13 @@ class _Walk:
         )
 
     def content(self) -> UploadContent:
-        """All of it."""
+        """All of it. Raises UsageError where one name would be a folder and a file, or a folder and a link."""
+        filled = self._filled()
+        if both := sorted((filled | self._folders) & (self._files.keys() | self._links.keys())):
+            raise UsageError(
+                f"{readable(both[0])} in the workspace would be a folder and a file (or a link) at once",
+                "give what --put names another name",
+            )
         largest = max(self._sizes, key=lambda name: self._sizes[name], default=None)
         summary = UploadSummary(
             files=len(self._files),
@@ -232,16 +240,16 @@ class _Walk:
             largest_bytes=self._sizes[largest] if largest else 0,
             left_out=tuple(_shown(why, names) for why, names in sorted(self._left_out.items())),
         )
-        return UploadContent(self._files, self._links, self._empty_folders(), summary, self._sizes)
+        return UploadContent(self._files, self._links, tuple(sorted(self._folders - filled)), summary, self._sizes)
 
-    def _empty_folders(self) -> tuple[str, ...]:
-        filled = {"."}
+    def _filled(self) -> set[str]:
+        filled = {""}
         for name in (*self._files, *self._links, *self._folders):
             above = _above(name)
-            while above and above not in filled:
+            while above not in filled:
                 filled.add(above)
                 above = _above(above)
-        return tuple(sorted(name for name in self._folders if name and name not in filled))
+        return filled
 
     def _drain(self) -> None:
         while self._waiting or self._linked:
@@ -256,6 +264,8 @@ class _Walk:
         if known is None:
             self._waiting.append(folder)
         else:
+            self._files.pop(folder.name, None)
+            self._sizes.pop(folder.name, None)
             self._links[folder.name] = os.path.relpath(known or ".", _above(folder.name) or ".")
 
     def _look_into(self, folder: _Folder) -> None:
@@ -273,9 +283,16 @@ class _Walk:
         self._folders.add(folder.name)
         for entry in entries:
             name = f"{folder.name}/{entry.name}" if folder.name else entry.name
-            if name not in self._put_names:
+            if not self._is_replaced(entry, name):
                 self._take(entry, name, folder.rules)
         return None
+
+    def _is_replaced(self, entry: os.DirEntry[str], name: str) -> bool:
+        """Whether what `--put` names takes the place of an entry. A folder is merged into a folder of its name."""
+        is_folder = self._put.get(name)
+        if is_folder is None:
+            return False
+        return entry.is_symlink() or not (is_folder or entry.is_dir(follow_symlinks=False))
 
     def _take(self, entry: os.DirEntry[str], name: str, rules: _Rules) -> None:
         path = Path(entry.path)
@@ -304,8 +321,11 @@ class _Walk:
         if not os.access(path, os.R_OK):
             raise _unreadable(path, "permission denied")
         self._files[name], self._sizes[name] = str(path), size
+        self._links.pop(name, None)
 
     def _leave_out(self, why: str, name: str) -> None:
+        if name.rstrip("/") in self._put:
+            return
         self._left_out.setdefault(why, []).append(name)
 
 

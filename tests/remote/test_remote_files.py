@@ -281,6 +281,34 @@ def test_what_is_named_for_itself_goes(tmp_path: Path) -> None:
     assert found == {**weights, ".env": b"K=V"}
 
 
+def test_a_folder_that_is_named_is_merged_into_the_projects_own(tmp_path: Path) -> None:
+    """The project's other files stay, the named one wins for one name, and what it brings is not called left out."""
+    project, more = tmp_path / "project", tmp_path / "more"
+    for name in ("data/a", "data/b", "data/deep/c", "outputs/x"):
+        _write(project / name, "own")
+    (project / "data/linked").symlink_to("deep")
+    for name in ("b", "deep/d", "linked"):
+        _write(more / name, "named")
+    content = _put(project, (more, "data"), (more / "deep", "outputs"))
+    own = dict.fromkeys(("data/a", "data/deep/c"), b"own")
+    assert _names(content) == {
+        **own,
+        **dict.fromkeys(("data/b", "data/deep/d", "data/linked", "outputs/d"), b"named"),
+    }
+    assert content.summary.left_out == ()
+
+
+@pytest.mark.parametrize("name", ["folder", "file/x", "link/x"])
+def test_a_name_that_is_file_and_folder_at_once_is_refused(tmp_path: Path, name: str) -> None:
+    """Before a host is paid for, which could not unpack it."""
+    project = tmp_path / "project"
+    _write(project / "folder/a")
+    _write(project / "file")
+    (project / "link").symlink_to("folder")
+    with pytest.raises(UsageError, match=f"{name.split('/')[0]} in the workspace would be a folder and a file"):
+        _put(project, (_write(tmp_path / "more"), name))
+
+
 @pytest.mark.parametrize("target", ["folder", "folder/file"])
 def test_a_link_that_leads_out_of_the_project_is_refused_and_named(tmp_path: Path, target: str) -> None:
     """Neither a file nor a folder outside goes up unasked: the line says which link, where to, what to type."""
