@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpuctl.core.cloud_key import PROOF_HEADER, answer_words, proves
@@ -37,22 +37,38 @@ def expect_answers(session: Session, *, key: str | None = None) -> None:
     where another cloud answers in its place, CloudGone is raised at once.
     """
     if key:
-        session.events.register("before-parse", partial(_require_proof, key))
+        proofs = _Proofs(key)
+        session.events.register("before-send", proofs.note)
+        session.events.register("before-parse", proofs.require)
     session.events.register("before-parse", _require_answer)
     session.events.register("creating-client-class", _add_patience)
 
 
-def _require_proof(key: str, operation_model: Any, response_dict: Any, **_: Any) -> None:
-    found, status = response_dict["headers"].get(PROOF_HEADER), response_dict["status_code"]
-    if status >= 500 or proves(key, found, *answer_words(response_dict["body"])):
-        return
-    if found or status == _KEY_REFUSED:
-        raise CloudGone(
-            f"{operation_model.name} was answered by another than the embedded cloud that was asked: that one is gone, "
-            "and its hosts with it",
-            "`gpuctl cloud status` tells which one runs now",
-        )
-    raise NotAnAnswer(f"no answer to {operation_model.name}")
+class _Proofs:
+    """Whether an answer is the cloud's own, to the call that was sent. botocore sends and parses in one thread."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._sent = threading.local()
+
+    def note(self, request: Any, **_: Any) -> None:
+        """A call is about to be sent."""
+        sent = request.headers.get("Authorization", "")
+        self._sent.authorization = sent.decode() if isinstance(sent, bytes) else sent
+
+    def require(self, operation_model: Any, response_dict: Any, **_: Any) -> None:
+        """Raises NotAnAnswer where its answer is nobody's, CloudGone where it is another cloud's."""
+        found, status = response_dict["headers"].get(PROOF_HEADER), response_dict["status_code"]
+        words = answer_words(self._sent.authorization, response_dict["body"])
+        if status >= 500 or proves(self._key, found, *words):
+            return
+        if found or status == _KEY_REFUSED:
+            raise CloudGone(
+                f"{operation_model.name} was answered by another than the embedded cloud that was asked: that one is "
+                "gone, and its hosts with it",
+                "`gpuctl cloud status` tells which one runs now",
+            )
+        raise NotAnAnswer(f"no answer to {operation_model.name}")
 
 
 def _require_answer(operation_model: Any, response_dict: Any, **_: Any) -> None:

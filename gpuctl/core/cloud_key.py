@@ -48,6 +48,6 @@ def host_words(instance_id: str) -> tuple[str, ...]:
     return "host", instance_id
 
 
-def answer_words(body: bytes) -> tuple[str, ...]:
-    """What the cloud proves of an answer to an AWS call."""
-    return "answer", hashlib.sha256(body).hexdigest()
+def answer_words(authorization: str, body: bytes) -> tuple[str, ...]:
+    """What the cloud proves of an answer to an AWS call: that it answers the call with this Authorization header."""
+    return "answer", authorization, hashlib.sha256(body).hexdigest()

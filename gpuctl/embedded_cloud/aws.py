@@ -36,6 +36,7 @@ class Request(MotoRequest):
     """A request that came over HTTP, in the class that moto's dispatch takes."""
 
     from_wsgi_server = True
+    max_content_length = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,25 @@ class AWS:
         self._calls = calls
         self._memory = Memory()
 
-    def answer(self, request: Request) -> tuple[Response, Fault | None]:
-        """The answer, and the fault that its way back has."""
+    def answer(self, request: Request) -> tuple[Response, bool, Fault | None]:
+        """The answer, whether its owner has signed the call, and the fault that the answer's way back has."""
         signature = find_signature(request)
         if signature is None:
-            return _error(
-                "MissingAuthenticationToken", "Request is missing Authentication Token", status=403, json_body=False
-            ), None
+            return (
+                _error(
+                    "MissingAuthenticationToken", "Request is missing Authentication Token", status=403, json_body=False
+                ),
+                False,
+                None,
+            )
         right = is_right(signature, request, key=self._key)
         call = _call(request, service=signature.service)
         if not right:
-            return _error("AuthFailure", _NOT_THE_OWNER, status=403, json_body=_is_json(call)), None
+            return _error("AuthFailure", _NOT_THE_OWNER, status=403, json_body=_is_json(call)), False, None
+        response, fault = self._answer_owner(request, call)
+        return response, True, fault
+
+    def _answer_owner(self, request: Request, call: Call) -> tuple[Response, Fault | None]:
         self._calls.note(call.service, call.operation)
         fault = self._faults.take(call.operation)
         if fault is not None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
 from gpuctl.core.cloud_key import PROOF_HEADER, answer_words, health_words, host_words, prove, proves, request_words
 from gpuctl.embedded_cloud import access, metadata
 from gpuctl.embedded_cloud.aws import AWS, Request
-from gpuctl.embedded_cloud.faults import Calls, Faults, fault_from_json
+from gpuctl.embedded_cloud.faults import Calls, Fault, Faults, fault_from_json
 from gpuctl.embedded_cloud.images import Catalogue
 from gpuctl.embedded_cloud.instances import RETIRED, Instances, InstanceState
 from gpuctl.embedded_cloud.moto_patches import ADDRESS
@@ -45,19 +46,36 @@ class App:
         request = Request(environ)
         if "Origin" in request.headers or request.host.rpartition(":")[0] not in _NAMES:
             return Response("not for browsers\n", HTTPStatus.FORBIDDEN)(environ, start_response)
+        try:
+            response, fault = self._answer(request)
+        except HTTPException as error:  # a body that is too large
+            return error.get_response(environ)(environ, start_response)
+        if fault is not None and fault.drop:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        if fault is not None and fault.body == "short":
+            return _then_closed(response(environ, start_response), environ["werkzeug.socket"])
+        return response(environ, start_response)
+
+    def _answer(self, request: Request) -> tuple[Response, Fault | None]:
         if request.path.startswith("/gpuctl/"):
             path = request.path.removeprefix("/gpuctl/").split("/")
-            response = self._own(request, path) if self._may_ask(request, path) else _refused()
-        elif request.path.startswith("/imds/"):
-            response = self._metadata(request)
-        else:
-            response, fault = self.aws.answer(request)
-            response.headers[PROOF_HEADER] = prove(self.key, *answer_words(response.get_data()))
-            if fault is not None and fault.drop:
-                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            if fault is not None and fault.body == "short":
-                return _then_closed(response(environ, start_response), environ["werkzeug.socket"])
-        return response(environ, start_response)
+            return self._own(request, path) if self._may_ask(request, path) else _refused(), None
+        if request.path.startswith("/imds/"):
+            return self._metadata(request), None
+        response, signed, fault = self.aws.answer(request)
+        if signed:
+            words = answer_words(request.headers["Authorization"], response.get_data())
+            response.headers[PROOF_HEADER] = prove(self.key, *words)
+        return response, fault
+
+    def _health(self, request: Request) -> dict[str, Any]:
+        """To anybody, that this is the cloud; to its owner, how it is."""
+        proof = prove(self.key, *health_words(request.args.get("nonce", ""), self.endpoint))
+        cloud = {"cloud": "gpuctl's embedded cloud", "proof": proof}
+        if not self._is_owners(request):
+            return cloud
+        found = {"instances": len(self.instances.alive()), "pythons": self.images.told()}
+        return {**cloud, "pid": os.getpid(), "state": self.state, **found}
 
     def _may_ask(self, request: Request, path: list[str]) -> bool:
         """Whoever proves it; a host, who may come in to it; and anybody, whether this is the cloud."""
@@ -66,15 +84,16 @@ class App:
                 return True
             case ["hosts", instance_id, "admits"] if "token" in request.args:
                 return proves(self.key, request.args["token"], *host_words(instance_id))
+        return self._is_owners(request)
+
+    def _is_owners(self, request: Request) -> bool:
         words = request_words(request.method, request.environ["REQUEST_URI"])
         return proves(self.key, request.headers.get(PROOF_HEADER), *words)
 
     def _own(self, request: Request, path: list[str]) -> Response:
         match (request.method, *path):
             case ("GET", "health"):
-                found = {"instances": len(self.instances.alive()), "pythons": self.images.told()}
-                proof = prove(self.key, *health_words(request.args.get("nonce", ""), self.endpoint))
-                return _json({"pid": os.getpid(), "state": self.state, "proof": proof, **found})
+                return _json(self._health(request))
             case ("GET", "caller-address"):
                 return Response(f"{request.remote_addr}\n", content_type="text/plain")
             case ("GET", "calls"):
@@ -197,6 +216,12 @@ class _Handler(WSGIRequestHandler):
     """Connections that are kept, and an answer's two parts that are not held back for an acknowledgement (40 ms)."""
 
     disable_nagle_algorithm = True
+
+    def run_wsgi(self) -> None:
+        if self.path.startswith("/"):
+            super().run_wsgi()
+        else:
+            self.send_error(HTTPStatus.BAD_REQUEST)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Calls are logged where their operation is known."""

@@ -136,7 +136,7 @@ def embedded_if_running(paths: Paths) -> EmbeddedCloud | None:
         return None
     url = f"{cloud.endpoint}/gpuctl/health?nonce={nonce}"
     try:
-        health = parse(web.get(url, limit=_HEALTH_LIMIT, timeout_s=_HEALTH_TIMEOUT_S))
+        health = parse(web.get(url, limit=_HEALTH_LIMIT, timeout_s=_HEALTH_TIMEOUT_S, key=cloud.key))
         itself = not cloud.key or proves(cloud.key, health.get("proof"), *health_words(nonce, cloud.endpoint))
         return cloud if itself and health["pid"] == cloud.pid else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

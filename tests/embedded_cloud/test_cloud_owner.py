@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import threading
 import time
@@ -87,6 +88,54 @@ def test_a_hosts_metadata_is_its_own(cloud: Cloud) -> None:
     for path in (f"/imds/{first}/{token}", f"/imds/{first}", f"{other.removesuffix('latest')}{token}", "/imds/"):
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         assert asked(cloud.endpoint + path, "PUT", headers)[0] == 403, path
+
+
+def test_strangers_learn_that_it_is_a_cloud_and_no_more(cloud: Cloud) -> None:
+    """Its process, its folder and its Pythons are told to who has the key."""
+    path = "/gpuctl/health?nonce=1"
+    assert set(json.loads(asked(cloud.endpoint + path, "GET", {})[1])) == {"cloud", "proof"}
+    assert {"pid", "state", "pythons", "instances"} < set(json.loads(cloud.ask(path)[1]))
+
+
+def test_a_request_that_none_may_send_costs_little(cloud: Cloud) -> None:
+    """A body of any size is not read before its signature is known to be right; what is no path is no request."""
+    signed = (
+        f"Host: 127.0.0.1\r\nAuthorization: AWS4-HMAC-SHA256 Credential=embedded/20260101/{REGION}/ec2/aws4_request, "
+        f"SignedHeaders=host, Signature={'0' * 64}\r\n"
+    ).replace("Host: 127.0.0.1", f"Host: {cloud.endpoint.removeprefix('http://')}")
+    for line, more, status in (
+        ("POST / HTTP/1.1", "Content-Length: 99999999999\r\n", 413),
+        ("POST @[x HTTP/1.1", "Content-Length: 0\r\n", 400),
+        ("POST http://[x HTTP/1.1", "Content-Length: 0\r\n", 400),
+        ("POST / HTTP/1.1", "Content-Length: 0\r\n", 403),
+    ):
+        answer = said(cloud, f"{line}\r\n{signed}{more}\r\n")
+        assert answer.split()[1] == str(status), (line, answer)
+        assert PROOF_HEADER not in answer
+
+
+def test_a_proof_is_of_one_call(cloud: Cloud) -> None:
+    """An answer that was the cloud's to one call is not its answer to another."""
+    proofs = []
+    account = Account(embedded_profile(EmbeddedCloud(cloud.endpoint, cloud.pid, cloud.key)))
+    ec2 = account.client("ec2")
+    for zone in ("1", "2"):
+        answer = ec2.describe_vpcs(Filters=[{"Name": "tag:zone", "Values": [zone]}])
+        proofs.append(answer["ResponseMetadata"]["HTTPHeaders"][PROOF_HEADER.lower()])
+    assert proofs[0] != proofs[1]
+    ec2.meta.events.register_last("before-send", lambda **_: Replayed(proofs[0]))
+    with pytest.raises(CloudGone):
+        ec2.describe_vpcs()
+
+
+class Replayed:
+    """An older answer, as botocore sees one."""
+
+    status_code = 200
+    content = NO_VPCS
+
+    def __init__(self, proof: str) -> None:
+        self.headers = {PROOF_HEADER: proof}
 
 
 @dataclass
@@ -196,6 +245,14 @@ def test_nothing_of_a_cloud_is_readable_by_others(state: Path) -> None:
     told = run_cloud("start", state, "--cache", str(state / "cache")).stdout + run_cloud("status", state).stdout
     holders = [path.name for path in state.rglob("*") if path.is_file() and cloud.key.encode() in path.read_bytes()]
     assert holders == ["cloud.json"] and cloud.key not in told
+
+
+def said(cloud: Cloud, request: str) -> str:
+    """What is answered to a request as it stands."""
+    host, _, port = cloud.endpoint.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request.encode())
+        return connection.recv(65536).decode()
 
 
 def asked(url: str, method: str, headers: dict[str, str]) -> tuple[int, str]:
