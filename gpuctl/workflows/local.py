@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -19,6 +21,10 @@ from gpuctl.core.job import merge_command
 from gpuctl.core.python_version import refuse_python
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import find_job, shipped
+
+_MODULE = re.compile(r"-(?P<flags>[bBdEiIOPqRsSuvx]*)m(?P<module>.*)")
+_FLAGS = re.compile(r"-([bBdEiIOPqRsSuvx]+|[WX].*)")
+"""Of `python`: https://docs.python.org/3/using/cmdline.html"""
 
 
 def local_command(
@@ -43,8 +49,7 @@ def local_command(
             where="the one that gpuctl runs with here",
         )
         command[0] = sys.executable
-        if command[1:2] == ["-m"] and len(command) > 2:  # a json.py of this folder is none of the job's
-            command = module_command(*command[:1], *command[2:])
+        command = _without_this_folder(command)
     if shutil.which(command[0]) is None:
         raise GpuctlError(f"there is no program {command[0]!r} on this machine", "is its virtualenv active?")
     outputs.mkdir(parents=True, exist_ok=True)
@@ -55,6 +60,25 @@ def local_command(
         "PYTHONPATH": path,
     }
     return command, {**environment, **ours}
+
+
+def _without_this_folder(command: list[str]) -> list[str]:
+    """A `python -m` that imports nothing from here: a json.py of this folder is none of the job's."""
+    flags: list[str] = []
+    words = iter(command[1:])
+    for word in words:
+        named = _MODULE.fullmatch(word)
+        if named is not None:
+            module = [named["module"]] if named["module"] else []
+            flags += [f"-{named['flags']}"] if named["flags"] else []
+            rest = [*module, *words]
+            return module_command(command[0], *rest, flags=flags) if rest else command
+        if _FLAGS.fullmatch(word) is None:
+            return command
+        flags.append(word)
+        if word in ("-W", "-X"):
+            flags.extend(islice(words, 1))
+    return command
 
 
 def _installed(requirement: Requirement) -> bool:
