@@ -25,6 +25,8 @@ _ARMED_WITHIN_S = 3.0
 UNSTARTED_S = 30 * 60
 """A provisioned host on which nothing is started for so long powers itself off: its laptop is gone."""
 _RENEW_S = 60.0
+_ALIVE_S = 30.0
+"""A program that installs may say nothing for longer than the laptop waits: a wheel that is compiled, apt's lock."""
 
 
 class _Phases:
@@ -66,10 +68,8 @@ def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases
         paths.provisioned.unlink(missing_ok=True)
         write_json(paths.spec, request.fields)
     if request.flag("gpu"):
-        with phases("driver", "does the GPU answer?"):
-            channel.deaf_to_loss = True
+        with phases("driver", "does the GPU answer?"), _installing(channel):
             phases.tell(f"NVIDIA driver: {ensure_driver(phases.tell)}")
-            channel.deaf_to_loss = False
     if request.flag("files"):
         with phases("files", "the workspace" if idle else "left as they are: training runs"):
             if idle:
@@ -85,6 +85,15 @@ def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases
         environment="made" if made else "found",
     )
     return 0
+
+
+@contextmanager
+def _installing(channel: Channel) -> Iterator[None]:
+    """What is begun within is finished though the laptop goes away, which hears meanwhile that the host is at work."""
+    channel.deaf_to_loss = True
+    with channel.alive(_ALIVE_S):
+        yield
+    channel.deaf_to_loss = False
 
 
 @contextmanager
@@ -125,12 +134,11 @@ def _make_environment(paths: Paths, request: Request, phases: _Phases, channel: 
     """True where it had to be made. What is being installed is finished and kept even where the laptop goes away."""
     requirements = request.texts("requirements")
     variables = {str(name): str(value) for name, value in request.mapping("env").items()}
-    with phases("environment", f"{len(requirements)} requirements" if requirements else "no requirements"):
-        channel.deaf_to_loss = True
+    detail = f"{len(requirements)} requirements" if requirements else "no requirements"
+    with phases("environment", detail), _installing(channel):
         if shutil.which("tmux") is None:
             install(["tmux"], phases.tell)
         environment = prepare(paths, requirements, variables, phases.tell)
-        channel.deaf_to_loss = False
     write_json(paths.provisioned, {"environment": str(environment.path) if environment.path else None})
     return environment.made
 

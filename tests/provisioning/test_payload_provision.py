@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,10 @@ from typing import Any
 
 import pytest
 from payload_host import RUN, Host, tar_of, wait_for
+
+from provisioning.protocol import Channel
+from provisioning.provision import _installing
+from provisioning.shown import run_shown
 
 
 def request_of(host: Host, **more: Any) -> dict[str, Any]:
@@ -268,3 +273,13 @@ def test_a_laptop_that_goes_away_does_not_undo_an_installation(host: Host, tmp_p
     assert process.wait(timeout=30) == 0
     assert (tmp_path / "installed").exists()
     assert host.call("provision", **request)[-1]["environment"] == "found"
+
+
+def test_a_program_that_installs_in_silence_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel that is compiled says nothing for an hour; the laptop hears all the same that the host is at work."""
+    monkeypatch.setattr("provisioning.provision._ALIVE_S", 0.01)
+    said, lines = io.BytesIO(), list[str]()
+    with _installing(Channel(io.BytesIO(), said)):
+        assert run_shown(["sh", "-c", "sleep 0.5; echo made"], lines.append).code == 0
+    assert lines == ["made"]
+    assert said.getvalue().count(b'{"event": "alive"}\n') >= 3
