@@ -306,23 +306,34 @@ class _Pull:
                 size=sum(_at_most(file) for file in wanted.values()),
             )
             try:
-                self._receive(source, answers, left)
+                whole = self._receive(source, answers, left)
             except NoTarStream as error:
                 if source.ended:  # then the host may say itself what went wrong
                     answers.finish()
                 raise HostError(f"{self._host.name} sent something that is no tar stream", "try again") from error
-            answers.finish()
-            for path in left:
-                if path in answers.refused:
-                    self._refused.setdefault(path, []).append(answers.refused[path])
+            if whole:
+                self._finish(answers, left)
         # Changed, vanished or refused since the manifest: the next one tells which.
         self.incomplete.update(dict.fromkeys(left))
 
-    def _receive(self, source: BoundedReader, answers: Answers, left: dict[str, RemoteFile]) -> None:
+    def _finish(self, answers: Answers, left: Collection[str]) -> None:
+        answers.finish()
+        for path in left:
+            if path in answers.refused:
+                self._refused.setdefault(path, []).append(answers.refused[path])
+
+    def _receive(self, source: BoundedReader, answers: Answers, left: dict[str, RemoteFile]) -> bool:
+        """What has come of the stream; False where a file in it has become so large that the rest is not waited for.
+
+        The next manifest tells its new size.
+        """
         for member, content in members(source):
             file = left.get(member.name)
+            if file is not None and not source.may_hold(member):
+                return False
             if file is not None and content is not None and _fits(member, file):
                 self._take(member, content, file, answers=answers, left=left)
+        return True
 
     def _take(
         self,

@@ -36,6 +36,10 @@ class BoundedReader:
         self.ended = False
         self.left: int | None = _MOST_HEADER
 
+    def may_hold(self, member: tarfile.TarInfo) -> bool:
+        """False of a member that goes on beyond the stream's end."""
+        return member.size + _MOST_BESIDE <= self._rest
+
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
         self.ended = not data

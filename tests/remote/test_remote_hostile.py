@@ -231,6 +231,48 @@ def test_a_stream_that_goes_on_for_ever_is_refused(
         _pull(server, tmp_path)
 
 
+@pytest.mark.parametrize("tells", [True, False], ids=["settles", "never settles"])
+def test_a_file_that_has_become_much_larger_is_one_that_changed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    """It was small when it was listed: what came before it is home, and the rest comes once its size is known."""
+    monkeypatch.setattr(tarstream, "MOST_UNASKED", MB)
+    server.program(f"""
+        files = {{"before": b"good", "grown": bytes(5_000_000), "late": b"good"}}
+        asked = os.path.expanduser("~/gpuctl/asked")
+        if verb == "manifest":
+            small = not os.path.exists(asked) or not {tells}
+            open(asked, "w").close()
+            for path, data in files.items():
+                listed(path, data[:4] if small else data)
+            manifested(3)
+        if verb == "send":
+            with stream() as tar:
+                for path in request["paths"]:
+                    packed(tar, path, files[path])
+                    sent(path, files[path])
+            emit("done", sys.stderr, files=3)
+        if verb == "receipt":
+            emit("receipt")
+    """)
+    result = _pull(server, tmp_path)
+    assert result.complete is tells and "before" in result.files
+    assert (tmp_path / "grown").exists() is tells and ("grown" in result.incomplete) is not tells
+
+
+def test_a_host_that_installs_for_long_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that it is alive, which is nothing that a person is shown."""
+    monkeypatch.setitem(protocol.PATIENCE, "provision", Patience(60, 2))
+    server.program("""
+        for _ in range(15):
+            emit("alive")
+            time.sleep(0.2)
+        emit("provisioned")
+    """)
+    with server.host() as host:
+        assert host.call("provision", {})["event"] == "provisioned"
+
+
 def test_a_stream_that_stands_still_is_given_up(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
