@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -43,6 +42,7 @@ from gpuctl.workflows.pull import (
 )
 from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_everywhere
 from gpuctl.workflows.reporter import Reporter
+from gpuctl.workflows.side_by_side import side_by_side
 
 REMOVE_TIMEOUT_S = 600
 OFFER_AFTER_S = 45.0
@@ -107,8 +107,7 @@ def down(
         except GpuctlError as error:
             return DownResult((), (), (), ((run.name, error),))
 
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="down") as pool:
-        went = list(pool.map(one, runs))
+    went = side_by_side(runs, one, name="down")
     return DownResult(
         removed=tuple(r for each in went for r in each.removed),
         left=tuple(r for each in went for r in each.left),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import RunHandle, hosts_known
 from gpuctl.workflows.reporter import Reporter
+from gpuctl.workflows.side_by_side import side_by_side
 
 T = TypeVar("T")
 
@@ -30,7 +30,6 @@ LEAVES_SOMETHING_AFTER_S = 600
 """A command that ran for longer than this, ended well and wrote no file has written one where gpuctl does not look."""
 
 _MOST_NAMED = 5
-_AT_ONCE = 8
 _MOST_PLACES = 100
 AS_THE_JOB_SAYS = Wish()
 
@@ -163,9 +162,7 @@ def at_once(hosts: Sequence[RunHandle], work: Callable[[RunHandle], T]) -> list[
     """Do something with each host at the same time; the first one's error is the one that is raised."""
     if len(hosts) == 1:
         return [work(host) for host in hosts]
-    with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="hosts") as pool:
-        futures = [pool.submit(work, host) for host in hosts]
-        return [future.result() for future in futures]
+    return side_by_side(hosts, work, name="hosts")
 
 
 def note_home(run: RunHandle, destination: Path, pulled: Sequence[PullResult]) -> None:
