@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import RunHandle
+    from gpuctl.workflows.interrupts import EndingSignals
 
 
 @click.command("watch")
@@ -24,10 +26,10 @@ def command(run: RunHandle) -> None:
 
     Press q or Ctrl-C to stop watching.
     """
-    from gpuctl.ui.keys import leaves_on_q
     from gpuctl.ui.watch import WatchView
     from gpuctl.workflows.follow import Follower
     from gpuctl.workflows.hosts import running_costs
+    from gpuctl.workflows.interrupts import EndingSignals
 
     follower = Follower(run, gpus=True)
     costs = running_costs(run)
@@ -39,15 +41,36 @@ def command(run: RunHandle) -> None:
     )
     reminder = LossReminder()
     try:
-        with view, leaves_on_q() if view.live else nullcontext():
-            ended = _watched(follower, view, reminder)
+        with EndingSignals() as signals:
+            ended = _shown(follower, view, reminder, signals)
     except KeyboardInterrupt:
         ended = None
-        click.echo(f"{run.name} keeps running. Next: gpuctl watch {run.name}, gpuctl down {run.name}", err=True)
+        _say(f"{run.name} keeps running. Next: gpuctl watch {run.name}, gpuctl down {run.name}")
     if view.live and reminder.told and follower.no_losses:
-        click.echo(NO_LOSSES, err=True)
+        _say(NO_LOSSES)
     if ended is not None:
         raise_if_failed(run.name, ended)
+
+
+def _say(what: str) -> None:
+    """For a person, whose terminal may have been closed."""
+    from gpuctl.ui.console import unfailing
+
+    click.echo(what, file=unfailing(sys.stderr))
+
+
+def _shown(follower: Follower, view: WatchView, reminder: LossReminder, signals: EndingSignals) -> HostState | None:
+    """Watch on the terminal, which is put back however that ends: no signal interrupts the drawing's begin or end."""
+    from gpuctl.ui.keys import leaves_on_q
+    from gpuctl.workflows.interrupts import nobody
+
+    signals.hold()
+    with view, leaves_on_q() if view.live else nullcontext():
+        try:
+            signals.release()
+            return _watched(follower, view, reminder)
+        finally:
+            signals.only_note(nobody)
 
 
 def _watched(follower: Follower, view: WatchView, reminder: LossReminder) -> HostState | None:

@@ -10,7 +10,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -24,15 +24,18 @@ def leaves_on_q(fd: int | None = None) -> Iterator[None]:
     woken, wake = os.pipe()
     reader = threading.Thread(target=_wait_for_q, args=(keyboard, woken), name="keys", daemon=True)
     try:
-        tty.setcbreak(keyboard)
-        reader.start()
-        yield
+        try:
+            tty.setcbreak(keyboard)
+            reader.start()
+            yield
+        finally:
+            with suppress(termios.error):  # a terminal that was closed
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
     finally:
         os.close(wake)
         if reader.ident is not None:
             reader.join()
         os.close(woken)
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 def _keyboard() -> int | None:
@@ -49,7 +52,10 @@ def _wait_for_q(keyboard: int, woken: int) -> None:
         ready, _, _ = select.select([keyboard, woken], [], [])
         if woken in ready:
             return
-        key = os.read(keyboard, 1)
+        try:
+            key = os.read(keyboard, 1)
+        except OSError:
+            return
         if key in (b"q", b"Q"):
             os.kill(os.getpid(), signal.SIGINT)
         if key in (b"q", b"Q", b""):

@@ -16,7 +16,7 @@ from gpuctl.core.host_state import Gpu, HostState
 from gpuctl.core.losses.points import Point, Split, last_by_split, positions
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.text import safe
-from gpuctl.ui.console import console, draws
+from gpuctl.ui.console import console, draws, unfailing
 from gpuctl.ui.words import left, loss, money, price, span
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class WatchView:
         self._training_until: datetime | None = None
         self._now = now
         self._console = console(stream or sys.stdout)
+        if draws(self._console):
+            self._console.file = unfailing(stream or sys.stdout)
         self._points: Sequence[Point] = ()
         self._log: deque[LogLine] = deque(maxlen=LOG_LINES)
         self._state, self._gpus, self._notice = "running", "", ""
