@@ -51,8 +51,9 @@ def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
             show(place, follower.history() if lines is None else last_of(follower.last_lines(lines), lines))
         for place, update in followed(followers, on_lost=_tell_lost):
             show(place, () if update.again else update.lines)
-            if len(followers) == 1 and not update.again:
-                printer.partial(followers[0].losses.log.partial)
+            if len(followers) == 1 and update.of_log and not update.again:
+                log = followers[0].losses.log
+                printer.partial(log.partial, overwrites=log.overwrites)
             if reminder.due(followers):
                 printer.finish()
                 click.echo(NO_LOSSES, err=True)

@@ -37,12 +37,13 @@ class LogPrinter:
                 self._plain(line)
         self._console.file.flush()
 
-    def partial(self, text: str) -> None:
-        """Show a line that has not ended (a prompt): on a terminal at once, elsewhere once it stands still."""
+    def partial(self, text: str, *, overwrites: bool = False) -> None:
+        """Show a line that has not ended (a prompt): on a terminal at once, elsewhere once it stands still, and not
+        where it overwrites another (a progress bar)."""
         if self._draws:
             if text and text != self._standing:
                 self._on_terminal(LogLine(text, transient=True))
-        elif text and text == self._partial and text.startswith(self._written):
+        elif text and not overwrites and text == self._partial and text.startswith(self._written):
             self._console.file.write(text[len(self._written) :])
             self._written = text
         self._partial = text

@@ -42,13 +42,15 @@ _MOST_COMPARED = 5
 class Update:
     """What came: finished log lines, news of the metrics, how the GPUs are used, the state at the end, or nothing new.
 
-    With `again`, the lines were here already, in a copy that turned out not to be the host's log.
+    With `again`, the lines were here already, in a copy that turned out not to be the host's log. Where it is not
+    `of_log`, it says nothing of whether more of the log has come.
     """
 
     lines: tuple[LogLine, ...] = ()
     ended: HostState | None = None
     gpus: tuple[Gpu, ...] | None = None
     again: bool = False
+    of_log: bool = True
 
 
 class _Reading:
@@ -229,7 +231,7 @@ class Follower:
             elif isinstance(event, Alive):
                 yield Update()
             elif isinstance(event, GpusSeen):
-                yield Update(gpus=event.gpus)
+                yield Update(gpus=event.gpus, of_log=False)
             elif isinstance(event, Ended):
                 self._finish(host, event.state, until_end=until_end)
                 yield Update(lines=tuple(self.losses.log.finish()), ended=event.state)
@@ -269,7 +271,7 @@ class Follower:
                 self._metrics.begins_anew()
             self._metrics.keep(chunk.offset, chunk.data)
         self._read_metrics(self._metrics.took(chunk.data))
-        return Update()
+        return Update(of_log=False)
 
     def _finish(self, host: Host, state: HostState, *, until_end: bool) -> None:
         """Note how it ended; fetch what is missing of the copies (the disk was full, somebody removed them)."""

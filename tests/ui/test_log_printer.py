@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
+import pytest
+
+from gpuctl.cli.following import follow_log
+from gpuctl.core.host_state import HostState
 from gpuctl.core.losses.reader import LogLine, LossReader
+from gpuctl.core.losses.sources import Losses
 from gpuctl.ui.console import console
 from gpuctl.ui.log import LogPrinter
+from gpuctl.workflows import follow, hosts
+from gpuctl.workflows.follow import Update
 
 if TYPE_CHECKING:
     from tests.ui.conftest import Terminal
@@ -111,3 +119,44 @@ def test_in_a_pipe_a_prompt_is_seen_once_it_stands_still() -> None:
     assert seen[11] == "a\n...... done\n 2%\n"
     printer.finish()
     assert pipe.getvalue() == "a\n...... done\n 2%\nx\ny\n"
+
+
+@pytest.mark.parametrize("skimmed", [False, True])
+def test_in_a_pipe_a_slow_progress_bar_leaves_its_last_state(skimmed: bool) -> None:
+    """However long each state stands still; a prompt after it is seen."""
+    pipe, reader = io.StringIO(), LossReader()
+    printer = LogPrinter(console(pipe))
+    if skimmed:
+        reader.skim(b"before\n\r 0%\r")
+    for data in (b"\r 1%", b"", b"", b"\r 2%", b"", b"\r 3%", b"", b"\n", b"name? ", b""):
+        printer.show(*reader.feed(data))
+        printer.partial(reader.partial, overwrites=reader.overwrites)
+    assert pipe.getvalue() == " 3%\nname? "
+
+
+class Came:
+    """A follower to which news of the metrics comes between the pieces of the log."""
+
+    def __init__(self, run: object) -> None:
+        self.losses, self.no_losses = Losses(), False
+
+    def history(self) -> list[LogLine]:
+        """Nothing is here yet."""
+        return []
+
+    def updates(self, **_: object) -> Iterator[Update]:
+        """Half a line, news of the metrics, the other half."""
+        yield Update(lines=tuple(self.losses.log.feed(b"half ")))
+        yield Update(of_log=False)
+        yield Update(lines=tuple(self.losses.log.feed(b"\rwhole\n")))
+        yield Update(ended=HostState("succeeded", 0))
+
+
+def test_news_of_the_metrics_are_no_pause_of_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that is being written meanwhile is not shown half."""
+    monkeypatch.setattr(follow, "Follower", Came)
+    monkeypatch.setattr(hosts, "hosts_known", lambda run: [run])
+    assert follow_log(cast("hosts.RunHandle", None), lines=None) == HostState("succeeded", 0)
+    assert capsys.readouterr().out == "whole\n"

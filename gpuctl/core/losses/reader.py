@@ -59,6 +59,7 @@ class LossReader:
         self._hints = tuple(sorted({one.hint.encode() for one in self._formats}))
         self._line = _Line()
         self._written_over = ""
+        self._overwrites = False
 
     @property
     def sources(self) -> dict[Split, str]:
@@ -71,6 +72,11 @@ class LossReader:
         text = self._line.text()
         return "" if "\ufffd" in text or "␛" in text else text
 
+    @property
+    def overwrites(self) -> bool:
+        """True where the line that has not ended began after a carriage return: a progress bar's newest state."""
+        return self._overwrites
+
     def feed(self, data: bytes) -> list[LogLine]:
         """The lines that these bytes end, in order."""
         lines: list[LogLine] = []
@@ -78,6 +84,7 @@ class LossReader:
         for end in _ENDS.finditer(data):
             self._line.add(data[start : end.start()])
             start = end.end()
+            self._overwrites = end[0] == b"\r"
             lines.extend(self._returned() if end[0] == b"\r" else self._ended())
         self._line.add(data[start:])
         return lines
@@ -95,6 +102,8 @@ class LossReader:
             self._line.add(line)
             points.extend(self._matched(self._line.take())[1])
         self._written_over = ""
+        if ended:
+            self._overwrites = data[ended - 1 : ended] == b"\r"
         lines = self.feed(data[max(start, ended) :])
         return [*points, *(point for line in lines for point in line.points)]
 

@@ -44,6 +44,11 @@ class LogSource:
         """What stands of a line that has not ended."""
         return self._reader.partial
 
+    @property
+    def overwrites(self) -> bool:
+        """True where that line is written over another, as a progress bar is."""
+        return self._reader.overwrites
+
     def skim(self, data: bytes) -> None:
         """The points of the next bytes alone."""
         self.points.extend(self._reader.skim(data))
