@@ -44,6 +44,8 @@ class Follower:
         return []
 
     def updates(self, on_lost):
+        if sys.argv[1:] == ["tells"]:
+            self.run.tell("the disk is full")
         while True:
             time.sleep(0.05)
             yield follow.Update()
@@ -64,7 +66,7 @@ if sys.argv[1:] == ["again"]:
     threading.Thread.join = interrupted_again(threading.Thread.join)
 follow.Follower = Follower
 hosts.running_costs = lambda run: types.SimpleNamespace(price_usd_per_hour=None, since=None, lease_ends=None)
-watch.command.callback.__wrapped__(hosts.RunHandle("some-run", None, None, None))
+watch.command.callback.__wrapped__(hosts.RunHandle("some-run", None, None, None, tell=print))
 """
 
 
@@ -145,6 +147,22 @@ def test_the_terminal_is_as_before(number: signal.Signals | None, how: tuple[str
         assert b"\x1b[?1049l" in watch.seen and b"\x1b[?1049h" not in after
         assert watch.seen.rfind(b"\x1b[?25h") > watch.seen.rfind(b"\x1b[?25l")
         assert b"some-run keeps running" in after
+    finally:
+        watch.shell.kill()
+        watch.shell.communicate()
+        os.close(watch.terminal)
+
+
+def test_what_the_run_says_is_a_notice_and_stays_after_the_view() -> None:
+    """It stands in the view while that is drawn, and once on the terminal where the view has been."""
+    watch = watched("tells")
+    try:
+        watch.read_until(b"the disk is full")
+        assert b"\x1b[?1049l" not in watch.seen
+        os.kill(watch.pid, signal.SIGINT)
+        assert watch.ended() == (0, True)
+        after = watch.seen.rpartition(b"\x1b[?1049l")[2]
+        assert b"the disk is full\r\nsome-run keeps running" in after
     finally:
         watch.shell.kill()
         watch.shell.communicate()
