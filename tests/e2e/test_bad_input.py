@@ -161,10 +161,10 @@ def test_a_wrong_job_file_is_told_by_place_and_key(alone: Gpuctl, text: bytes, t
 
 
 HOSTILE: list[tuple[str, str | None, str]] = [
-    ('include = [".ssh"]', None, "/.ssh (to {home}/.ssh)"),
+    ('include = [".ssh"]', None, "/.ssh (to {home}/.ssh, which may hold secrets)"),
     ('requirements = "../.aws/credentials"', None, "lie outside {home}/cloned, and a job may only use its own files"),
-    ("", "../.ssh", "data (to {home}/.ssh)"),
-    ("", "../.ssh/id_ed25519", "data (to {home}/.ssh/id_ed25519)"),
+    ("", "../.ssh", "data (to {home}/.ssh, which may hold secrets)"),
+    ("", "../.ssh/id_ed25519", "data (to {home}/.ssh/id_ed25519, which may hold secrets)"),
 ]
 
 
