@@ -118,7 +118,7 @@ def test_a_second_laptop_needs_the_account_alone(shared: Gpuctl, run: str, tmp_p
     assert ec2.describe_volumes()["Volumes"] == []
 
 
-@pytest.mark.parametrize("lease_s", [15])
+@pytest.mark.parametrize("lease_s", [25])
 def test_a_host_ends_itself_at_its_deadline(gpuctl: Gpuctl, launched: Callable[..., str], lease_s: int) -> None:
     """With no laptop process at all, a host is gone soon after its lease's end, EC2 says terminated, and what this
     laptop shows of it is said to be no more than what came before."""
