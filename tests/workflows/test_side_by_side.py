@@ -13,8 +13,10 @@ import pytest
 from gpuctl.workflows.side_by_side import side_by_side
 
 WAITS_FOR_EVER = """
-import threading
+import signal, threading
 from gpuctl.workflows.side_by_side import side_by_side
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 
 def work(number):
     print("begun", number, flush=True)
