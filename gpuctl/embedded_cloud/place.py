@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from gpuctl import web
 from gpuctl.core.cloud_key import health_words, proves
 from gpuctl.core.codec import dumps, loads, parse
+from gpuctl.locks import is_held
 
 HEALTH_TIMEOUT_S = 5.0
 _HEALTH_LIMIT = 65536
@@ -127,20 +126,9 @@ def ask_health(cloud: Running, *, timeout_s: float = HEALTH_TIMEOUT_S) -> dict[s
 def running(place: Place) -> Running | None:
     """The cloud that runs on this state and answers; None for a stale file or a port that something else took."""
     record = recorded(place)
-    if record is None or not (record.key or _lives(place)):
+    if record is None or not (record.key or is_held(place.serve_lock)):  # a cloud of before has no key
         return None
     health = ask_health(record)
     if health is None or health.get("pid") != record.pid or health.get("state") != str(place.state):
         return None
     return record
-
-
-def _lives(place: Place) -> bool:
-    """Whether a cloud holds the lock; of one without a key nothing else says that it is not somebody else's."""
-    lock = FileLock(place.serve_lock, mode=0o600)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -10,14 +10,13 @@ from importlib.util import find_spec
 from secrets import token_hex
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from gpuctl import web
 from gpuctl.core.cloud_key import ACCESS_KEY_ID, health_words, proves
 from gpuctl.core.codec import loads, parse
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.interpreter import module_command
 from gpuctl.core.profile import Profile
+from gpuctl.locks import is_held
 from gpuctl.state.paths import Paths
 from gpuctl.state.runs import all_run_folders
 
@@ -132,7 +131,7 @@ def embedded_status(paths: Paths) -> dict[str, Any]:
 def embedded_if_running(paths: Paths) -> EmbeddedCloud | None:
     """The embedded cloud as its own file tells of it, if what answers at that address has proven to be it."""
     cloud, nonce = _recorded(paths), token_hex(16)
-    if cloud is None or not (cloud.key or _lives(paths)):
+    if cloud is None or not (cloud.key or is_held(paths.cloud / "cloud.lock")):  # a cloud of before has no key
         return None
     url = f"{cloud.endpoint}/gpuctl/health?nonce={nonce}"
     try:
@@ -148,17 +147,6 @@ def _recorded(paths: Paths) -> EmbeddedCloud | None:
         return loads((paths.cloud / "cloud.json").read_bytes(), EmbeddedCloud)
     except (OSError, ValueError):
         return None
-
-
-def _lives(paths: Paths) -> bool:
-    """Whether a cloud holds its lock: without a key nothing else says that what answers is not somebody else's."""
-    lock = FileLock(paths.cloud / "cloud.lock", mode=0o600)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:

@@ -32,6 +32,16 @@ def run_cloud(verb: str, state: Path, *words: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
 
 
+def answered(request: urllib.request.Request) -> tuple[int, str]:
+    """The status and the text of the answer, an error's too."""
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
 @dataclass
 class Cloud:
     """A running cloud and what a test asks of it."""
@@ -83,13 +93,7 @@ class Cloud:
         data = None if body is None else json.dumps(body).encode()
         url = self.endpoint + path
         sent = {**request_headers(self.key, method, url), **(headers or {})}
-        request = urllib.request.Request(url, data=data, method=method, headers=sent)
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+        return answered(urllib.request.Request(url, data=data, method=method, headers=sent))
 
     def fault(self, **values: Any) -> None:
         status, text = self.ask("/gpuctl/faults", method="POST", body=values)

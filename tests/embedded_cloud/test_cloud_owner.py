@@ -8,7 +8,6 @@ import socket
 import stat
 import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from cloud_fixtures import REGION, Cloud, ids, run_cloud
+from cloud_fixtures import REGION, Cloud, answered, ids, run_cloud
 from real_hosts import launch_host
 
 from gpuctl.aws.account import Account
@@ -260,9 +259,4 @@ def asked(url: str, method: str, headers: dict[str, str]) -> tuple[int, str]:
     request = urllib.request.Request(url, data=b"" if method in ("POST", "PUT") else None, method=method)
     for name, value in headers.items():
         request.add_header(name, value)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    return answered(request)
