@@ -55,7 +55,6 @@ def command(
 
     If something cannot be downloaded, it is listed and nothing is deleted. With --discard everything is deleted anyway.
     """
-    from gpuctl.cli.pull import tell
     from gpuctl.workflows.down import run_by_name, runs_of_mine
 
     if bool(runs) == everything:
@@ -73,7 +72,20 @@ def command(
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
         raise Interrupted(f"{names} not taken down", "nothing was removed")
-    went = _go_down(opened, discard=discard, wish=Wish(max_size, all_written), yes=yes)
+    try:
+        went = _go_down(opened, discard=discard, wish=Wish(max_size, all_written), yes=yes)
+    except KeyboardInterrupt as interrupt:
+        again = " ".join(run.name for run in opened)
+        raise Interrupted(
+            f"{names} may still be there, and cost money", f"`gpuctl down {again}` goes on"
+        ) from interrupt
+    _report(went, opened, as_json=as_json)
+
+
+def _report(went: DownResult, opened: tuple[RunHandle, ...], *, as_json: bool) -> None:
+    """Say what came home, what went and what did not. Raises GpuctlError if something is left."""
+    from gpuctl.cli.pull import tell
+
     for brought in went.brought:
         tell(brought)
     if as_json:

@@ -316,6 +316,25 @@ def test_a_killed_launch_is_found_by_down_before_ec2_knows_of_it(slow: Slow) -> 
     slow.assert_nothing("kill -9")
 
 
+def test_a_down_that_is_interrupted_says_how_to_go_on(slow: Slow) -> None:
+    """Nobody is left to guess whether the host is gone; the same command again takes it down."""
+    launching = slow.start()
+    folder = slow.tool.home / "state/runs" / slow.name
+    wait_for(lambda: (folder / "ssh_config").exists(), within_s=60, what="the boot")
+    launching.process.kill()
+    launching.process.communicate()
+    slow.tool.fault(operation="TerminateInstances", delay_s=5.0)
+    taking = slow.tool.start("down", slow.name, "--discard")
+    slow.until_called("DescribeInstances")
+    time.sleep(3)
+    taking.send_signal(signal.SIGINT)
+    _, said = taking.communicate(timeout=60)
+    assert taking.returncode == 130, said
+    assert f"`gpuctl down {slow.name}` goes on" in the_error(Answer(130, "", said.decode()))
+    slow.tool.no_faults()
+    slow.tool("down", slow.name, "--discard")
+
+
 def test_down_takes_each_run_by_itself(slow: Slow) -> None:
     """One run's file is damaged, one's host is frozen: each is named in one line, and the others go down."""
     folders = {}
