@@ -71,6 +71,7 @@ def test_outputs_come_home_from_a_host_that_was_switched_off(
     assert in_account(shared.ec2()) == {}
 
 
+@pytest.mark.prove
 def test_a_host_that_cannot_be_started_is_kept(shared: Gpuctl, stopped: Callable[[str], str]) -> None:
     """Where EC2 refuses, or the lease is over and the host would end itself, nothing is removed but by `--discard`."""
     instance, ec2 = stopped("kept"), shared.ec2()

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e_tool import Gpuctl, in_account, the_error, wait_for
 
 
@@ -21,6 +22,7 @@ def home_of(tool: Gpuctl, instance: str) -> Path:
     return tool.home / "state/cloud/hosts" / instance / "home"
 
 
+@pytest.mark.prove
 def test_outputs_are_kept_through_a_restart_and_then_the_host_ends(shared: Gpuctl, project: Path) -> None:
     """`-d --then down`: restarted while it trains, the host keeps what there is until it is pulled, and then goes."""
     words = ("--name", "kept", "-d", "--then", "down:0.1", "--", "python", "train.py", "100000")

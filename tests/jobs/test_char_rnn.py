@@ -79,6 +79,7 @@ def test_killed_five_times_is_the_same_run(
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.prove
 def test_asked_to_stop_it_saves_and_goes_on_later(train: Train, tmp_path: Path, text: Path) -> None:
     """C-c between two checkpoints loses nothing: exit code 0, and the run ends as one that was never stopped."""
     options = [*SMALL, "--data", str(text), "--eval-every", "20", "--steps", "120"]

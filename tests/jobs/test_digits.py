@@ -140,6 +140,7 @@ def test_a_warped_digit_is_another_hand_not_another_digit(marks: Part) -> None:
     assert 0.8 < float(warped.sum() / x.sum()) < 1.25
 
 
+@pytest.mark.prove
 def test_the_smoke_preset_learns(train: Train, tmp_path: Path) -> None:
     """The loss falls, the convnet is ahead of the average pictures, and what people look at is there."""
     printed = train("digits", tmp_path, "--preset", "smoke")
