@@ -26,9 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """`-n auto`: three a core, since tests of hosts wait twice as long as they compute."""
+    """`-n auto`: two a core, since tests of hosts wait as long as they compute."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 3 * cores
+    return 2 * cores
 
 
 @pytest.fixture(autouse=True)

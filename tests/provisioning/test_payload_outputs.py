@@ -180,7 +180,7 @@ def content(name, version):
 
 print("up", flush=True)
 version, began = 0, time.time()
-while time.time() - began < 20:
+while time.time() - began < 300:
     version += 1
     for i in range(100):
         data = content(f"r{i}", version)
@@ -205,7 +205,7 @@ def test_whole_means_whole_while_everything_is_written(host: Host) -> None:
     host.train(WRITERS)
     whole = 0
     end = time.monotonic() + 10
-    while time.monotonic() < end or not whole:
+    while time.monotonic() < end or whole < 100:
         files, _, last = listing(host)
         wanted = [path for path, file in files.items() if file["complete"] and path.endswith(".pt")]
         sent, events = host.send(wanted) if wanted else ({}, [])
@@ -217,9 +217,7 @@ def test_whole_means_whole_while_everything_is_written(host: Host) -> None:
                 assert hashlib.sha256(content).hexdigest() == event["sha256"]
                 assert content.endswith(b"END")
                 assert len(set(content[:-3].split()[1::2])) == 1
-        if last["state"]["state"] != "running":
-            break
-    assert whole >= 100
+        assert last["state"]["state"] == "running"
     host.call("stop", grace_s=5)
     files, _, _ = listing(host)
     paths = [path for path in files if path.startswith("outputs/r")]

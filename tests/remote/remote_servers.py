@@ -281,7 +281,7 @@ class Relay:
         self._passing.clear()
 
     def cut(self) -> None:
-        for sock in self._sockets:
+        for sock in list(self._sockets):  # not those of who comes back meanwhile
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:

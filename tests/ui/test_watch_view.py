@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import signal
 import termios
 import time
 from datetime import datetime, timedelta, timezone
@@ -198,6 +199,7 @@ def test_the_view_has_the_screen_to_itself_and_its_last_state_stays(terminal: Te
 def test_q_leaves(key: bytes) -> None:
     """It does what Ctrl-C does, and the keyboard is as it was before."""
     keyboard, there = os.openpty()
+    as_it_was = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     try:
         before = termios.tcgetattr(there)
         with pytest.raises(KeyboardInterrupt), leaves_on_q(there):
@@ -207,6 +209,7 @@ def test_q_leaves(key: bytes) -> None:
             pass
         assert termios.tcgetattr(there) == before
     finally:
+        signal.signal(signal.SIGINT, as_it_was)
         os.close(keyboard)
         os.close(there)
 
