@@ -98,6 +98,9 @@ class _Cloud:
 
     def __init__(self, place: Place, options: Options, listener: socket.socket, *, key: str) -> None:
         os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+        from gpuctl.embedded_cloud import service_models
+
+        service_models.install()
         from gpuctl.embedded_cloud import aws, http_app, moto_patches
         from gpuctl.embedded_cloud.faults import Calls, Faults
         from gpuctl.embedded_cloud.images import Catalogue
