@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="What gpuctl costs, as ratios within one run."
     )
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part; again for more")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part alone (repeatable)")
     parser.add_argument(
         "--rounds", type=int, default=15, help="rounds of what is short (15); a third of it of the rest"
     )
