@@ -37,6 +37,11 @@ COMPUTE_CAPABILITY = {
 BF16_SINCE = Decimal("8.0")
 """NVIDIA's GPUs have bfloat16 in hardware from this compute capability on (CUDA C++ Programming Guide)."""
 
+DRIVEN_SINCE = Decimal("7.5")
+"""The images bring the open modules of NVIDIA's driver, which know Turing (T4) and newer GPUs alone.
+https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/kernel-modules.html; the instances that the image is
+for begin with G4dn (https://docs.aws.amazon.com/dlami/latest/devguide/, "Base OSS Nvidia Driver GPU AMI")."""
+
 DEFAULT_GPU_MEMORY_GIB = Decimal(15)
 """What is sold as 16 GB shows as 15 to 16 GiB."""
 
@@ -67,6 +72,11 @@ class InstanceType:
     def bf16(self) -> bool:
         """True where the GPU is known to have bfloat16 in hardware."""
         return COMPUTE_CAPABILITY.get(self.gpu, Decimal(0)) >= BF16_SINCE
+
+    @property
+    def driven(self) -> bool:
+        """False where the GPU is known to be older than what the images' driver supports."""
+        return COMPUTE_CAPABILITY.get(self.gpu, DRIVEN_SINCE) >= DRIVEN_SINCE
 
 
 @dataclass(frozen=True)
@@ -156,14 +166,15 @@ def suitable(kinds: Iterable[InstanceType], wanted: Requirements) -> list[Instan
     """The instance types that do, in the order given.
 
     Without a wish: one GPU of 16 GB or more with native bfloat16. A GPU by name without a count: as few as it comes in.
-    `any`: whatever has a GPU.
-    Raises UsageError where what is wanted does not exist, NoCapacity where it exists elsewhere.
+    `any`: whatever has a GPU. A GPU that the images cannot drive never does.
+    Raises UsageError where what is wanted does not exist or cannot be driven, NoCapacity where it exists elsewhere.
     """
     kinds = list(kinds)
     if wanted.instance_type is not None:
         kinds = _named(kinds, wanted.instance_type)
+        _require_driven(kinds)
     if wanted.gpu == ANY_GPU:
-        return [kind for kind in kinds if kind.gpus]
+        return [kind for kind in kinds if kind.gpus and kind.driven]
     if wanted.gpu is not None:
         return _with_gpu(kinds, parse_gpu(wanted.gpu), wanted)
     if wanted.instance_type is not None:
@@ -215,10 +226,20 @@ def _named(kinds: list[InstanceType], name: str) -> list[InstanceType]:
     return found
 
 
+def _require_driven(kinds: list[InstanceType]) -> None:
+    old = next((kind for kind in kinds if not kind.driven), None)
+    if old is not None:
+        raise UsageError(
+            f"the {old.gpu} of {old.name} is too old for the image's NVIDIA driver",
+            "choose a T4 or newer: `gpuctl offers` lists them",
+        )
+
+
 def _with_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements) -> list[InstanceType]:
     found = [kind for kind in kinds if wish.matches(kind)]
     if not found:
         raise _no_such_gpu(kinds, wish, wanted)
+    _require_driven(found)
     counts = sorted({kind.gpus for kind in found})
     count = counts[0] if wish.gpus is None else wish.gpus
     if count not in counts:
@@ -228,7 +249,7 @@ def _with_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements) ->
 
 
 def _no_such_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements) -> UsageError | NoCapacity:
-    here = sorted({kind.gpu for kind in kinds if kind.gpus})
+    here = sorted({kind.gpu for kind in kinds if kind.gpus and kind.driven})
     if wanted.instance_type is not None:
         has = ", ".join(f"{kind.gpus} × {kind.gpu}" if kind.gpus else "no GPU" for kind in kinds)
         return UsageError(f"{wanted.instance_type} has {has}, not --gpu {wish.text}", "give one of the two")

@@ -25,6 +25,7 @@ G6 = kind("g6.xlarge", "L4", 1)
 P4D = kind("p4d.24xlarge", "A100", 8, "40.0")
 P4DE = kind("p4de.24xlarge", "A100", 8, "80.0")
 P5 = kind("p5.4xlarge", "H100", 1, "80.0")
+V100 = kind("p3.2xlarge", "V100", 1, "16.0")
 NO_GPU = kind("t3.large", "", 0, "0")
 KINDS = [G4DN, G5, G5_BIG, G5_FOUR, G6, P4D, P4DE, P5]
 
@@ -43,6 +44,21 @@ def test_any_gpu_is_every_type_that_has_one() -> None:
     assert suitable([*KINDS, NO_GPU], Requirements(gpu="any")) == KINDS
     ranked = rank([offer(P4D, "9"), offer(G4DN, "0.2")], Requirements(gpu="any"))
     assert [one.instance_type for one in ranked] == [G4DN, P4D]
+
+
+@pytest.mark.parametrize("wish", [Requirements(gpu="v100"), Requirements(instance_type="p3.2xlarge")])
+def test_a_gpu_that_the_image_cannot_drive_is_refused_by_name(wish: Requirements) -> None:
+    """The reason is told before a host is paid for: the image's driver begins with the T4."""
+    with pytest.raises(UsageError, match=r"V100 of p3\.2xlarge is too old for the image's NVIDIA driver; .*T4"):
+        suitable([*KINDS, V100], wish)
+
+
+def test_a_gpu_that_the_image_cannot_drive_is_not_offered() -> None:
+    """Neither in the list of all that there is, nor as a way out."""
+    assert suitable([*KINDS, V100], Requirements(gpu="any")) == KINDS
+    with pytest.raises(UsageError) as error:
+        suitable([*KINDS, V100], Requirements(gpu="v1000"))
+    assert "V100" not in str(error.value.next_step)
 
 
 def test_a_gpu_that_is_not_in_the_table_is_never_chosen_by_itself() -> None:
