@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gpuctl import web
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
-from gpuctl.aws.parallel import NotReady, poll
+from gpuctl.aws.parallel import NotReady, gather, poll
 from gpuctl.core.errors import CloudError, NameInUse
 from gpuctl.core.offers import Subnet
 from gpuctl.core.profile import Profile
@@ -61,21 +61,59 @@ def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
 
 
 def default_subnets(account: Account) -> list[Subnet]:
-    """The default VPC's subnets, one a zone, by zone. Raises CloudError where the account has none in the region."""
+    """The default VPC's subnets that the internet reaches, one a zone, by zone. Raises CloudError where there is none.
+
+    A host in another would be paid for and never answer.
+    """
+    calls: list[Callable[[], list[Any]]] = [lambda: _default_subnets(account), lambda: _route_tables(account)]
+    found, tables = gather(calls)
+    if not found:
+        raise CloudError(
+            f"the account has no default VPC with subnets in {account.region}",
+            f"make one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
+        )
+    reached = [one for one in found if _is_reached(one, tables)]
+    if not reached:
+        raise CloudError(
+            f"no host could be reached in {account.region}: its default subnets have no route to an internet gateway",
+            f"add a route from 0.0.0.0/0 to the internet gateway of {found[0]['VpcId']}, or try another --region",
+        )
+    subnets = [Subnet(one["SubnetId"], one["VpcId"], one["AvailabilityZone"], account.region) for one in reached]
+    return sorted(subnets, key=lambda subnet: subnet.zone)
+
+
+def _default_subnets(account: Account) -> list[Any]:
     with aws_errors("look for the default network"):
         pages = account.client("ec2").get_paginator("describe_subnets")
         filters: Any = [
             {"Name": "default-for-az", "Values": ["true"]},
             {"Name": "state", "Values": ["available"]},
         ]
-        found = [subnet for page in pages.paginate(Filters=filters) for subnet in page["Subnets"]]
-    if not found:
-        raise CloudError(
-            f"the account has no default VPC with subnets in {account.region}",
-            f"make one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
-        )
-    subnets = [Subnet(one["SubnetId"], one["VpcId"], one["AvailabilityZone"], account.region) for one in found]
-    return sorted(subnets, key=lambda subnet: subnet.zone)
+        return [subnet for page in pages.paginate(Filters=filters) for subnet in page["Subnets"]]
+
+
+def _route_tables(account: Account) -> list[Any]:
+    with aws_errors("look for the default network's routes"):
+        pages = account.client("ec2").get_paginator("describe_route_tables")
+        return [table for page in pages.paginate() for table in page["RouteTables"]]
+
+
+def _is_reached(subnet: Any, tables: list[Any]) -> bool:
+    """Whether a subnet's own route table, else its VPC's main one, leads to the internet.
+
+    By the VPC's gateway, or a firewall's endpoint before it; what a table does not tell is no reason against a subnet.
+    https://docs.aws.amazon.com/vpc/latest/userguide/VPC_Route_Tables.html
+    """
+    there = [(table, link) for table in tables if table["VpcId"] == subnet["VpcId"] for link in table["Associations"]]
+    own = [table for table, link in there if link.get("SubnetId") == subnet["SubnetId"]]
+    main = [table for table, link in there if link.get("Main")]
+    if not (own or main):
+        return True
+    return any(
+        route.get("GatewayId", "").startswith(("igw-", "vpce-"))
+        for route in (own or main)[0]["Routes"]
+        if route.get("State") == "active" and "DestinationCidrBlock" in route
+    )
 
 
 def claim_group(

@@ -1,6 +1,6 @@
 """moto, made to hand out loopback addresses and nothing else: by itself it names real machines on the internet.
 
-`install` replaces what moto's EC2 makes addresses with, in this process.
+`install` replaces what moto's EC2 makes addresses with, in this process, and gives each default network its way out.
 """
 
 from __future__ import annotations
@@ -67,14 +67,31 @@ def _name(*_: Any, **__: Any) -> str:
     return "localhost"
 
 
+_make_default_vpc = vpcs.VPCBackend.create_default_vpc
+
+
+def _default_vpc(backend: Any) -> Any:
+    """A default VPC comes with an internet gateway, and a route to it in its main route table.
+
+    https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc-components.html
+    """
+    vpc = _make_default_vpc(backend)
+    gateway = backend.create_internet_gateway()
+    backend.attach_internet_gateway(gateway.id, vpc.id)
+    (table,) = backend.describe_route_tables(filters={"vpc-id": vpc.id})
+    backend.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
+    return vpc
+
+
 def install() -> None:
-    """Makes every address that moto's EC2 gives out the loopback's."""
+    """Makes every address that moto's EC2 gives out the loopback's, and default networks whole."""
     _put(instances, "Instance", Instance)
     _put(subnets.Subnet, "get_available_subnet_ip", _address)
     _put(subnets.Subnet, "request_ip", _address)
     _put(elastic_ip_addresses, "random_ip", _address)
     _put(elastic_network_interfaces, "random_public_ip", _address)
     _put(elastic_network_interfaces, "generate_dns_from_ip", _name)
+    _put(vpcs.VPCBackend, "create_default_vpc", _default_vpc)
     for module in (instances, elastic_network_interfaces, nat_gateways, vpcs):
         _put(module, "random_private_ip", _address)
 

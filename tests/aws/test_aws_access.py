@@ -65,6 +65,24 @@ def test_a_region_without_a_default_network_says_how_to_make_one(profile: Profil
         default_subnets(account)
 
 
+def test_a_subnet_without_a_route_to_the_internet_is_not_used(profile: Profile) -> None:
+    """A subnet's own route table counts, else the main one: with no way out in any, the next step says what to add."""
+    account = Account(profile, "eu-north-1")
+    ec2 = account.client("ec2")
+    before = default_subnets(account)
+    own = ec2.create_route_table(VpcId=before[0].vpc_id)["RouteTable"]["RouteTableId"]
+    ec2.associate_route_table(RouteTableId=own, SubnetId=before[0].subnet_id)
+    assert default_subnets(account) == before[1:]
+    filters: Any = [{"Name": "association.main", "Values": ["true"]}, {"Name": "vpc-id", "Values": [before[0].vpc_id]}]
+    (main,) = ec2.describe_route_tables(Filters=filters)["RouteTables"]
+    ec2.delete_route(RouteTableId=main["RouteTableId"], DestinationCidrBlock="0.0.0.0/0")
+    with pytest.raises(CloudError, match=r"no host could be reached in eu-north-1.*0\.0\.0\.0/0.*of vpc-.*--region"):
+        default_subnets(account)
+    (gateway,) = ec2.describe_internet_gateways()["InternetGateways"]
+    ec2.create_route(RouteTableId=own, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway["InternetGatewayId"])
+    assert default_subnets(account) == before[:1]
+
+
 def test_a_runs_group_lets_in_its_caller_alone(account: Account, vpc: str) -> None:
     """One rule, the run's tags, the run's name."""
     tags = some_tags()

@@ -31,11 +31,12 @@ def test_the_default_is_the_cheapest_gpu_with_16_gb_and_bfloat16(account: Accoun
 
 
 def test_few_round_trips_and_no_price_list_unless_on_demand_is_wanted(account: Account, cloud) -> None:
-    """Four calls, at most two after one another."""
+    """Five calls, at most two after one another."""
     find_offers(account, Requirements(gpu="a10g"))
     assert sorted(cloud.calls()) == [
         "DescribeInstanceTypeOfferings",
         "DescribeInstanceTypes",
+        "DescribeRouteTables",
         "DescribeSpotPriceHistory",
         "DescribeSubnets",
     ]
