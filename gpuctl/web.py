@@ -13,6 +13,9 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 from gpuctl.core.cloud_key import request_headers
 
+_ANY_IPV4 = ("0.0.0.0", 0)  # noqa: S104 - nothing listens there
+"""A socket that is bound to it connects to no IPv6 address."""
+
 
 def is_loopback(url: str | None) -> bool:
     """True for the address of a server on this machine."""
@@ -24,15 +27,16 @@ def is_loopback(url: str | None) -> bool:
 
 
 def get(url: str, *, limit: int, timeout_s: float, key: str | None = None) -> bytes:
-    """The first `limit` bytes of what is at a URL. No proxy is asked for what is on this machine. Raises OSError.
+    """The first `limit` bytes of what is at a URL. Raises OSError.
 
+    It is asked as hosts are reached by SSH: over IPv4, and without a proxy, whose address would be seen in our place.
     `timeout_s` is for all of it: what answers a byte now and then is left.
     `key`: the cloud's, which the request proves that it has.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise OSError(f"{url} is not a web address")
     request = Request(url, headers=request_headers(key, "GET", url))  # noqa: S310 - one of the two schemes above
-    opener = _opener(time.monotonic() + timeout_s, *([ProxyHandler({})] if is_loopback(url) else []))
+    opener = _opener(time.monotonic() + timeout_s)
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             body: bytes = answer.read(limit)
@@ -62,8 +66,8 @@ class _Until(io.RawIOBase):
         super().close()
 
 
-def _opener(deadline: float, *handlers: ProxyHandler) -> OpenerDirector:
-    """Opens what has answered by the deadline (time.monotonic), through redirects and proxies."""
+def _opener(deadline: float) -> OpenerDirector:
+    """Opens what has answered by the deadline (time.monotonic), through redirects."""
 
     class Response(HTTPResponse):
         def __init__(self, sock: socket, *words: Any, **named: Any) -> None:
@@ -78,10 +82,10 @@ def _opener(deadline: float, *handlers: ProxyHandler) -> OpenerDirector:
 
     class Http(HTTPHandler):
         def http_open(self, req: Request) -> HTTPResponse:
-            return self.do_open(Plain, req)
+            return self.do_open(Plain, req, source_address=_ANY_IPV4)
 
     class Https(HTTPSHandler):
         def https_open(self, req: Request) -> HTTPResponse:
-            return self.do_open(Encrypted, req)
+            return self.do_open(Encrypted, req, source_address=_ANY_IPV4)
 
-    return build_opener(Http, Https, *handlers)
+    return build_opener(ProxyHandler({}), Http, Https)

@@ -18,7 +18,7 @@ from gpuctl.core.profile import Profile
 from gpuctl.core.tags import CLAIM, RUN, RunTags
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, SecurityGroupTypeDef
+    from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, IpRangeTypeDef, SecurityGroupTypeDef
 
 T = TypeVar("T")
 
@@ -31,32 +31,37 @@ SETTLE_S = 30.0
 
 
 def caller_cidr(profile: Profile) -> str:
-    """The caller's own address as `/32` or `/128`, as the cloud's service for that sees it. Raises CloudError."""
+    """The caller's own address as `/32`, as the cloud's service for that sees it. Raises CloudError."""
     url = profile.caller_address_url
     try:
         raw = web.get(url, limit=_ADDRESS_LIMIT + 1, timeout_s=_ADDRESS_TIMEOUT_S, key=profile.cloud_key)
     except OSError as error:
-        raise CloudError(f"{url} did not say what this machine's address is: {error}", "check the network") from error
+        step = "check the network: SSH to a host goes the same way, over IPv4 and without a proxy"
+        raise CloudError(f"{url} did not say what this machine's address is: {error}", step) from error
     return parse_address(raw, loopback=web.is_loopback(url), source=url)
 
 
 def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
-    """An address from a stranger, as a CIDR block of that one address. Raises CloudError for anything else.
+    """An IPv4 address from a stranger, as a CIDR block of that one address. Raises CloudError for anything else.
 
     It must be one that can be a caller's: public, or of this machine where the cloud is on this machine too.
     """
     try:
         text = raw.decode("ascii").strip() if len(raw) <= _ADDRESS_LIMIT else ""
-        address: IPv4Address | IPv6Address = ip_address(text)
+        found: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
         raise CloudError(f"{source} did not answer with an address", "is there a sign-in page in between?") from None
-    if isinstance(address, IPv6Address):
-        if "%" in text:
-            raise CloudError(f"{source} answered with an address of one link, {address}")
-        address = address.ipv4_mapped or address
+    address = found.ipv4_mapped if isinstance(found, IPv6Address) else found
+    if address is None:
+        raise CloudError(
+            f"{source} answered with {found}, but hosts are reached over IPv4 alone", "use a network that has IPv4"
+        )
     fits = address.is_loopback if loopback else address.is_global and not address.is_multicast
     if not fits:
-        raise CloudError(f"{source} answered with {address}, which cannot be this machine's public address")
+        raise CloudError(
+            f"{source} answered with {address}, which cannot be this machine's public address",
+            "is there a proxy or a VPN in between?",
+        )
     return f"{address}/{address.max_prefixlen}"
 
 
@@ -264,11 +269,8 @@ def _revoke(account: Account, group_id: str, rule: IpPermissionTypeDef) -> None:
 
 
 def _ssh_from(cidr: str) -> IpPermissionTypeDef:
-    rule: IpPermissionTypeDef = {"IpProtocol": "tcp", "FromPort": SSH_PORT, "ToPort": SSH_PORT}
-    described = "the caller of this run"
-    if ":" in cidr:
-        return {**rule, "Ipv6Ranges": [{"CidrIpv6": cidr, "Description": described}]}
-    return {**rule, "IpRanges": [{"CidrIp": cidr, "Description": described}]}
+    source: IpRangeTypeDef = {"CidrIp": cidr, "Description": "the caller of this run"}
+    return {"IpProtocol": "tcp", "FromPort": SSH_PORT, "ToPort": SSH_PORT, "IpRanges": [source]}
 
 
 def _rules(group: Any) -> list[Any]:

@@ -95,7 +95,9 @@ class App:
             case ("GET", "health"):
                 return _json(self._health(request))
             case ("GET", "caller-address"):
-                return Response(f"{request.remote_addr}\n", content_type="text/plain")
+                fault = self.faults.take("CallerAddress")
+                seen = fault.message if fault else request.remote_addr
+                return Response(f"{seen}\n", content_type="text/plain")
             case ("GET", "calls"):
                 return _json({"calls": self.calls.list()})
             case ("DELETE", "calls"):
