@@ -80,7 +80,12 @@ LAST_LINES = 10
 )
 @click.option("--instance-type", metavar="TYPE", help="EC2 instance type, instead of --gpu.")
 @click.option("--max-price", callback=_amount, metavar="USD", help="Maximum price in $/hour.")
-@click.option("--budget", callback=_amount, metavar="USD", help="Terminate the host before it has cost this much.")
+@click.option(
+    "--budget",
+    callback=_amount,
+    metavar="USD",
+    help="Terminate the host before it has cost this much at the current price, or at --max-price.",
+)
 @click.option(
     "--max-hours", callback=_amount, metavar="HOURS", help="Terminate the host after this many hours (default: 24)."
 )

@@ -105,6 +105,10 @@ class Attempt:
         """The pool that comes first."""
         return self.pools[0]
 
+    def limit_usd_per_hour(self, pool: Pool) -> Decimal | None:
+        """The most that an hour of a pool of it can cost; None where a spot price may rise to the on-demand price."""
+        return pool.price_usd_per_hour if self.market == "on-demand" else self.max_price_usd_per_hour
+
 
 @dataclass(frozen=True)
 class Access:
@@ -135,6 +139,12 @@ class Plan:
     def attempt(self, number: int) -> Attempt:
         """The attempt of that number, from 1."""
         return self.attempts[number - 1]
+
+
+def most_usd_per_hour(attempts: Sequence[Attempt]) -> Decimal:
+    """The most that an hour can cost: by the pools' limits, and by the price of now where there is none."""
+    pools = [(attempt, pool) for attempt in attempts for pool in attempt.pools]
+    return max(attempt.limit_usd_per_hour(pool) or pool.price_usd_per_hour for attempt, pool in pools)
 
 
 def images_wanted(ranked: Sequence[Offer]) -> list[tuple[str, str]]:

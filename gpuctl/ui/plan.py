@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuctl.core.cost import cost_usd
 from gpuctl.core.lease import Lease
 from gpuctl.core.outputs import MAX_SIZE, amount
-from gpuctl.core.plan import Attempt, Plan, Pool, Workload
+from gpuctl.core.plan import Attempt, Plan, Pool, Workload, most_usd_per_hour
 from gpuctl.core.text import safe
 from gpuctl.core.uploads import DEFAULT, DOWNLOADED, SECRET, NotUploaded
 from gpuctl.ui.tables import facts
@@ -57,16 +57,26 @@ def _lines(plan: Plan, home: Path | None, now: datetime) -> list[tuple[str, str,
 
 
 def _end(plan: Plan, now: datetime) -> list[tuple[str, str, str]]:
-    left = plan.lease.ends - now
-    first = plan.attempts[0].best.price_usd_per_hour
-    most = max(pool.price_usd_per_hour for attempt in plan.attempts for pool in attempt.pools)
-    cost = f"at most {money(cost_usd(most, left))} for a whole lease of {span(max(0.0, left.total_seconds()))}"
-    if most > first:
-        cost += f" at the most expensive offer; {money(cost_usd(first, left))} at the first"
     return [
-        ("costs", cost, "bold"),
+        *_cost(plan, plan.lease.ends - now),
         ("ends", f"{clock(plan.lease.ends)}: the host terminates itself then, whatever happens to this machine", ""),
         *_afterwards(plan.lease),
+    ]
+
+
+def _cost(plan: Plan, left: timedelta) -> list[tuple[str, str, str]]:
+    """What a whole lease costs: a bound where each pool has one, else the price of now and how far it can rise."""
+    limits = [attempt.limit_usd_per_hour(pool) for attempt in plan.attempts for pool in attempt.pools]
+    first = money(cost_usd(plan.attempts[0].best.price_usd_per_hour, left))
+    most = money(cost_usd(most_usd_per_hour(plan.attempts), left))
+    lease = f"for a whole lease of {span(max(0.0, left.total_seconds()))}"
+    if None not in limits:
+        lower = f"; {first} at the first offer's price" if first != most else ""
+        return [("costs", f"at most {most} {lease}, without disk and traffic{lower}", "bold")]
+    higher = f"; {most} at the most expensive offer" if first != most else ""
+    return [
+        ("costs", f"{first} {lease} at the current price, without disk and traffic{higher}", "bold"),
+        ("", "a spot price can rise, to the on-demand price at most; --max-price sets a lower limit", "dim"),
     ]
 
 

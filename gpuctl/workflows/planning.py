@@ -20,7 +20,7 @@ from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command
 from gpuctl.core.lease import Lease, check_then, lease_ends, lease_hours
 from gpuctl.core.offers import ANY_GPU, Requirements, parse_gpu, rank
-from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, plan_attempts
+from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, most_usd_per_hour, plan_attempts
 from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
 from gpuctl.core.run_names import check_run_name, new_run_name
@@ -115,7 +115,7 @@ def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) 
         now,
         max_hours=request.max_hours,
         budget_usd=request.budget_usd,
-        price_usd_per_hour=max(pool.price_usd_per_hour for attempt in attempts for pool in attempt.pools),
+        price_usd_per_hour=most_usd_per_hour(attempts),
     )
     check_then(request.then_s, ends - now)
     plan = Plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -14,9 +15,9 @@ from gpuctl.core.cost import cost_usd
 from gpuctl.core.errors import UsageError
 from gpuctl.core.lease import check_then, lease_ends
 from gpuctl.core.offers import InstanceType, Market, Offer, Subnet
-from gpuctl.core.plan import Attempt, Plan, images_wanted, plan_attempts
+from gpuctl.core.plan import Attempt, Plan, images_wanted, most_usd_per_hour, plan_attempts
 from gpuctl.core.run_names import is_run_name, new_run_name
-from tests.plans import IMAGE, a_plan, an_attempt
+from tests.plans import IMAGE, a_plan, a_pool, an_attempt
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -61,6 +62,15 @@ def test_a_budget_shortens_the_lease() -> None:
     """Two dollars at fifty cents an hour are four hours, whatever --max-hours allows."""
     ends = lease_ends(NOW, max_hours=Decimal(10), budget_usd=Decimal(2), price_usd_per_hour=Decimal("0.5"))
     assert ends == NOW + timedelta(hours=4)
+
+
+def test_a_budget_counts_with_the_most_that_an_hour_can_cost() -> None:
+    """With --max-price that is it, as the spot price may rise so far; else it is the price of now."""
+    spot = an_attempt(a_pool(price="0.3"), a_pool(price="0.4"))
+    assert most_usd_per_hour([spot]) == Decimal("0.4")
+    assert most_usd_per_hour([replace(spot, max_price_usd_per_hour=Decimal(2))]) == Decimal(2)
+    fixed = an_attempt(a_pool(price="3"), market="on-demand")
+    assert most_usd_per_hour([replace(spot, max_price_usd_per_hour=Decimal(2)), fixed]) == Decimal(3)
 
 
 @pytest.mark.parametrize("wrong", [{"max_hours": Decimal(0)}, {"budget_usd": Decimal(-1)}])

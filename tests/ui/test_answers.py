@@ -174,10 +174,28 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "not uploaded: .env (may hold secrets; goes up with --put)",
         "not uploaded: a, b and 9 more (in .gpuctlignore)",
         "WANDB_API_KEY (values are not stored)",
-        "at most $48.00 for a whole lease of 24 h 00 min at the most expensive offer; $12.00 at the first",
+        "$12.00 for a whole lease of 24 h 00 min at the current price, without disk and traffic; "
+        "$48.00 at the most expensive offer",
+        "a spot price can rise, to the on-demand price at most; --max-price sets a lower limit",
         "outputs not downloaded by then are lost",
     ):
         assert part in text
+
+
+def test_a_plan_says_at_most_only_where_there_is_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    """--max-price bounds a spot host and an on-demand price does not move; without either there is no bound."""
+    spot = PLAN.attempts[0]
+    limited = replace(PLAN, attempts=(replace(spot, max_price_usd_per_hour=Decimal(3)),))
+    assert (
+        "at most $72.00 for a whole lease of 24 h 00 min, without disk and traffic; $12.00 at the first"
+        in "\n".join(shown(render_plan(limited, now=NOW), capsys))
+    )
+    fixed = replace(spot, market="on-demand", pools=spot.pools[:1])
+    assert "at most $12.00 for a whole lease" in "\n".join(
+        shown(render_plan(replace(PLAN, attempts=(fixed,)), now=NOW), capsys)
+    )
+    mixed = "\n".join(shown(render_plan(replace(PLAN, attempts=(spot, fixed)), now=NOW), capsys))
+    assert "at most $" not in mixed and "a spot price can rise" in mixed
 
 
 @pytest.mark.parametrize(
