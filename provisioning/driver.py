@@ -18,6 +18,7 @@ from provisioning.shown import run_shown
 Tell = Callable[[str], None]
 
 _NVIDIA = "0x10de"
+NOT_NEEDED = "not needed: this host has no NVIDIA device"
 _APT = ["env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l", "apt-get", "-y", "-o", "DPkg::Lock::Timeout=300"]
 
 
@@ -38,13 +39,15 @@ def install(packages: list[str], tell: Tell) -> None:
         raise PayloadError(f"apt-get could not install {named}: {done.reason}", "launch from an image that has them")
 
 
-def nvidia_answers() -> bool:
-    """True where `nvidia-smi` speaks to a driver."""
+def nvidia_answers(within_s: float = 60) -> bool:
+    """True where `nvidia-smi` speaks to a driver: a slow one too, since where there is no driver it fails at once."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "-L"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+            ["nvidia-smi", "-L"], stdin=subprocess.DEVNULL, capture_output=True, timeout=within_s, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
+        return True
+    except OSError:
         return False
     return done.returncode == 0
 
@@ -60,16 +63,16 @@ def has_nvidia_device(pci: Path = Path("/sys/bus/pci/devices")) -> bool:
     return False
 
 
-def ensure_driver(tell: Tell, pci: Path = Path("/sys/bus/pci/devices")) -> str:
+def ensure_driver(tell: Tell, pci: Path = Path("/sys/bus/pci/devices"), *, within_s: float = 60) -> str:
     """Install NVIDIA's driver where `nvidia-smi` does not answer; says in a few words what was found or done.
 
     Ubuntu's own way for servers: signed modules for the running kernel, chosen by `ubuntu-drivers`, no compiler.
     Raises PayloadError.
     """
-    if nvidia_answers():
+    if nvidia_answers(within_s):
         return "found"
     if not has_nvidia_device(pci):
-        return "not needed: this host has no NVIDIA device"
+        return NOT_NEEDED
     install(["ubuntu-drivers-common"], tell)
     for command in (["ubuntu-drivers", "install", "--gpgpu"], ["modprobe", "nvidia"]):
         done = run_shown(as_root(command), tell)

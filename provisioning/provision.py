@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from provisioning.afterwards import idle_limit
-from provisioning.driver import ensure_driver, install
+from provisioning.driver import NOT_NEEDED, ensure_driver, install
 from provisioning.environment import prepare
 from provisioning.lease import deadline_armed, power_off_at
 from provisioning.listing import check_path
@@ -19,6 +19,7 @@ from provisioning.paths import MOST_ATTEMPTS, Paths, attempt_of, write_json, wri
 from provisioning.protocol import Channel, PayloadError, Request
 from provisioning.python_version import check_python
 from provisioning.state import RUNNING, earlier_ended, read_state, supervisor_lives
+from provisioning.torch_gpu import check_torch
 from provisioning.transfer import Gunzip, unpack
 
 _ARMED_WITHIN_S = 3.0
@@ -67,9 +68,11 @@ def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases
         # Half provisioned is not provisioned.
         paths.provisioned.unlink(missing_ok=True)
         write_json(paths.spec, request.fields)
+    driver = NOT_NEEDED
     if request.flag("gpu"):
         with phases("driver", "does the GPU answer?"), _installing(channel):
-            phases.tell(f"NVIDIA driver: {ensure_driver(phases.tell)}")
+            driver = ensure_driver(phases.tell)
+            phases.tell(f"NVIDIA driver: {driver}")
     if request.flag("files"):
         with phases("files", "the workspace" if idle else "left as they are: training runs"):
             if idle:
@@ -78,6 +81,9 @@ def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases
                 Gunzip(channel.body).finish()
     paths.work.mkdir(exist_ok=True)
     made = idle and _make_environment(paths, request, phases, channel)
+    if idle and driver != NOT_NEEDED:
+        with phases("torch", "does it see the GPU?"), channel.alive(_ALIVE_S):
+            check_torch(paths.venv / "bin/python", _variables(request), phases.tell)
     channel.emit(
         "provisioned",
         seconds=phases.seconds,
@@ -133,14 +139,17 @@ def _give_time(paths: Paths) -> None:
 def _make_environment(paths: Paths, request: Request, phases: _Phases, channel: Channel) -> bool:
     """True where it had to be made. What is being installed is finished and kept even where the laptop goes away."""
     requirements = request.texts("requirements")
-    variables = {str(name): str(value) for name, value in request.mapping("env").items()}
     detail = f"{len(requirements)} requirements" if requirements else "no requirements"
     with phases("environment", detail), _installing(channel):
         if shutil.which("tmux") is None:
             install(["tmux"], phases.tell)
-        environment = prepare(paths, requirements, variables, phases.tell)
+        environment = prepare(paths, requirements, _variables(request), phases.tell)
     write_json(paths.provisioned, {"environment": str(environment.path) if environment.path else None})
     return environment.made
+
+
+def _variables(request: Request) -> dict[str, str]:
+    return {str(name): str(value) for name, value in request.mapping("env").items()}
 
 
 def _check(request: Request) -> None:

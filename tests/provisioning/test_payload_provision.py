@@ -8,6 +8,7 @@ import os
 import subprocess
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,77 @@ def test_a_driver_that_answers_is_found(host: Host) -> None:
     host.stand_in("nvidia-smi", "echo 'GPU 0: Tesla T4'")
     events = host.provision(["true"], gpu=True)
     assert {"event": "output", "text": "NVIDIA driver: found"} in events
+
+
+def test_a_slow_nvidia_smi_is_no_missing_driver(host: Host, tmp_path: Path) -> None:
+    """A host with many GPUs takes its time for the first answer: nothing is installed over its driver."""
+    (tmp_path / "pci/0").mkdir(parents=True)
+    (tmp_path / "pci/0/vendor").write_text("0x10de\n")
+    host.stand_in("nvidia-smi", "exec sleep 10")
+    script = (
+        "from pathlib import Path\nfrom provisioning.driver import ensure_driver\n"
+        f"print(ensure_driver(print, Path({str(tmp_path / 'pci')!r}), within_s=0.3))"
+    )
+    done = subprocess.run(
+        [host.python, "-c", script],
+        env={**host.environment, "PYTHONPATH": str(host.pyz)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "found\n", done.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+TORCH = """
+__version__ = "2.13.0"
+class version:
+    cuda = {cuda!r}
+def zeros(*size, device):
+    if {why!r}:
+        raise RuntimeError({why!r})
+"""
+TOO_OLD = "The NVIDIA driver on your system is too old\n(found version 12020)."
+"""As torch says it (c10/cuda/CUDAFunctions.cpp)."""
+
+
+@pytest.fixture
+def with_torch(host: Host) -> Callable[..., tuple[int, list[Any]]]:
+    """Provision a host that has a GPU, and a run whose torch is built for that CUDA and fails for that reason."""
+
+    def provision(cuda: str | None, why: str, **more: Any) -> tuple[int, list[Any]]:
+        host.provision(["true"])
+        (site,) = (host.root / "venv").glob("lib/python3*/site-packages")
+        (site / "torch.py").write_text(TORCH.format(cuda=cuda, why=why))
+        return host.try_call("provision", **request_of(host, files=False, gpu=True, **more))
+
+    host.stand_in("nvidia-smi", "echo 'GPU 0: Tesla T4'")
+    return provision
+
+
+def test_a_torch_that_cannot_use_the_gpu_is_refused(with_torch: Callable[..., tuple[int, list[Any]]]) -> None:
+    """Before the training is started, which would go on without a GPU or fail late; with torch's own reason."""
+    code, events = with_torch("13.0", TOO_OLD)
+    assert code == 1
+    assert events[-1]["message"].startswith("torch 2.13.0 cannot use this host's GPU: The NVIDIA driver on your system")
+    assert "older CUDA than 13.0" in events[-1]["next"] and "\n" not in events[-1]["message"]
+
+
+def test_a_torch_for_cpus_alone_is_told(with_torch: Callable[..., tuple[int, list[Any]]]) -> None:
+    """It may be meant, beside another library that uses the GPU."""
+    code, events = with_torch(None, "Torch not compiled with CUDA enabled")
+    assert code == 0
+    assert any("built for CPUs alone and will not use the GPU" in str(event.get("text")) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("why", "more"), [("", {}), (TOO_OLD, {"env": {"CUDA_VISIBLE_DEVICES": ""}})], ids=["it sees it", "not to see it"]
+)
+def test_a_torch_that_does_as_it_should_is_no_word_worth(
+    with_torch: Callable[..., tuple[int, list[Any]]], why: str, more: dict[str, Any]
+) -> None:
+    """It sees the GPU, or whoever launched has said which it may see."""
+    code, events = with_torch("13.0", why, **more)
+    assert code == 0 and not any("torch 2" in str(event) for event in events)
 
 
 def test_a_laptop_that_goes_away_does_not_undo_an_installation(host: Host, tmp_path: Path) -> None:
