@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 IGNORE_FILE = ".gpuctlignore"
+MOST_BYTES = 1024**3
+"""Of all that goes up."""
 SHOWN_NAMES = 12
 
 REGENERATED = "version control, virtualenvs and caches"
@@ -70,7 +72,7 @@ class UploadSummary:
 class UploadContent:
     """All that goes up, by its name in the workspace: files (from where), links (to what), folders that are empty.
 
-    `sizes` are the files' bytes as planned; one that is not there goes up as large as it is.
+    Where files are is told without links in the path. `sizes` are their bytes as planned.
     """
 
     files: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -22,6 +22,7 @@ from gpuctl.core.uploads import (
     DOWNLOADED,
     IGNORE_FILE,
     IGNORED,
+    MOST_BYTES,
     NO_FILE,
     NOWHERE,
     REGENERATED,
@@ -39,7 +40,6 @@ from gpuctl.core.uploads import (
 from gpuctl.workflows.ignoring import Patterns
 from gpuctl.workflows.project_files import is_inside, lies_in, read_project_file
 
-MOST_BYTES = 1024**3
 _SHOWN_OUTSIDE = 3
 _MARK = PurePosixPath(MARK)
 
@@ -63,11 +63,11 @@ def collect(uploads: Sequence[Upload], put: Sequence[Upload], *, root: Path) -> 
     """
     walk = _Walk({str(PurePosixPath(one.name)): Path(one.source).is_dir() for one in put})
     real_root = root.resolve()
-    for upload in uploads:
-        walk.add(upload, _Rules(upload, root=real_root))
+    for real in map(_without_links, uploads):
+        walk.add(real, _Rules(real, root=real_root))
     for upload in put:
         _refuse_linked(upload, real_root)
-        real = replace(upload, source=os.path.realpath(upload.source))
+        real = _without_links(upload)
         walk.add(real, _Rules(real, root=real_root if is_inside(real.source, real_root) else None, named=True))
     walk.refuse_outside(root)
     content = walk.content()
@@ -75,14 +75,19 @@ def collect(uploads: Sequence[Upload], put: Sequence[Upload], *, root: Path) -> 
     return content
 
 
+def _without_links(upload: Upload) -> Upload:
+    """The same by its real path: a link that is in the path of a file later was put there since."""
+    return replace(upload, source=os.path.realpath(upload.source))
+
+
 class _Rules:
-    """What of one upload stays behind. Its links may not lead out of `root`; `named`: somebody asked for it by name."""
+    """What of one upload, told without links in its path, stays behind. Its links may not lead out of `root`; `named`:
+    somebody asked for it by name."""
 
     def __init__(self, upload: Upload, *, root: Path | None, named: bool = False) -> None:
         self.root, self.named = root, named
         self.top = Path(upload.source)
         self._name = PurePosixPath(upload.name)
-        self._real_top = self.top.resolve()
         self._targets: dict[tuple[Path, bool], str | None] = {}
 
     @cached_property
@@ -103,7 +108,7 @@ class _Rules:
         """Why a folder stays behind for what is in it: a virtualenv, what came home from a run."""
         if (path / "pyvenv.cfg").exists():
             return REGENERATED
-        own = path.name == _MARK.parts[0] and path.parent in (self.top, self._real_top)
+        own = path.name == _MARK.parts[0] and path.parent == self.top
         home = (path / _MARK).is_file() or (own and (path / _MARK.name).is_file())
         return DOWNLOADED if home and not self.named else None
 
@@ -118,7 +123,7 @@ class _Rules:
         return None if said is False else why
 
     def _judge(self, real: Path, *, folder: bool) -> str | None:
-        above = {self._real_top, *self._real_top.parents}
+        above = {self.top, *self.top.parents}
         judged = [path for path in (*reversed(real.parents), real) if path not in above]
         if any(is_secret(path, folder=folder or path != real) for path in judged):
             return SECRET
@@ -126,15 +131,15 @@ class _Rules:
         return next((why for why in reasons if why), None)
 
     def _why_not_part(self, path: Path, *, folder: bool) -> str | None:
-        if lies_in(path, self._real_top):
-            said = self._patterns.says(path.relative_to(self._real_top).as_posix(), folder=folder)
+        if lies_in(path, self.top):
+            said = self._patterns.says(path.relative_to(self.top).as_posix(), folder=folder)
             if said is not None:
                 return IGNORED if said else None
         elif self.root is None or not lies_in(path, self.root):
             return None
         if folder and (why := self.why_not_holding(path)):
             return why
-        return self._usual(path, folder=folder, beside_code=path.parent in (self._real_top, self.root))
+        return self._usual(path, folder=folder, beside_code=path.parent in (self.top, self.root))
 
     def _usual(self, path: Path, *, folder: bool, beside_code: bool) -> str | None:
         if is_regenerated(path.name, folder=folder):

@@ -19,7 +19,7 @@ import pytest
 from remote_servers import Server
 
 from gpuctl.core import uploads
-from gpuctl.core.errors import JobError, UsageError
+from gpuctl.core.errors import GpuctlError, JobError, UsageError
 from gpuctl.core.hosts import SSHTarget
 from gpuctl.core.plan import Upload
 from gpuctl.core.uploads import UploadContent
@@ -451,7 +451,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_another_meanwhile_is_named_and_the_rest_goes(tmp_path: Path) -> None:
-    """Between the plan and the upload minutes pass: nothing but the planned files goes, and no more than planned."""
+    """Between the plan and the upload minutes pass: only planned files go, and what has grown goes whole."""
     names = ["cut.txt", "folder/below.txt", "gone.txt", "link.txt", "pipe.txt"]
     files = {name: _write(tmp_path / "project" / name, "planned") for name in names}
     grown = _write(tmp_path / "project/grown.txt", "planned")
@@ -465,8 +465,33 @@ def test_a_file_that_is_another_meanwhile_is_named_and_the_rest_goes(tmp_path: P
     os.mkfifo(files["pipe.txt"])
     grown.write_text("planned and more")
     with workspace_tar(content, on_missing=missing.append) as packed, tarfile.open(fileobj=packed) as tar:
-        assert {member.name: _read(tar, member) for member in tar} == {"grown.txt": b"planned"}
+        assert {member.name: _read(tar, member) for member in tar} == {"grown.txt": b"planned and more"}
     assert missing == names
+
+
+def test_a_folder_that_becomes_a_link_meanwhile_sends_nothing_from_where_it_leads(tmp_path: Path) -> None:
+    """Not the last part of a path alone: any folder above a file may have been replaced. A link of the plan is none."""
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    for name in ("top/deep/data.txt", "own/data.txt"):
+        _write(project / name, "planned")
+    _write(outside / "deep/data.txt", "no business of a host")
+    (tmp_path / "to-project").symlink_to(project)
+    content, missing = _put(tmp_path / "to-project"), list[str]()
+    (project / "top").rename(tmp_path / "aside")
+    (project / "top").symlink_to(outside)
+    with workspace_tar(content, on_missing=missing.append) as packed, tarfile.open(fileobj=packed) as tar:
+        assert {member.name: _read(tar, member) for member in tar} == {"own/data.txt": b"planned"}
+    assert missing == ["top/deep/data.txt"]
+
+
+def test_what_grows_beyond_all_that_may_go_is_refused(tmp_path: Path) -> None:
+    """Each file that grew counts, not the largest alone."""
+    files = [_write(tmp_path / name, "planned") for name in ("a.log", "b.log")]
+    content = _put(tmp_path)
+    for file in files:
+        os.truncate(file, 600 * 1024**2)
+    with pytest.raises(GpuctlError, match=r"b\.log has grown to 0\.6 GB.*leave it out with \.gpuctlignore"):
+        workspace_tar(content, on_missing=pytest.fail)
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_left_out(tmp_path: Path) -> None:
