@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Collection
 from types import TracebackType
 
@@ -11,7 +12,7 @@ from gpuctl.core.errors import GpuctlError, HostError
 from gpuctl.core.outputs import Left, Sent, parse_sent, parse_skipped
 from gpuctl.remote.host import Streams
 from gpuctl.remote.protocol import Event
-from gpuctl.remote.session import HostSilent
+from gpuctl.remote.session import TICK_S, HostSilent, waited_s
 
 ANSWER_S = 60.0
 """Seconds within which the host says of a file that has come whether it came whole."""
@@ -68,10 +69,7 @@ class Answers:
     def _next(self) -> Sent | Left | None:
         if self._ended:
             return None
-        try:
-            said = self._said.get(timeout=self._within_s)
-        except queue.Empty:
-            raise HostSilent(f"{self._name} does not say whether a file came whole", "try again") from None
+        said = self._get()
         if isinstance(said, GpuctlError):
             self._ended = True
             raise said
@@ -80,6 +78,16 @@ class Answers:
         elif isinstance(said, Left):
             self.refused[said.path] = said.why
         return said
+
+    def _get(self) -> Sent | Left | GpuctlError | None:
+        waited = 0.0
+        while waited < self._within_s:
+            began = time.monotonic()
+            try:
+                return self._said.get(timeout=TICK_S)
+            except queue.Empty:
+                waited += waited_s(TICK_S, since=began)
+        raise HostSilent(f"{self._name} does not say whether a file came whole", "try again")
 
     def _read(self) -> None:
         try:

@@ -17,7 +17,7 @@ from gpuctl.remote.protocol import Event, EventReader, refused
 CHUNK = 256 * 1024
 QUIET_S = 15.0
 """Seconds of quiet after which the link is looked at."""
-_TICK_S = 1.0
+TICK_S = 1.0
 _MOST_LATE_S = 1.0
 """How late a busy laptop looks at its clock; whoever was stopped (Ctrl-Z, a closed lid) looks later."""
 _EXIT_S = 10.0
@@ -25,6 +25,14 @@ _TAIL = 2048
 _SENT_AT_ONCE = 32 * 1024
 _ENOUGH = 64 * 1024
 """Bytes of a stream that are progress: less than so many in the time of a silence is none."""
+
+
+def waited_s(asked_s: float, *, since: float) -> float:
+    """How long a wait took, of one that was longer than asked for what was asked for: the rest this laptop was stopped.
+
+    `since` is when it began (`time.monotonic`).
+    """
+    return min(time.monotonic() - since, asked_s + _MOST_LATE_S)
 
 
 class HostSilent(HostUnreachable):
@@ -61,7 +69,7 @@ class Session:
         self._threads: list[threading.Thread] = []
         self._feeding: Exception | None = None
         self._tail = b""
-        channel.settimeout(_TICK_S)
+        channel.settimeout(TICK_S)
 
     def __enter__(self) -> Session:
         return self
@@ -149,19 +157,18 @@ class Session:
         return f": {printable(lines[-1].strip())}" if lines else ""
 
     def _receive_in_time(self, size: int) -> bytes:
-        """Counts of a wait that was longer than asked for what was asked for: the rest this laptop was stopped."""
         left = min(self._total_s - self._spent, self._silence_s - self._waited)
         if left <= 0:
             if self._last_try:
                 raise HostSilent(f"{self._name} did not answer in time", "try again")
-            self._last_try, left = True, _TICK_S
-        timeout = max(0.01, min(_TICK_S, left))
+            self._last_try, left = True, TICK_S
+        timeout = max(0.01, min(TICK_S, left))
         self._channel.settimeout(timeout)
         began = time.monotonic()
         try:
             return self._channel.recv(size)
         finally:
-            took = min(time.monotonic() - began, timeout + _MOST_LATE_S)
+            took = waited_s(timeout, since=began)
             self._spent, self._waited = self._spent + took, self._waited + took
 
     def _receive(self, receive: Callable[[int], bytes], size: int) -> bytes:
