@@ -12,7 +12,7 @@ import click
 
 from gpuctl.cli.options import now
 from gpuctl.core.endings import ending, failure
-from gpuctl.core.errors import HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
+from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
 from gpuctl.core.host_state import HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.outputs import Wish
@@ -22,7 +22,7 @@ from gpuctl.state.runs import run_folder
 
 if TYPE_CHECKING:
     from gpuctl.core.plan import Plan
-    from gpuctl.workflows.follow import Follower
+    from gpuctl.workflows.follow import Follower, Update
     from gpuctl.workflows.hosts import RunHandle
 
 
@@ -33,44 +33,90 @@ REMIND_AFTER_S = 30.0
 def follow_log(run: RunHandle, *, lines: int | None) -> HostState | None:
     """Show the log from its last `lines` (None: the start) to the end of training; the state then, None if detached.
 
-    If the run has ended and its host is gone, show what was downloaded of its log.
+    If the run has ended and its host is gone, show what was downloaded of its log. Of several hosts, one that is lost
+    is named and the others are followed to their end. Raises HostError then, unless the training failed on another.
     """
-    from gpuctl.ui.log import LogPrinter, of_host
     from gpuctl.workflows.follow import Follower, followed
     from gpuctl.workflows.hosts import hosts_known
 
-    printer, reminder = LogPrinter(), LossReminder()
-    followers = [Follower(host) for host in hosts_known(run)]
-    ended: dict[int, HostState] = {}
-
-    def show(place: int, lines: Sequence[LogLine]) -> None:
-        printer.show(*(lines if len(followers) == 1 else (of_host(line, place) for line in lines)))
-
+    shown = _ShownLogs(run, [Follower(host) for host in hosts_known(run)])
     try:
-        for place, follower in enumerate(followers):
-            show(place, follower.history() if lines is None else last_of(follower.last_lines(lines), lines))
-        for place, update in followed(followers, on_lost=_tell_lost):
-            show(place, () if update.again else update.lines)
-            if len(followers) == 1 and update.of_log and not update.again:
-                log = followers[0].losses.log
-                printer.partial(log.partial, overwrites=log.overwrites)
-            if reminder.due(followers):
-                printer.finish()
-                click.echo(NO_LOSSES, err=True)
-            if update.ended is not None:
-                ended[place] = update.ended
-        printer.finish()
-        return next((state for state in ended.values() if state.training == "failed"), ended.get(0))
-    except HostUnreachable:
-        seen = run.folder.progress()
-        if seen.ended is None or len(followers) > 1:
-            raise
-        show(0, followers[0].losses.log.finish())
-        printer.finish()
-        return HostState(seen.ended, seen.exit_code)
+        shown.history(lines)
+        for place, what in followed(shown.followers, on_lost=_tell_lost):
+            shown.take(place, what)
+        return shown.end()
     except KeyboardInterrupt:
         detached(run.name)
     return None
+
+
+class _ShownLogs:
+    """The logs of a run's hosts on this terminal: of several, each line with its host's number."""
+
+    def __init__(self, run: RunHandle, followers: Sequence[Follower]) -> None:
+        from gpuctl.ui.log import LogPrinter
+
+        self._run, self.followers = run, followers
+        self._printer, self._reminder = LogPrinter(), LossReminder()
+        self._ended: dict[int, HostState] = {}
+        self._lost: dict[int, GpuctlError] = {}
+
+    def history(self, lines: int | None) -> None:
+        """What is here already: all of it, or so many lines."""
+        for place, follower in enumerate(self.followers):
+            self._show(place, follower.history() if lines is None else last_of(follower.last_lines(lines), lines))
+
+    def take(self, place: int, what: Update | GpuctlError) -> None:
+        """What came of a host, or why nothing more will."""
+        if isinstance(what, GpuctlError):
+            self._lose(place, what)
+            return
+        self._show(place, () if what.again else what.lines)
+        if len(self.followers) == 1 and what.of_log and not what.again:
+            log = self.followers[0].losses.log
+            self._printer.partial(log.partial, overwrites=log.overwrites)
+        if self._reminder.due(self.followers):
+            self._printer.finish()
+            click.echo(NO_LOSSES, err=True)
+        if what.ended is not None:
+            self._ended[place] = what.ended
+
+    def end(self) -> HostState:
+        """How the training ended. Raises what kept a host's log from coming whole."""
+        from gpuctl.workflows.each_host import Outcome, raise_failed
+
+        self._printer.finish()
+        failed = next((state for state in self._ended.values() if state.training == "failed"), None)
+        if failed is not None:
+            return failed
+        if self._lost and not self._ended:
+            raise self._lost[0]
+        if self._lost:
+            of = {place: self.followers[place].run.number for place in self._lost}
+            lost = [Outcome[None](of[place], error=error) for place, error in self._lost.items()]
+            raise_failed("the log is not whole of", self._run.name, lost)
+        return self._ended[0]
+
+    def _lose(self, place: int, error: GpuctlError) -> None:
+        from gpuctl.workflows.follow import ended_as_seen
+
+        follower = self.followers[place]
+        state = ended_as_seen(follower.run) if isinstance(error, HostUnreachable) else None
+        if state is not None:
+            self._show(place, follower.losses.log.finish())
+            self._ended[place] = state
+            return
+        self._lost[place] = error
+        if len(self.followers) > 1:
+            self._printer.finish()
+            click.echo(safe(f"no more of the log of host {follower.run.number}: {error.message}"), err=True)
+
+    def _show(self, place: int, lines: Sequence[LogLine]) -> None:
+        from gpuctl.ui.log import of_host
+
+        if len(self.followers) > 1:
+            lines = [of_host(line, self.followers[place].run.number) for line in lines]
+        self._printer.show(*lines)
 
 
 class LossReminder:
@@ -126,9 +172,10 @@ def after_the_end(
     if pull_to is not None:
         with Phases() as phases:
             pulled = pull(run, free_place(pull_to, name, run.folder), wish=wish, reporter=phases)
-        for one in pulled:
+        for one in pulled.results:
             tell(one)
-        left = next(filter(None, (not_home(name, one) for one in pulled)), None)
+        pulled.raise_failed()
+        left = next(filter(None, (not_home(name, one) for one in pulled.results)), None)
         if left is not None and down_after:
             raise left
     if down_after:
@@ -181,12 +228,27 @@ def last_of(lines: Sequence[LogLine], count: int) -> list[LogLine]:
 
 
 def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
-    """Show the last lines of the log as it is now; if the host is gone, of what was downloaded."""
+    """Show the last lines of each host's log as it is now; if a host is gone, of what was downloaded.
+
+    Raises HostError, once the others' lines are shown, if there are none of a host.
+    """
     from gpuctl.ui.console import err, out
-    from gpuctl.ui.log import LogPrinter
+    from gpuctl.ui.log import LogPrinter, of_host
+    from gpuctl.workflows.each_host import each_host, raise_failed
+    from gpuctl.workflows.hosts import hosts_known
+
+    found = each_host(hosts_known(run), lambda host: _last_lines(host, lines))
+    printer = LogPrinter(err() if to_stderr else out())
+    for one in found:
+        printer.show(*(line if len(found) == 1 else of_host(line, one.number) for line in one.result or ()))
+        printer.finish()
+    raise_failed("no log came of", run.name, found)
+
+
+def _last_lines(host: RunHandle, lines: int) -> list[LogLine]:
     from gpuctl.workflows.follow import Follower
 
-    follower = Follower(run)
+    follower = Follower(host)
     found, read_again = last_of(follower.last_lines(lines), lines), False
     try:
         for update in follower.updates(until_end=False):
@@ -197,7 +259,5 @@ def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
         found.extend(follower.losses.log.finish())
         if not found:
             raise
-        only_what_is_here(run, error)
-    printer = LogPrinter(err() if to_stderr else out())
-    printer.show(*last_of(found, lines))
-    printer.finish()
+        only_what_is_here(host, error)
+    return last_of(found, lines)

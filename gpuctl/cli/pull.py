@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,19 +27,20 @@ MOST_LINES = 40
 def command(run: RunHandle, dest: Path | None, max_size: int | None, all_written: bool, as_json: bool) -> None:
     """Download a run's outputs to DEST (default: where they went last time, else ./RUN/).
 
-    The exit code is 1 if training has ended but something it wrote was not downloaded.
+    The exit code is 1 if training has ended but something it wrote was not downloaded, and if one of several hosts did
+    not answer: what the others have is downloaded all the same.
     """
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.pull import not_home, pull
 
     with Phases() as phases:
         pulled = pull(run, dest, wish=Wish(max_size, all_written), reporter=phases)
-    for one in pulled:
+    for one in pulled.results:
         tell(one)
     if as_json:
-        first, *others = (one.answer for one in pulled)
-        print_json(replace(first, others=tuple(others)))
-    for one in pulled:
+        print_json(pulled.answer)
+    pulled.raise_failed()
+    for one in pulled.results:
         left = not_home(run.name, one)
         if one.result.over and left is not None:
             raise left

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 )
 @click.option("--follow/--no-follow", default=True, help="Keep following until training ends.")
 def command(run: RunHandle, lines: int, follow: bool) -> None:
-    """Follow the log, with losses highlighted. Ctrl-C only stops following."""
+    """Follow the log, with losses highlighted. Ctrl-C only stops following.
+
+    The exit code is 3 if training failed, and 1 if the log of one of several hosts did not come to its end.
+    """
     if not follow:
         show_last(run, lines=lines)
         return

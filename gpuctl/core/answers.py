@@ -101,11 +101,15 @@ class LaunchAnswer:
 
 @dataclass(frozen=True)
 class StopAnswer:
-    """A training that was stopped: `stop`."""
+    """A training that was stopped, on the run's first host: `stop`. `error` is why that could not be, and `others` are
+    the run's other hosts."""
 
     run: str
     state: Training
     exit_code: int | None
+    host: int = 0
+    error: str | None = None
+    others: tuple[StopAnswer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ class Skipped:
 @dataclass(frozen=True)
 class PullAnswer:
     """What came home of a host: `pull`. `missing` are paths of the job's that match nothing, `incomplete` still being
-    written. `others` are the run's other hosts, each with a folder of its own below `destination`."""
+    written, `error` is why no more is known of it: what came before that is whole. `others` are the run's other hosts,
+    each with a folder of its own below `destination`."""
 
     destination: str
     files: tuple[str, ...]
@@ -140,6 +145,8 @@ class PullAnswer:
     missing: tuple[str, ...]
     incomplete: tuple[str, ...]
     complete: bool
+    host: int = 0
+    error: str | None = None
     others: tuple[PullAnswer, ...] = ()
 
 

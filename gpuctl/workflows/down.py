@@ -28,12 +28,12 @@ from gpuctl.state.records import RunHeader, RunRecord
 from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
+from gpuctl.workflows.each_host import at_once
 from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import HOLDING, RunHandle, hosts_known, open_run
 from gpuctl.workflows.pull import (
     AS_THE_JOB_SAYS,
     PullResult,
-    at_once,
     claim,
     destination_of,
     not_home,

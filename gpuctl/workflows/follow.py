@@ -18,7 +18,7 @@ from typing import Literal
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from gpuctl.core.errors import GpuctlError, HostError, HostGone, HostUnreachable, JobError
-from gpuctl.core.host_state import Gpu, HostState
+from gpuctl.core.host_state import ENDED, Gpu, HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
 from gpuctl.remote.follow import Alive, Differs, Ended, GpusSeen, LogChunk, MetricsChunk, follow
@@ -300,20 +300,20 @@ class Follower:
 
 def followed(
     followers: Sequence[Follower], *, on_lost: Callable[[str], None] | None = None
-) -> Iterator[tuple[int, Update]]:
-    """What comes of several hosts, each with its place among them, until the training has ended on all.
+) -> Iterator[tuple[int, Update | GpuctlError]]:
+    """What comes of a run's hosts, each with its place among them, until nothing more comes of any.
 
-    Raises what the first of them raises that fails.
+    The last of a host is the end of its training, or the error for which nothing more comes of it: the others go on.
     """
     if len(followers) == 1:
-        yield from ((0, update) for update in followers[0].updates(on_lost=on_lost))
+        yield from ((0, what) for what in _to_its_end(followers[0], on_lost))
         return
     came: Queue[tuple[int, Update | Exception | None]] = Queue(_MOST_AHEAD)
 
     def follow_one(place: int, follower: Follower) -> None:
         try:
-            for update in follower.updates(on_lost=on_lost):
-                came.put((place, update))
+            for what in _to_its_end(follower, on_lost):
+                came.put((place, what))
             came.put((place, None))
         except Exception as error:  # noqa: BLE001  (raised where they are waited for)
             came.put((place, error))
@@ -323,12 +323,19 @@ def followed(
     going = len(followers)
     while going:
         place, what = came.get()
-        if isinstance(what, Exception):
-            raise what
         if what is None:
             going -= 1
-        else:
+        elif isinstance(what, (Update, GpuctlError)):
             yield place, what
+        else:
+            raise what
+
+
+def _to_its_end(follower: Follower, on_lost: Callable[[str], None] | None) -> Iterator[Update | GpuctlError]:
+    try:
+        yield from follower.updates(on_lost=on_lost)
+    except GpuctlError as error:
+        yield error
 
 
 def _losses_of(run: RunHandle) -> Losses:
@@ -361,3 +368,11 @@ def note_state(run: RunHandle, state: HostState) -> bool:
     if state.over and run.number == 0:
         run.folder.note(ended=state.training, exit_code=state.exit_code)
     return state.over
+
+
+def ended_as_seen(run: RunHandle) -> HostState | None:
+    """How the training on a host ended, where this laptop has heard of it before."""
+    progress, seen = run.folder.progress(), run.kept.seen()
+    if run.number == 0 and progress.ended is not None:
+        return HostState(progress.ended, progress.exit_code)
+    return HostState(seen.state, why=seen.why) if run.number and seen is not None and seen.state in ENDED else None

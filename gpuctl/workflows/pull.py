@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gpuctl.core.answers import NotPulled, PullAnswer, Skipped
 from gpuctl.core.errors import NotHome, UsageError
@@ -19,12 +19,10 @@ from gpuctl.remote.pull import Progress, Transfer, pull_outputs
 from gpuctl.remote.training import training_state
 from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.boot import open_host_started
+from gpuctl.workflows.each_host import Outcome, each_host, raise_failed
 from gpuctl.workflows.follow import note_state
 from gpuctl.workflows.hosts import RunHandle, hosts_known
 from gpuctl.workflows.reporter import Reporter
-from gpuctl.workflows.side_by_side import side_by_side
-
-T = TypeVar("T")
 
 LEAVES_SOMETHING_AFTER_S = 600
 """A command that ran for longer than this, ended well and wrote no file has written one where gpuctl does not look."""
@@ -57,6 +55,36 @@ class PullResult:
             incomplete=result.incomplete,
             complete=result.complete,
         )
+
+
+@dataclass(frozen=True)
+class RunPull:
+    """What a pull of all of a run's hosts brought home, below `destination`, and which of them it got nothing of."""
+
+    run: str
+    destination: Path
+    hosts: tuple[Outcome[PullResult], ...]
+
+    @property
+    def results(self) -> list[PullResult]:
+        """Of the hosts that answered."""
+        return [one.result for one in self.hosts if one.result is not None]
+
+    def raise_failed(self) -> None:
+        """Raises HostError, which names them, where there are hosts that failed."""
+        raise_failed("not everything was downloaded from", self.run, self.hosts)
+
+    @property
+    def answer(self) -> PullAnswer:
+        """As `pull --json` prints it."""
+        first, *others = (self._answer_of(one) for one in self.hosts)
+        return replace(first, others=tuple(others))
+
+    def _answer_of(self, one: Outcome[PullResult]) -> PullAnswer:
+        if one.result is not None:
+            return replace(one.result.answer, host=one.number)
+        home = str(_home_of(self.destination, one.number))
+        return PullAnswer(home, (), 0, 0, (), (), (), (), complete=False, host=one.number, error=str(one.error))
 
 
 @dataclass
@@ -126,12 +154,10 @@ def free_place(wanted: Path, run: str, folder: RunFolder | None = None) -> Path:
     raise UsageError(f"{named} holds outputs of other runs", "name another folder")
 
 
-def pull(
-    run: RunHandle, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter
-) -> list[PullResult]:
+def pull(run: RunHandle, destination: Path | None, *, wish: Wish = AS_THE_JOB_SAYS, reporter: Reporter) -> RunPull:
     """Bring home what is not home of each host, at once; a host that is switched off is started for it.
 
-    Raises HostError kinds; what did come home then is whole.
+    Raises HostError kinds where that failed with every host; what did come home then is whole.
     """
     where, hosts = destination_of(run, destination), hosts_known(run)
     claim(run, where, hosts)
@@ -140,8 +166,11 @@ def pull(
         with open_host_started(host_run) as host:
             return pull_from(host_run, host, where, wish=wish, reporter=reporter)
 
-    pulled = at_once(hosts, one)
-    note_home(run, where, pulled)
+    pulled = RunPull(run.name, where, tuple(each_host(hosts, one)))
+    if len(pulled.results) == len(hosts):
+        note_home(run, where, pulled.results)
+    else:
+        run.folder.note(destination=str(where))
     return pulled
 
 
@@ -158,13 +187,6 @@ def claim(run: RunHandle, destination: Path, hosts: Sequence[RunHandle]) -> None
         pass
 
 
-def at_once(hosts: Sequence[RunHandle], work: Callable[[RunHandle], T]) -> list[T]:
-    """Do something with each host at the same time; the first one's error is the one that is raised."""
-    if len(hosts) == 1:
-        return [work(host) for host in hosts]
-    return side_by_side(hosts, work, name="hosts")
-
-
 def note_home(run: RunHandle, destination: Path, pulled: Sequence[PullResult]) -> None:
     """Remember where a run's outputs are, and whether all that it wrote is there."""
     home = all(one.result.over and not_home(run.name, one) is None for one in pulled)
@@ -176,8 +198,7 @@ def pull_from(
 ) -> PullResult:
     """Bring one host's outputs home over a connection that is there; those of another than the first in a folder of
     its own there. What came home is all there will be only once training has ended."""
-    if run.number:
-        destination = destination / _host_folder(run.number)
+    destination = _home_of(destination, run.number)
     reporter.phase("pull", f"into {destination}")
     state = training_state(host, gpus=False)
     note_state(run, state)
@@ -213,6 +234,10 @@ def pull_from(
 
 def _host_folder(number: int) -> str:
     return f"host-{number}"
+
+
+def _home_of(destination: Path, number: int) -> Path:
+    return destination / _host_folder(number) if number else destination
 
 
 def _how_far(progress: Progress, destination: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from e2e_tool import Gpuctl, in_account, the_error, wait_for
+from e2e_tool import Answer, Gpuctl, in_account, the_error, wait_for
 
 from gpuctl import web
 from gpuctl.core.hosts import SSHTarget
@@ -18,10 +18,11 @@ from gpuctl.core.uploads import UploadContent
 from gpuctl.remote.host import Host
 from gpuctl.remote.payload import build_payload
 from gpuctl.remote.upload import workspace_tar
+from gpuctl.state.runs import RunFolder
 from tests.jobs.conftest import ROOT
 
 
-def second_host(gpuctl: Gpuctl, run: str, project: Path) -> str:
+def second_host(gpuctl: Gpuctl, run: str, project: Path, *, steps: int = 2000) -> str:
     """A second instance of the run's own template, made by hand: it boots with the run's keys, and trains too."""
     ec2, folder = gpuctl.ec2(), gpuctl.home / "state/runs" / run
     (template,) = ec2.describe_launch_templates(Filters=[{"Name": "tag:gpuctl:run", "Values": [run]}])[
@@ -44,7 +45,7 @@ def second_host(gpuctl: Gpuctl, run: str, project: Path) -> str:
             "deadline": parse_iso(record["lease"]["ends"]).timestamp(),
             "requirements": [],
             "requires_python": None,
-            "command": ["python", "train.py", "2000"],
+            "command": ["python", "train.py", str(steps)],
             "env": {},
             "outputs": {"paths": None, "exclude": [], "checkpoints": ["*.pt"]},
             "gpu": True,
@@ -107,3 +108,38 @@ def test_both_hosts_of_a_run_are_saved_before_either_is_removed(
         assert "train loss" in (folder / "gpuctl/log").read_text()
     kept = gpuctl.home / "state/runs" / run / "hosts"
     assert all("train loss" in (kept / number / "log").read_text() for number in ("0", "1"))
+
+
+def test_a_host_that_is_lost_does_not_keep_what_the_other_has(
+    gpuctl: Gpuctl, project: Path, launched: Callable[..., str]
+) -> None:
+    """One of two is deaf, then gone: the other's files and log come, it is stopped, and what is missing is named."""
+    run = launched(name="half", steps=50_000)
+    second = second_host(gpuctl, run, project, steps=50_000)
+    folder = RunFolder(gpuctl.home / "state/runs" / run)
+    folder.note(instance_ids=(*folder.progress().instance_ids, second))
+    gpuctl.befall(second, "deafen")
+    pulled = gpuctl("pull", run, "home", "--json", code=1)
+    assert "downloaded from host 1 of half: half-1 (127.0.0.1" in the_error(pulled)
+    answer = json.loads(pulled.out)
+    (other,) = answer["others"]
+    assert "gpuctl/log" in answer["files"] and (answer["host"], answer["error"]) == (0, None)
+    assert other["host"] == 1 and "does not answer" in other["error"] and not other["complete"]
+    gpuctl.befall(second, "heal")
+
+    following = gpuctl.start("tail", run, "-n", "0")
+    assert following.stdout is not None
+    seen = set[bytes]()
+    while seen != {b"[0]", b"[1]"}:
+        seen.add(following.stdout.readline()[:3])
+    gpuctl.ec2().terminate_instances(InstanceIds=[second])
+    wait_for(lambda: second not in in_account(gpuctl.ec2())["instances"], what="the end of the second host")
+    stopped = gpuctl("stop", run, "--json", code=1)
+    answer = json.loads(stopped.out)
+    assert (answer["state"], [one["host"] for one in answer["others"]]) == ("stopped", [1])
+    assert "not stopped: host 1 of half: run half-1 has no host any more" in the_error(stopped)
+    out, err = following.communicate(timeout=60)
+    said = Answer(following.returncode, out.decode(), err.decode())
+    assert said.code == 1 and "no more of the log of host 1: " in said.err
+    assert "[0] saved at step" in said.out and "the log is not whole of host 1 of half: " in the_error(said)
+    assert "nothing is left" in gpuctl("down", run, "-y").out
