@@ -192,7 +192,7 @@ def after_the_end(
     if not down_after:
         by_itself = _until(state, run.folder.read().plan, home=pull_to is not None and left is None)
         click.echo(f"the host still runs{by_itself} and costs money: gpuctl pull {name}, gpuctl down {name}", err=True)
-    raise_if_failed(name, state)
+    raise_if_failed(run, state)
     if left is not None:
         raise left
     return 0
@@ -206,10 +206,12 @@ def _until(state: HostState, plan: Plan, *, home: bool) -> str:
     return f" for {then_s / 60:g} min" if then_s is not None and home else ""
 
 
-def raise_if_failed(run: str, state: HostState) -> None:
+def raise_if_failed(run: RunHandle, state: HostState) -> None:
     """Raises TrainingFailed if the training command failed."""
+    from gpuctl.workflows.hints import hint_after_failure
+
     if state.training == "failed":
-        raise TrainingFailed(failure(run, state))
+        raise TrainingFailed(failure(run.name, state), hint_after_failure(run))
 
 
 def only_what_is_here(run: RunHandle, error: HostError) -> None:

@@ -21,6 +21,7 @@ from gpuctl.cli.options import (
     open_run_of,
     print_json,
     profile_of,
+    requirement_option,
     yes_option,
 )
 from gpuctl.core.endings import begun
@@ -105,6 +106,7 @@ LAST_LINES = 10
 @click.option(
     "--put", multiple=True, metavar="FILE[:NAME]", help="Copy a file or folder into the workspace. Repeatable."
 )
+@requirement_option
 @click.option("--name", metavar="RUN", help="Name of the run (default: made from the job's name).")
 @click.option("--dry-run", is_flag=True, help="Show the plan and exit.")
 @click.option("-d", "--detach", is_flag=True, help="Return once training has started.")
@@ -219,6 +221,7 @@ def _request(job: str, words: tuple[str, ...], asked: dict[str, Any]) -> Request
         on_demand=asked["on_demand"],
         env=asked["env"],
         put=asked["put"],
+        requirement=asked["requirement"],
         name=asked["name"],
         then_s=asked["then_s"],
         discard=asked["discard"],
@@ -254,7 +257,7 @@ def _say_what_next(launched: Launched, opened: RunHandle, *, to_stderr: bool) ->
     if state.training == "failed":
         show_last(opened, lines=LAST_LINES, to_stderr=True)
     click.echo("\n".join(lines), err=to_stderr)
-    raise_if_failed(run, state)
+    raise_if_failed(opened, state)
     return 0
 
 

@@ -8,18 +8,22 @@ from pathlib import Path
 
 import click
 
+from gpuctl.cli.options import requirement_option
+
 
 @click.command("local", context_settings={"ignore_unknown_options": True})
 @click.argument("job")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.option("--outputs", "outputs", metavar="DIR", help="Folder for outputs (default: ./outputs).")
-def command(job: str, words: tuple[str, ...], outputs: str | None) -> None:
+@requirement_option
+def command(job: str, words: tuple[str, ...], outputs: str | None, requirement: tuple[str, ...]) -> None:
     """Run JOB on this machine, on CUDA, MPS or the CPU. Arguments after -- are handled as in `launch`.
 
-    The packages that the job imports must be installed: pip install 'gpuctl-train[jobs]'.
+    A project's command runs in the project's folder. Nothing is installed: the packages that it imports must be there.
     """
     from gpuctl.workflows.local import local_command
 
-    line, environment = local_command(job, words, outputs=Path(outputs or "outputs"), environment=os.environ)
+    run = local_command(job, words, outputs=Path(outputs or "outputs"), environment=os.environ, requirement=requirement)
     sys.stdout.flush()
-    os.execvpe(line[0], line, environment)
+    os.chdir(run.folder)
+    os.execvpe(run.words[0], run.words, run.environment)

@@ -72,6 +72,16 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
     return MAX_SIZE if value is None else parse_size(value)
 
 
+def requirement_option(function: F) -> F:
+    """`--requirement`."""
+    return click.option(
+        "--requirement",
+        multiple=True,
+        metavar="NAME",
+        help="Package that the job needs, beside those of its requirements.txt. Repeatable.",
+    )(function)
+
+
 def json_option(function: F) -> F:
     """`--json`: only the documented answer on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)

@@ -31,4 +31,4 @@ def command(run: RunHandle, lines: int, follow: bool) -> None:
     state = follow_log(run, lines=lines)
     if state is not None:
         click.echo(f"{run.name} {ending(state)}", err=True)
-        raise_if_failed(run.name, state)
+        raise_if_failed(run, state)

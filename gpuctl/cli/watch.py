@@ -52,7 +52,7 @@ def command(run: RunHandle) -> None:
     if view.live and reminder.told and follower.no_losses:
         _say(NO_LOSSES)
     if ended is not None:
-        raise_if_failed(run.name, ended)
+        raise_if_failed(run, ended)
 
 
 def _say(what: str) -> None:

@@ -294,6 +294,20 @@ def python_of_project(text: str) -> str | None:
     return said.strip() if isinstance(said, str) and said.strip() and is_specifier(said) else None
 
 
+def names_dependencies(text: str) -> bool:
+    """Whether a `pyproject.toml` says what its project imports (in `project`, or Poetry's own table)."""
+    try:
+        top = _toml(text, "pyproject.toml")
+    except JobError:
+        return True
+    project, tool = top.get("project"), top.get("tool")
+    poetry = tool.get("poetry") if isinstance(tool, dict) else None
+    said = project if isinstance(project, dict) else {}
+    dynamic = said.get("dynamic")
+    later = isinstance(dynamic, list) and "dependencies" in dynamic
+    return bool(said.get("dependencies") or later or (isinstance(poetry, dict) and poetry.get("dependencies")))
+
+
 def _presets(value: Any) -> tuple[str, ...]:
     names = _words(value, "a list of names")
     for name in names:

@@ -48,6 +48,8 @@ class Workload:
     exclude: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     pattern: str | None = None
+    unread: tuple[str, ...] = ()
+    """Files of the project that say what it imports, and are not read."""
     content: UploadSummary | None = None
     """How much `uploads` hold, None where an earlier gpuctl made the plan."""
 

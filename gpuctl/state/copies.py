@@ -59,6 +59,13 @@ class LocalCopy:
         first = re.search(rb"[\r\n]", self._at(furthest, _READ_SIZE))
         return furthest + (first.end() if first else 0)
 
+    def end(self, size: int) -> bytes:
+        """So many of its last bytes; nothing where there is none."""
+        try:
+            return self._at(max(0, self.size() - size), size)
+        except FileNotFoundError:
+            return b""
+
     def _at(self, offset: int, size: int) -> bytes:
         with self.path.open("rb") as file:
             file.seek(offset)

@@ -49,6 +49,7 @@ def _lines(plan: Plan, home: Path | None, now: datetime) -> list[tuple[str, str,
         ("uploads", _uploads(work), ""),
         *(("", line, "dim") for line in _left_out(work)),
         ("installs", ", ".join(work.requirements) or "nothing", ""),
+        *(("", line, "dim" if work.requirements else "yellow") for line in _not_read(work)),
         ("downloads", _outputs(work, home), ""),
     ]
     if work.environment_names:
@@ -122,6 +123,14 @@ def _left_out(work: Workload) -> list[str]:
     if work.content is None:
         return []
     return [f"not uploaded: {_names(one)} ({one.why}{_how_to_upload(one)})" for one in work.content.left_out]
+
+
+def _not_read(work: Workload) -> list[str]:
+    """What names packages that the host will not have."""
+    if not work.unread:
+        return []
+    itself = ", or --requirement . for the project" if {"pyproject.toml", "setup.py"} & {*work.unread} else ""
+    return [f"not read: {', '.join(work.unread)} (install with --requirement NAME{itself})"]
 
 
 def _names(left_out: NotUploaded) -> str:

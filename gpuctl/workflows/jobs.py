@@ -6,24 +6,32 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from gpuctl.core.errors import JobError, NotFound, UsageError
-from gpuctl.core.job import Job, job_without_file, parse_job, python_of_project
+from gpuctl.core.job import Job, job_without_file, names_dependencies, parse_job, python_of_project
 from gpuctl.core.plan import Upload
 from gpuctl.workflows.project_files import is_inside, read_project_file
 from gpuctl.workflows.uploads import project_root
 
 _INCLUDES = re.compile(r"--?(r(?:equirement)?|c(?:onstraint)?)(?:\s*=\s*|\s+|(?<=-[rc]))(\S.*)")
+_BUILT = ("pyproject.toml", "setup.py")
+_NOT_READ = (*_BUILT, "environment.yml", "environment.yaml", "Pipfile", "uv.lock")
+"""Where projects say what they import, and which gpuctl does not read."""
+_ITSELF = re.compile(r"(?:(?:-e|--editable)[ =]*)?\./?(?:\[.*\])?")
+_ARCHIVES = (".whl", ".zip", ".tar.gz")
 
 
 @dataclass(frozen=True)
 class LoadedJob:
     """A job, the folder it was read from, its requirements' lines, and what of it goes into the workspace.
 
-    `requires_python` is what its `job.toml` says, else its `pyproject.toml`.
+    `requires_python` is what its `job.toml` says, else its `pyproject.toml`; `unread`: files that say what it imports
+    and are not read.
     """
 
     job: Job
@@ -31,6 +39,7 @@ class LoadedJob:
     requirements: tuple[str, ...]
     uploads: tuple[Upload, ...]
     requires_python: str | None = None
+    unread: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -127,7 +136,23 @@ def load_job(folder: Path) -> LoadedJob:
     else:
         job = job_without_file(folder.name)
     python = job.requires_python or _python_of_project(folder)
-    return LoadedJob(job, folder, _requirements(job, folder), _workspace(job, folder), python)
+    requirements = _requirements(job, folder)
+    unread = () if job.requirements or job.requirements_file else _unread(folder, requirements)
+    return LoadedJob(job, folder, requirements, _workspace(job, folder), python, unread)
+
+
+def with_requirements(loaded: LoadedJob, words: Sequence[str]) -> LoadedJob:
+    """The job with what `--requirement` adds, each checked. Raises UsageError."""
+    for word in words:
+        _check_requirement(word, loaded)
+    requirements = (*loaded.requirements, *words)
+    unread = tuple(name for name in loaded.unread if name in _unread(loaded.folder, requirements))
+    return replace(loaded, requirements=requirements, unread=unread)
+
+
+def is_path(requirement: str) -> bool:
+    """Whether pip takes a requirement for a folder or file of the workspace."""
+    return requirement.startswith(".") or ("/" in requirement.split("@")[0] and "://" not in requirement)
 
 
 def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
@@ -185,6 +210,42 @@ def _included(line: str, file: Path, job: Job, folder: Path) -> str:
                 raise JobError(f"{file} names {found[2]}, and there is no {included}", "correct it, or add the file")
             return f"-{found[1][0]} {Path(upload.name) / included.relative_to(source)}"
     raise JobError(f"{file} names {found[2]}, which is not uploaded: it lies outside the job", f"copy it into {folder}")
+
+
+def _check_requirement(word: str, loaded: LoadedJob) -> None:
+    wrong = UsageError(
+        f"--requirement {word!r} is not a requirement", "name a package (torch, 'torch>=2.4'), or a folder (./lib)"
+    )
+    if not word.isprintable() or word.startswith(("-", "/", "~")):
+        raise wrong
+    if is_path(word):
+        path = loaded.working_folder / word.split("[")[0]
+        if not is_inside(path, loaded.root) or not (path.is_dir() or (path.is_file() and word.endswith(_ARCHIVES))):
+            raise UsageError(
+                f"--requirement {word}: the job has no such folder", f"name one that lies in {loaded.root}"
+            )
+        return
+    if "://" in word and "@" not in word.split("://")[0]:
+        return
+    try:
+        Requirement(word)
+    except InvalidRequirement:
+        raise wrong from None
+
+
+def _unread(folder: Path, requirements: Sequence[str]) -> tuple[str, ...]:
+    """Files that say what a project imports, but for those that pip reads where it installs the project itself."""
+    read = _BUILT if any(_ITSELF.fullmatch(line) for line in requirements) else ()
+    return tuple(name for name in _NOT_READ if name not in read and _says_what_it_imports(folder / name))
+
+
+def _says_what_it_imports(file: Path) -> bool:
+    if file.name != "pyproject.toml":
+        return file.is_file()
+    try:
+        return names_dependencies(read_project_file(file, _root(file.parent)))
+    except (OSError, JobError):
+        return False
 
 
 def _python_of_project(folder: Path) -> str | None:

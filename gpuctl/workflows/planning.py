@@ -29,7 +29,7 @@ from gpuctl.state.paths import Paths
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.commands import check_command
 from gpuctl.workflows.job_options import check_words
-from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads
+from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads, with_requirements
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.removal import accounts_of
 from gpuctl.workflows.uploads import collect
@@ -50,6 +50,7 @@ class Request:
     on_demand: Literal["never", "fallback", "only"] = "never"
     env: tuple[str, ...] = ()
     put: tuple[str, ...] = ()
+    requirement: tuple[str, ...] = ()
     name: str | None = None
     then_s: int | None = None
     discard: bool = False
@@ -80,7 +81,7 @@ class Planned:
 
 def read_request(request: Request) -> Asked:
     """Check a request before any cloud is asked. Raises UsageError kinds, and NotFound for a job that is none."""
-    loaded = find_job(request.job)
+    loaded = with_requirements(find_job(request.job), request.requirement)
     command = merge_command(loaded.job.command, request.words)
     check_words(loaded, request.words)
     environment = chosen_environment(request.env, os.environ)
@@ -149,6 +150,7 @@ def _workload(asked: Asked) -> Workload:
         exclude=job.exclude,
         checkpoints=job.checkpoints,
         pattern=job.pattern,
+        unread=asked.job.unread,
         content=asked.content.summary,
     )
 

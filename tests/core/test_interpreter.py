@@ -69,7 +69,7 @@ def test_a_local_jobs_module_is_found_behind_pythons_own_flags(
 ) -> None:
     """However `python -m` is written, a json.py of this folder is not the job's."""
     words = ["python", *flags, "--epochs", "2"]
-    command, _ = local_command("from_scratch", words, outputs=tmp_path / "out", environment=os.environ)
+    command = local_command("from_scratch", words, outputs=tmp_path / "out", environment=os.environ).words
     rest = ["jobs.from_scratch.train", "--epochs", "2"]
     assert command == module_command(sys.executable, *rest, flags=kept)
 
@@ -77,5 +77,5 @@ def test_a_local_jobs_module_is_found_behind_pythons_own_flags(
 @pytest.mark.parametrize("words", [["-c", "print()", "-m", "x"], ["train.py", "-m", "x"], ["-m"]])
 def test_what_starts_no_module_is_left_as_it_is(tmp_path: Path, words: list[str]) -> None:
     """A script's own `-m` is the script's."""
-    command, _ = local_command("from_scratch", ["python", *words], outputs=tmp_path, environment=os.environ)
+    command = local_command("from_scratch", ["python", *words], outputs=tmp_path, environment=os.environ).words
     assert command == [sys.executable, *words]

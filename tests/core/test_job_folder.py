@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl.core.errors import JobError
-from gpuctl.workflows.jobs import load_job
+from gpuctl.core.errors import JobError, UsageError
+from gpuctl.workflows.jobs import load_job, with_requirements
 
 
 def written(folder: Path, **files: str | bytes) -> Path:
@@ -72,3 +72,52 @@ def test_files_that_were_saved_on_windows_are_read(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_bytes(b'\xef\xbb\xbfcommand = "python x.py"\r\n')
     loaded = load_job(written(tmp_path, requirements=b"\xef\xbb\xbftorch\r\nsix\r\n"))
     assert (loaded.job.command, loaded.requirements) == (("python", "x.py"), ("torch", "six"))
+
+
+UNREAD = {
+    "setup.py": "",
+    "environment.yml": "",
+    "Pipfile": "",
+    "uv.lock": "",
+    "pyproject.toml": "[project]\ndependencies = ['torch']",
+}
+
+
+def test_files_that_say_what_to_install_and_are_not_read_are_known(tmp_path: Path) -> None:
+    """Most projects have no requirements.txt, and would learn on a host that is paid for that nothing was installed."""
+    for name, text in UNREAD.items():
+        (tmp_path / name).write_text(text)
+    assert {*load_job(tmp_path).unread} == {*UNREAD}
+    assert {*with_requirements(load_job(tmp_path), [".[gpu]"]).unread} == {"environment.yml", "Pipfile", "uv.lock"}
+    (tmp_path / "requirements.txt").write_text("-e .\n")
+    assert {*load_job(tmp_path).unread} == {"environment.yml", "Pipfile", "uv.lock"}
+    (tmp_path / "job.toml").write_text("requirements = ['torch']")
+    assert load_job(tmp_path).unread == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "unread"),
+    [
+        ("[tool.ruff]\nline-length = 120", False),
+        ("[project]\nname = 'x'", False),
+        ("[project]\ndynamic = ['dependencies']", True),
+        ("[tool.poetry.dependencies]\ntorch = '*'", True),
+        ("project = 3\ntool = []", False),
+    ],
+)
+def test_a_project_file_that_names_no_packages_is_not_told_of(tmp_path: Path, text: str, unread: bool) -> None:
+    """A formatter's settings are nothing to install."""
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert load_job(tmp_path).unread == (("pyproject.toml",) if unread else ())
+
+
+def test_packages_named_beside_a_projects_own_are_checked(tmp_path: Path) -> None:
+    """What pip would refuse on the host is refused here, and nothing outside of the project is named."""
+    folder = written(tmp_path / "job", requirements="numpy\n")
+    (folder / "lib").mkdir()
+    (tmp_path / "other").mkdir()
+    words = ["torch>=2.4", "x[y]", "./lib", "lib/", ".", "git+https://x.org/y.git", "z @ https://x.org/z.whl"]
+    assert with_requirements(load_job(folder), words).requirements == ("numpy", *words)
+    for wrong in ("", "-r more.txt", "torch>=", "a b", "x\n-r y", "./gone", "../other", "/tmp", "~/lib", "lib/../.."):
+        with pytest.raises(UsageError, match="--requirement"):
+            with_requirements(load_job(folder), [wrong])

@@ -71,6 +71,7 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     ((*LAUNCH, "--gpu", "a10g:many", *COMMAND), 2, "NAME:COUNT"),
     ((*LAUNCH, "--env", "NOT_SET_HERE", *COMMAND), 2, "no such variable"),
     ((*LAUNCH, "--env", "2B=1", *COMMAND), 2, "not a variable's name"),
+    ((*LAUNCH, "--requirement", "torch>=", *COMMAND), 2, "--requirement 'torch>=' is not a requirement"),
     ((*LAUNCH, "--put", "no-such-file", *COMMAND), 2, "there is no no-such-file"),
     ((*LAUNCH, "--put", "a-file:../x", *COMMAND), 2, "outside the workspace"),
     ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' is not a valid name"),

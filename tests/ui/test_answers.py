@@ -55,6 +55,7 @@ PLAN = a_plan(
         ),
         environment_names=("WANDB_API_KEY",),
         checkpoints=("*.pt",),
+        unread=("setup.py", "uv.lock"),
     ),
     lease=Lease(datetime(2026, 11, 26, 2, 30, tzinfo=timezone.utc)),
 )
@@ -173,6 +174,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "data/x.txt: 13 files, 4.2 MB, the largest is data/train.bin (3.1 MB)",
         "not uploaded: .env (may hold secrets; goes up with --put)",
         "not uploaded: a, b and 9 more (in .gpuctlignore)",
+        "not read: setup.py, uv.lock (install with --requirement NAME, or --requirement . for the project)",
         "WANDB_API_KEY (values are not stored)",
         "$12.00 for a whole lease of 24 h 00 min at the current price, without disk and traffic; "
         "$48.00 at the most expensive offer",
