@@ -12,7 +12,7 @@ from gpuctl import web
 from gpuctl.aws.account import Account
 from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of
 from gpuctl.aws.parallel import NotReady, gather, poll
-from gpuctl.core.errors import CloudError, NameInUse
+from gpuctl.core.errors import CloudError, NameInUse, NotAllowed
 from gpuctl.core.offers import Subnet
 from gpuctl.core.profile import Profile
 from gpuctl.core.tags import CLAIM, RUN, RunTags
@@ -98,9 +98,13 @@ def _default_subnets(account: Account) -> list[Any]:
 
 
 def _route_tables(account: Account) -> list[Any]:
-    with aws_errors("look for the default network's routes"):
-        pages = account.client("ec2").get_paginator("describe_route_tables")
-        return [table for page in pages.paginate() for table in page["RouteTables"]]
+    """None where the caller may not ask: a policy made for an earlier gpuctl does not have that action."""
+    try:
+        with aws_errors("look for the default network's routes"):
+            pages = account.client("ec2").get_paginator("describe_route_tables")
+            return [table for page in pages.paginate() for table in page["RouteTables"]]
+    except NotAllowed:
+        return []
 
 
 def _is_reached(subnet: Any, tables: list[Any]) -> bool:

@@ -83,6 +83,12 @@ def test_a_subnet_without_a_route_to_the_internet_is_not_used(profile: Profile) 
     assert default_subnets(account) == before[:1]
 
 
+def test_a_policy_that_has_no_routes_in_it_goes_on(profile: Profile, cloud) -> None:
+    """What an earlier gpuctl needed is enough: all default subnets are used."""
+    cloud.fault("DescribeRouteTables", code="UnauthorizedOperation", times=-1)
+    assert default_subnets(Account(profile, "us-east-1"))
+
+
 def test_a_runs_group_lets_in_its_caller_alone(account: Account, vpc: str) -> None:
     """One rule, the run's tags, the run's name."""
     tags = some_tags()
