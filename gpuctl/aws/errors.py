@@ -132,9 +132,10 @@ _BAD_KEY = frozenset(
 )
 _FAILED = frozenset({"InternalError", "InternalFailure", "ServerInternal", "ServiceUnavailable", "Unavailable"})
 """AWS failed in the middle: what was asked may have been done."""
-_BAD_DISK_KEY = "Client.InternalError"
-"""An instance that ends at its launch with this StateReason could not use its disk (EC2 User Guide, 'Troubleshoot
-instance launch issues'): most often a customer's KMS key that the caller or the spot role may not use."""
+_BAD_DISK = "Client.InternalError"
+"""An instance that ends at its launch with this StateReason could not use its disk, most often for a customer's KMS key
+that the caller or the spot role may not use (https://repost.aws/knowledge-center/encrypted-volumes-stops-immediately).
+EC2 says Client.InvalidKMSKey.InvalidState of it, too."""
 _NOT_AN_ANSWER = "is a proxy or a sign-in page in between? Try again in a moment"
 _MESSAGE_WIDTH = 400
 _CODE_WIDTH = 80
@@ -156,39 +157,58 @@ def code_of(error: BaseException) -> str:
     return str(details.get("Code", ""))
 
 
+def is_free_plan(message: str) -> bool:
+    """Whether AWS refuses an instance type to an account on its Free plan: the code says InvalidParameterCombination.
+
+    "The specified instance type is not eligible for Free Tier." (github.com/splunk/attack_range/issues/1302)
+    """
+    return "free tier" in message.lower()
+
+
 def explain(code: str, message: str, *, doing: str, permission: str = "") -> GpuctlError:
     """An error that AWS answered with, as one of gpuctl's. `permission` is the operation that was called."""
     code = shorten(safe(code), _CODE_WIDTH)
     text = _tidy(message) or code or "no reason given"
     means = classify(code)
-    if code == NO_SPOT_ROLE:
-        return NotAllowed(
-            f"could not {doing}: this account has never used spot, and you may not create the role that spot needs",
-            f"have an administrator run `{_MAKE_SPOT_ROLE}` once, or use --on-demand only",
-        )
-    if code == _BAD_DISK_KEY:
-        return NotAllowed(
-            f"could not {doing}: its disk could not be encrypted or attached ({text})",
-            "let the role AWSServiceRoleForEC2Spot use the account's KMS key for disks (docs/aws.md), or choose "
-            "aws/ebs as the region's key for EBS encryption",
-        )
-    if "free tier" in text.lower():
-        return NotAllowed(
-            f"could not {doing}: the account's Free plan has no such instance type ({code})",
-            "upgrade the account to the paid plan (AWS console, Billing), or see what it has with --instance-type",
-        )
+    account = _account_refused(code, text, doing=doing)
+    if account is not None:
+        return account
     if means is ErrorClass.NOT_ALLOWED:
         return _not_allowed(code, text, doing=doing, permission=permission)
     said = f"could not {doing}: {text} ({code})"
     if means is ErrorClass.ANOTHER_OFFER:
         return NoCapacity(said, "try another --gpu, --region or --max-price, --on-demand fallback, or later")
     if means is ErrorClass.ANOTHER_REGION_OR_USER:
-        return NoCapacity(said, "ask AWS for a larger quota (Service Quotas, EC2), or try another --region")
+        return NoCapacity(said, "ask AWS for a larger quota (docs/aws.md, Quotas), or try another --region")
     if code.isdigit() or code in ("", "Unknown"):
         return NoAnswer(f"could not {doing}: what answered is not AWS ({code or 'no code'}: {text})", _NOT_AN_ANSWER)
     if means is ErrorClass.WAIT:
         return (NoAnswer if code in _FAILED else CloudError)(said, "try again in a moment")
     return CloudError(said)
+
+
+def _account_refused(code: str, text: str, *, doing: str) -> GpuctlError | None:
+    """What the account itself does not have, though every permission is there; None for all else."""
+    if code == NO_SPOT_ROLE:
+        return NotAllowed(
+            f"could not {doing}: this account has never used spot, and you may not create the role that spot needs",
+            f"have an administrator run `{_MAKE_SPOT_ROLE}` once, or use --on-demand only",
+        )
+    if code == _BAD_DISK or "KMSKey" in code:
+        return NotAllowed(
+            f"could not {doing}: most likely the KMS key for its disk cannot be used ({text})",
+            "check that the region's key for EBS encryption is enabled, and that you and the role "
+            "AWSServiceRoleForEC2Spot may use it (docs/aws.md), or make aws/ebs that key",
+        )
+    if is_free_plan(text):
+        return NotAllowed(
+            f"could not {doing}: the account is on AWS's Free plan, which has no such instance type ({code})",
+            "upgrade the account to the paid plan (AWS console, Billing and Cost Management)",
+        )
+    if code == "PendingVerification":
+        step = "AWS sends a mail when it has checked the account, mostly within hours; or try another --region"
+        return NoCapacity(f"could not {doing}: {text} ({code})", step)
+    return None
 
 
 @contextmanager
@@ -219,7 +239,10 @@ def _not_allowed(code: str, text: str, *, doing: str, permission: str) -> NotAll
     if code == "RequestExpired":
         return NotAllowed(f"could not {doing}: {text}", "set this machine's clock")
     if code in _BAD_KEY:
-        step = "check them with `aws sts get-caller-identity`, and that the region is enabled for the account"
+        step = (
+            "check them with `aws sts get-caller-identity --region us-east-1`; where that works, the region is not "
+            "enabled for the account: try another --region, or enable it (AWS console, Account, AWS Regions)"
+        )
         return NotAllowed(f"could not {doing}: AWS does not accept the credentials ({code})", step)
     if code in ("Blocked", "OptInRequired"):
         return NotAllowed(f"could not {doing}: {text} ({code})", "see https://console.aws.amazon.com/support")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of, explain
+from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of, explain, is_free_plan
 from gpuctl.aws.instances import as_instance
 from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity
@@ -19,7 +19,7 @@ from gpuctl.core.tags import RUN
 
 T = TypeVar("T")
 
-_QUOTA_STEP = "ask AWS for a larger quota (Service Quotas, EC2: spot requests for G, P), or try another --region"
+_QUOTA_STEP = "ask AWS for a larger quota (docs/aws.md, Quotas), or try another --region"
 _CAPACITY_STEP = "try another --gpu, --region or --max-price, --on-demand fallback, or later"
 SETTLE_S = 60.0
 """How long a fleet is tried again whose template EC2 does not know yet."""
@@ -205,15 +205,18 @@ def _pool_error(raw: Any) -> PoolError:
 
 
 def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
-    """Why there is no instance: no permission or a wrong request where every pool says so, else no capacity."""
+    """Why there is no instance: what no other pool or market would change, a quota, else no capacity."""
     if not errors:
         return NoCapacity(f"EC2 made no {market} instance and gave no reason", _CAPACITY_STEP)
     means = {classify(error.code) for error in errors}
-    if not means & {ErrorClass.ANOTHER_OFFER, ErrorClass.ANOTHER_REGION_OR_USER, ErrorClass.WAIT}:
-        first = errors[0]
-        return explain(first.code, first.message, doing="create the fleet", permission="ec2:CreateFleet")
-    step = _QUOTA_STEP if means == {ErrorClass.ANOTHER_REGION_OR_USER} else _CAPACITY_STEP
-    return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", step)
+    final = next((error for error in errors if is_free_plan(error.message)), None)
+    if final is None and not means & {ErrorClass.ANOTHER_OFFER, ErrorClass.ANOTHER_REGION_OR_USER, ErrorClass.WAIT}:
+        final = errors[0]
+    if final is not None:
+        return explain(final.code, final.message, doing="create the fleet", permission="ec2:CreateFleet")
+    if ErrorClass.ANOTHER_REGION_OR_USER in means:
+        return NoCapacity(f"the account's quotas allow no {market} host now: {_by_reason(errors)}", _QUOTA_STEP)
+    return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", _CAPACITY_STEP)
 
 
 def _by_reason(errors: Sequence[PoolError]) -> str:

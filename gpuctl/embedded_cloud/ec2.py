@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -88,7 +88,14 @@ class EC2(EC2Response):
             self._instances.launched(instance)
         if made:
             self._faults.made("CreateFleet", [id_ for instance in made for id_ in unseen.with_parts(instance)])
+            self._end_at_once(made)
         return ActionResult({"FleetId": record.fleet_id, "Instances": record.instances, "Errors": record.errors})
+
+    def _end_at_once(self, made: Iterable[Any]) -> None:
+        reason = self._faults.ending()
+        if reason is not None:
+            for instance in made:
+                self._instances.terminate(instance, (reason.partition(":")[0], reason))
 
     def describe_fleets(self) -> ActionResult:
         wanted = self._get_param("FleetIds", [])

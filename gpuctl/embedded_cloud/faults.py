@@ -35,6 +35,11 @@ class Fault:
     connection ends within it), `empty`. The operation has been carried out all the same, unless `lost` says that the
     request did not get through.
 
+    The operation `CallerAddress` is no call of AWS's: where a caller asks for its own address, `message` is the answer.
+
+    `ends` belongs to CreateFleet: what it makes ends at once, with this StateReason (`Client.InternalError: Client
+    error on launch`).
+
     `unseen_s` belongs to an operation that creates: what it makes is not seen for so long (module `unseen`).
 
     A `capacity` fault (one that names an instance type, zone or market is one) belongs to CreateFleet's pools instead:
@@ -51,6 +56,7 @@ class Fault:
     body: str | None = None
     lost: bool = False
     unseen_s: float = 0.0
+    ends: str | None = None
     capacity: bool = False
     instance_type: str | None = None
     zone: str | None = None
@@ -80,8 +86,8 @@ def fault_from_json(values: object) -> Fault:
         raise ValueError(f"only what {', '.join(_CREATIONS)} make can be unseen")
     if fault.body not in (None, *BODIES):
         raise ValueError(f"a body is one of {', '.join(BODIES)}")
-    if fault.capacity and fault.operation != "CreateFleet":
-        raise ValueError("a capacity fault belongs to CreateFleet")
+    if (fault.capacity or fault.ends) and fault.operation != "CreateFleet":
+        raise ValueError("a capacity fault and `ends` belong to CreateFleet")
     return fault
 
 
@@ -122,7 +128,7 @@ class Faults:
         """The fault that this call has, used up by it."""
         with self._lock:
             for fault in self._faults:
-                if fault.operation == operation and not fault.capacity and not fault.unseen_s:
+                if fault.operation == operation and not (fault.capacity or fault.unseen_s or fault.ends):
                     self._use(fault)
                     return fault
         return None
@@ -135,6 +141,15 @@ class Faults:
                     self.unseen.hide(ids, fault.unseen_s)
                     self._use(fault)
                     return
+
+    def ending(self) -> str | None:
+        """The StateReason with which what a CreateFleet has made ends at once."""
+        with self._lock:
+            for fault in self._faults:
+                if fault.ends:
+                    self._use(fault)
+                    return fault.ends
+        return None
 
     def capacity(self) -> list[Fault]:
         """The capacity faults that a CreateFleet meets."""

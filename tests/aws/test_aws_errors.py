@@ -102,7 +102,8 @@ def test_an_account_that_never_used_spot_is_told_how_to_begin() -> None:
     [
         ("ExpiredToken", NotAllowed, "expired.*aws sso login"),
         ("InvalidClientTokenId", NotAllowed, "does not accept the credentials.*get-caller-identity"),
-        ("AuthFailure", NotAllowed, "region is enabled"),
+        ("AuthFailure", NotAllowed, "region is not enabled"),
+        ("PendingVerification", NoCapacity, "AWS sends a mail"),
         ("RequestExpired", NotAllowed, "clock"),
         ("Blocked", NotAllowed, "support"),
         ("VcpuLimitExceeded", NoCapacity, "quota"),
@@ -219,19 +220,6 @@ def test_a_proxys_502_is_told_as_what_it_is(account: Account, cloud) -> None:
     cloud.fault("DescribeVpcs", body="page", status=502, times=-1)
     with pytest.raises(NoAnswer, match="proxy"), aws_errors("look around"):
         account.client("ec2").describe_vpcs()
-
-
-def test_a_disk_key_that_may_not_be_used_is_told() -> None:
-    """EC2 calls it an internal error of the client's, and trying again would not help."""
-    error = explain("Client.InternalError", "Client.InternalError: Client error on launch", doing="run i-1")
-    assert isinstance(error, NotAllowed) and "KMS" in str(error) and "again" not in str(error)
-
-
-def test_a_free_plan_that_has_no_gpus_is_told() -> None:
-    """AWS's own words do not say what to do."""
-    said = "The specified instance type is not eligible for Free Tier. For a list of Free Tier instance types, …"
-    error = explain("InvalidParameterCombination", said, doing="create the fleet")
-    assert isinstance(error, NotAllowed) and "Free plan" in str(error) and "upgrade" in str(error)
 
 
 def test_an_unreachable_network_is_the_next_step_elsewhere() -> None:
