@@ -160,3 +160,28 @@ def test_news_of_the_metrics_are_no_pause_of_the_log(
     monkeypatch.setattr(hosts, "hosts_known", lambda run: [run])
     assert follow_log(cast("hosts.RunHandle", None), lines=None) == HostState("succeeded", 0)
     assert capsys.readouterr().out == "whole\n"
+
+
+def nested(epochs: int, batches: int) -> bytes:
+    """What tqdm writes for a bar of batches (`position=1, leave=False`) below one of epochs."""
+    log = b"\repoch:   0%|   | 0/2 [00:00<?, ?it/s]"
+    for epoch in range(epochs):
+        for batch in range(batches + 1):
+            log += b"\n\rbatch: %3d%%|## | [00:00<00:00, 9.1it/s]\x1b[A" % (100 * batch // batches)
+        log += b"\n\r        \r\x1b[A"
+        log += b"\repoch: %3d%%|## | [00:00<00:00, 2.00s/it]" % (100 * (epoch + 1) // epochs)
+    return log + b"\repoch: 100%|###| 2/2 [00:00<00:00, 2.00s/it]\nafter\nand on\n"
+
+
+def test_nested_bars_are_written_over(terminal: Terminal) -> None:
+    """A bar below another moves the cursor down and up again with each step, which is not a line each."""
+    printer = LogPrinter(console(terminal))
+    printer.show(*lines(nested(2, 50)))
+    kept = [line.rsplit("\x1b[2K")[-1] for line in terminal.text.splitlines(keepends=True) if line.endswith("\n")]
+    starts = [line.rsplit("\r")[-1].rsplit("K")[-1][:11].strip() for line in kept]
+    assert starts == ["epoch:   0%", "epoch: 100%", "after", "and on"]
+    pipe = io.StringIO()
+    LogPrinter(console(pipe)).show(*lines(nested(2, 50)))
+    assert [line[:11] for line in pipe.getvalue().splitlines()] == starts
+    written = lines(b"\n\rbatch:  50%|# | 9.1it/s\x1b[A\n\r     \r\x1b[A\r     \rsaved\n")  # by tqdm.write
+    assert [line.text for line in written if not line.transient] == ["", "saved"]

@@ -28,6 +28,10 @@ MOST_FIELDS = 16
 """So many fields of a line are looked at for its losses."""
 
 _ENDS = re.compile(rb"[\r\n]")
+_UP = b"\x1b[A"
+_BAR = re.compile(r"\d%\||\d(?:it/s|s/it)")
+"""What tqdm writes: https://github.com/tqdm/tqdm#documentation, `bar_format`."""
+_MOST_RAISED = 32
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class LossReader:
         self._line = _Line()
         self._written_over = ""
         self._overwrites = False
+        self._raised = 0
 
     @property
     def sources(self) -> dict[Split, str]:
@@ -84,8 +89,8 @@ class LossReader:
         for end in _ENDS.finditer(data):
             self._line.add(data[start : end.start()])
             start = end.end()
-            self._overwrites = end[0] == b"\r"
-            lines.extend(self._returned() if end[0] == b"\r" else self._ended())
+            self._overwrites = self._goes_down() if end[0] == b"\n" else self._goes_back()
+            lines.extend(self._returned() if self._overwrites else self._ended())
         self._line.add(data[start:])
         return lines
 
@@ -101,7 +106,7 @@ class LossReader:
         for line in _lines_with(self._hints, data[start:ended].replace(b"\r", b"\n")):
             self._line.add(line)
             points.extend(self._matched(self._line.take())[1])
-        self._written_over = ""
+        self._written_over, self._raised = "", 0
         if ended:
             self._overwrites = data[ended - 1 : ended] == b"\r"
         lines = self.feed(data[max(start, ended) :])
@@ -110,6 +115,26 @@ class LossReader:
     def finish(self) -> list[LogLine]:
         """The last line, where the log has ended without a newline."""
         return self._ended() if self._line or self._written_over else []
+
+    def _goes_back(self) -> bool:
+        """True: what comes next is written over the line, or over one above it."""
+        self._raised = min(self._raised + self._line.ups(), _MOST_RAISED)
+        return True
+
+    def _goes_down(self) -> bool:
+        """Whether a newline only moves to the next of several bars: the cursor was moved up before (tqdm's `position`).
+
+        The outermost bar's last state stays, and so does what is no bar.
+        """
+        up = self._line.ups()
+        self._goes_back()
+        if not self._raised:
+            return False
+        self._raised -= 1
+        text = self._line.text()
+        if up:
+            return not text.strip() or _BAR.search(text) is not None
+        return _BAR.search(text) is not None and "100%|" not in text
 
     def _returned(self) -> list[LogLine]:
         if not self._line:
@@ -212,6 +237,10 @@ class _Line:
         if left_out:
             return f"{safe(bytes(self._head))} … {left_out:,} bytes … {safe(bytes(self._tail))}"
         return safe(bytes(self._head + self._tail))
+
+    def ups(self) -> int:
+        """How often it moves the cursor to the line above."""
+        return self._head.count(_UP) + self._tail.count(_UP)
 
     def take(self) -> str:
         """The line, and an empty one in its place."""
