@@ -21,7 +21,7 @@ from gpuctl.cli.options import (
     profile_of,
     yes_option,
 )
-from gpuctl.core.errors import GpuctlError, Interrupted, NotHome, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, NotFound, NotHome, UsageError
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.paths import paths
@@ -99,7 +99,8 @@ def _report(went: DownResult, opened: tuple[RunHandle, ...], *, as_json: bool) -
         elif gone or not opened:
             click.echo(f"{gone or 'no runs'}: nothing is left")
     for run, error in went.failed:
-        click.echo(safe(f"{run} is still there: {error}"), err=True)
+        unknown = isinstance(error, NotFound)
+        click.echo(safe(str(error) if unknown else f"{run} is still there: {error}"), err=True)
     if went.failed:
         raise GpuctlError(f"{len(went.failed)} of {len(opened)} runs could not be taken down, see above")
     if went.left:
