@@ -34,6 +34,7 @@ Tell = Callable[[str], None]
 
 LARGE_BYTES = 100_000_000
 _MARK = "gpuctl-whole"
+_ADDED = "\n# gpuctl\n"
 _UNITS = {"B": 1, "kB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _INCLUDES = re.compile(r"(-r|-c) (.+)")
@@ -63,17 +64,28 @@ def prepare(paths: Paths, requirements: list[str], variables: Mapping[str, str],
 
 def _shared(paths: Paths, requirements: list[str], variables: Mapping[str, str], tell: Tell) -> Environment:
     path = paths.environments / key(paths, requirements, variables)
-    if (path / _MARK).exists():
+    if _is_whole(path):
         return Environment(path, made=False)
     paths.environments.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock"), tell):
-        if (path / _MARK).exists():
+        if _is_whole(path):
             return Environment(path, made=False)
         # Made where it stays, since its scripts name their interpreter; the mark is what makes it whole.
         shutil.rmtree(path, ignore_errors=True)
         _install(paths, path, requirements, variables, tell)
         (path / _MARK).touch()
     return Environment(path, made=True)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether it is there; its mark says then that it was used now: what was not for long may be removed."""
+    try:
+        os.utime(path / _MARK)
+    except FileNotFoundError:
+        return False
+    except OSError:  # a full disk, or one that is read only
+        pass
+    return True
 
 
 def key(paths: Paths, requirements: list[str], variables: Mapping[str, str]) -> str:
@@ -273,6 +285,15 @@ def _make_venv(paths: Paths, environment: Optional[Path]) -> None:
         # Without one, a command's `pip install` would be the system's and land outside.
         lines.append(str(_lend_pip(paths.venv, pip)))
     (site / "gpuctl.pth").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if environment is not None:
+        _let_activate_find(paths.venv / "bin" / "activate", environment)
+
+
+def _let_activate_find(activate: Path, environment: Path) -> None:
+    """Have a shell that activates the virtualenv find the environment's programs too, as the command does."""
+    text = activate.read_text(encoding="utf-8").split(_ADDED)[0]
+    found = shlex.quote(str(environment / "bin"))
+    activate.write_text(f'{text}{_ADDED}PATH="$VIRTUAL_ENV/bin:"{found}":$_OLD_VIRTUAL_PATH"\n', encoding="utf-8")
 
 
 def _site_packages(path: Path) -> Path:

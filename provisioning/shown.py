@@ -6,10 +6,13 @@ import subprocess
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Callable, Optional
 
 _LONGEST = 2000
+_CAUSE = "The conflict is caused by:"
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,21 @@ class Done:
 
     @property
     def reason(self) -> str:
-        """The line that says why: the last that speaks of an error, else the last."""
+        """The line that says why: the conflict that pip found, the last that speaks of an error, the last."""
+        if cause := _conflict(self.last_lines):
+            return cause
         errors = [line for line in self.last_lines if line.lower().startswith(("error", "e:"))]
         lines = errors or list(self.last_lines)
         return lines[-1] if lines else f"exit code {self.code}"
+
+
+def _conflict(lines: tuple[str, ...]) -> str:
+    """Which requirements exclude each other, as pip says it: "ResolutionImpossible", its last word, names none."""
+    begins = [place for place, line in enumerate(lines) if line.startswith(_CAUSE)]
+    if not begins:
+        return ""
+    named = [line.strip() for line in takewhile(lambda line: line.startswith(" "), lines[begins[-1] + 1 :])]
+    return f"the conflict is caused by {', and '.join(named[:_MOST_NAMED])}" if named else ""
 
 
 def run_shown(

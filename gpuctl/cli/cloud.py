@@ -8,6 +8,7 @@ import click
 
 from gpuctl.cli.options import json_option, print_json
 from gpuctl.core.errors import NotFound
+from gpuctl.core.outputs import amount
 from gpuctl.state.paths import paths
 
 
@@ -68,6 +69,20 @@ def status(as_json: bool) -> None:
             click.echo(f"Python {python['version']} ({python['path']}): {python['image_parameters']['x86_64']}")
     else:
         click.echo("not running; `gpuctl --cloud embedded launch JOB` or `gpuctl cloud start` starts it")
+    if not as_json and (there := cloud["environments"])["count"]:
+        size = amount(there["bytes"])
+        click.echo(f"installed for hosts, in {there['folder']}: {size}; `gpuctl cloud clean` removes what none uses")
+
+
+@command.command()
+def clean() -> None:
+    """Remove the packages that hosts have installed and none uses now."""
+    from gpuctl.workflows.clouds import clean_embedded
+
+    cleaned = clean_embedded(paths())
+    count = cleaned["removed"]
+    kept = f"; {cleaned['kept']} in use" if cleaned["kept"] else ""
+    click.echo(f"removed {count} environment{'s' * (count != 1)} ({amount(cleaned['bytes'])}){kept}")
 
 
 @command.command()

@@ -1,4 +1,4 @@
-"""`python -m gpuctl.embedded_cloud start|stop|status|serve --state DIR`: one cloud process for a state folder."""
+"""`python -m gpuctl.embedded_cloud start|stop|status|clean|serve --state DIR`: one cloud process for a state folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.verb == "stop":
             _say({"stopped": control.stop(place)})
         elif options.verb == "status":
-            _say(control.status(place))
+            _say(control.status(place, control.Options(cache=_cache(options))))
+        elif options.verb == "clean":
+            _say(control.clean(place, control.Options(cache=_cache(options))))
         else:
             from gpuctl.embedded_cloud import daemon  # the one verb that pays for importing moto
 
@@ -46,10 +48,14 @@ def _options(options: argparse.Namespace) -> control.Options:
     return control.Options(
         port=options.port,
         pythons=tuple(options.python),
-        cache=options.cache.absolute() if options.cache else None,
+        cache=_cache(options),
         hosts=options.hosts,
         host_command=options.host_command,
     )
+
+
+def _cache(options: argparse.Namespace) -> Path | None:
+    return options.cache.absolute() if options.cache else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,10 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         ("start", "make sure that a cloud runs"),
         ("stop", "end it, with all its hosts"),
         ("status", "say whether one runs"),
+        ("clean", "remove what hosts have installed and none uses"),
         ("serve", "be it, in the foreground"),
     ):
         command = verbs.add_parser(verb, help=does)
         command.add_argument("--state", type=Path, required=True, metavar="DIR", help="the cloud's own folder")
+        if verb != "stop":
+            command.add_argument("--cache", type=Path, metavar="DIR", help="what hosts share; DIR/cache by default")
         if verb in ("start", "serve"):
             command.add_argument(
                 "--port", type=int, default=0, metavar="N", help="0: the one it had, else any free one"
@@ -70,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--python", action="append", default=[], metavar="PATH", help="a Python of an image; the first: of all"
             )
-            command.add_argument("--cache", type=Path, metavar="DIR", help="what hosts share; DIR/cache by default")
             command.add_argument("--no-hosts", dest="hosts", action="store_false", help="instances without hosts")
             command.add_argument("--host-command", help=argparse.SUPPRESS)  # a JSON list: another program as the host
     return parser

@@ -19,7 +19,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from gpuctl.core.interpreter import module_command
-from gpuctl.embedded_cloud import cleanup
+from gpuctl.embedded_cloud import cleanup, shared_environments
 from gpuctl.embedded_cloud import place as places
 from gpuctl.embedded_cloud.place import Place, Running
 from gpuctl.embedded_cloud.pythons import Python, PythonError, find_pythons
@@ -73,6 +73,11 @@ class Started:
     pid: int
     started: float
     lost: list[str] = field(default_factory=list)
+
+
+def shared_cache(place: Place, options: Options) -> Path:
+    """What all hosts share, and what outlives the cloud."""
+    return options.cache or place.state / "cache"
 
 
 def start(place: Place, options: Options) -> Started:
@@ -222,11 +227,25 @@ def _tidy(place: Place) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def status(place: Place) -> dict[str, Any]:
-    """`{"running", "endpoint", "pid", "instances", "pythons"}`; all but the first None where no cloud runs."""
+def status(place: Place, options: Options) -> dict[str, Any]:
+    """`{"running", "endpoint", "pid", "instances", "pythons", "environments"}`; all but the first and the last None
+    where no cloud runs. `environments` are what hosts have installed: `{"folder", "count", "bytes"}`."""
+    folder = shared_cache(place, options) / "environments"
+    there = shared_environments.listed(folder)
+    total = shared_environments.total_bytes(there)
+    environments = {"folder": str(folder), "count": len(there), "bytes": total}
     found = places.running(place)
     health = places.ask_health(found) if found else None
     if found is None or health is None:
-        return {"running": False, "endpoint": None, "pid": None, "instances": None, "pythons": None}
+        nothing = dict.fromkeys(("endpoint", "pid", "instances", "pythons"))
+        return {"running": False, **nothing, "environments": environments}
     told = {name: health.get(name) for name in ("instances", "pythons")}
-    return {"running": True, "endpoint": found.endpoint, "pid": found.pid, **told}
+    return {"running": True, "endpoint": found.endpoint, "pid": found.pid, **told, "environments": environments}
+
+
+def clean(place: Place, options: Options) -> dict[str, Any]:
+    """Remove what hosts have installed and none uses now: `{"removed", "bytes", "kept"}`."""
+    folder = shared_cache(place, options) / "environments"
+    gone = shared_environments.remove_unused(folder, hosts=place.hosts)
+    kept = len(shared_environments.listed(folder))
+    return {"removed": len(gone), "bytes": shared_environments.total_bytes(gone), "kept": kept}

@@ -21,10 +21,11 @@ from filelock import FileLock, Timeout
 from gpuctl.core.cloud_key import host_words, prove
 from gpuctl.embedded_cloud import cleanup
 from gpuctl.embedded_cloud import place as places
-from gpuctl.embedded_cloud.control import Options
+from gpuctl.embedded_cloud.control import Options, shared_cache
 from gpuctl.embedded_cloud.environment import image_environment
 from gpuctl.embedded_cloud.place import Place, Running
 from gpuctl.embedded_cloud.pythons import Python, PythonError, find_pythons
+from gpuctl.embedded_cloud.shared_environments import LIMIT_BYTES, remove_unused
 from gpuctl.embedded_cloud.sockets import listen
 
 _LOOK_EVERY_S = 2.0
@@ -112,6 +113,7 @@ class _Cloud:
         self._key = key
         self._images = Catalogue(find_pythons(options.pythons))
         self._environment = cache(self._make_environment)
+        self._environments_seen: set[str] = set()
         self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         lock = threading.RLock()
         make_host = self._make_host if options.hosts else None
@@ -123,12 +125,21 @@ class _Cloud:
         self.server = http_app.server(listener, app)
 
     def _make_environment(self, python: Python) -> dict[str, str]:
-        shared = self._options.cache or self._place.state / "cache"
+        shared = shared_cache(self._place, self._options)
         environments = shared / "environments"
         environments.mkdir(parents=True, exist_ok=True)
         environments.chmod(0o700)
         tools = self._place.state / "bin" / f"python{python.minor}"
         return image_environment(os.environ, python=python, cache=shared, tools=tools)
+
+    def _keep_within_limit(self) -> None:
+        """Where there are new environments, have those removed that are too many."""
+        folder = shared_cache(self._place, self._options) / "environments"
+        names = {path.name for path in folder.glob("*")}
+        if names != self._environments_seen:
+            self._environments_seen = names
+            words = {"hosts": self._place.hosts, "limit_bytes": LIMIT_BYTES}
+            threading.Thread(target=remove_unused, args=(folder,), kwargs=words, daemon=True).start()
 
     def _make_host(self, instance: Any, **events: Any) -> Any:
         from gpuctl.embedded_cloud.host_process import HOST_COMMAND, HostProcess
@@ -147,6 +158,7 @@ class _Cloud:
             "env": self._environment(python),
             "mark": instance.id,
         }
+        self._keep_within_limit()
         command = json.loads(self._options.host_command) if self._options.host_command else HOST_COMMAND
         return HostProcess(config, log_file=self._place.log, command=command, **events)
 

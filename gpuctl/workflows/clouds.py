@@ -124,8 +124,13 @@ def stop_embedded(paths: Paths) -> dict[str, Any]:
 
 
 def embedded_status(paths: Paths) -> dict[str, Any]:
-    """Whether the embedded cloud runs, where, and how many instances it has."""
+    """Whether the embedded cloud runs, where, how many instances it has, and how much hosts have installed."""
     return _cloud_command(paths, "status")
+
+
+def clean_embedded(paths: Paths) -> dict[str, Any]:
+    """Remove what embedded hosts have installed and none uses now."""
+    return _cloud_command(paths, "clean")
 
 
 def embedded_if_running(paths: Paths) -> EmbeddedCloud | None:
@@ -153,18 +158,20 @@ def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
     if any(find_spec(needed) is None for needed in ("moto", "asyncssh", "psutil")):
         raise GpuctlError(
             "the embedded cloud is not installed (--cloud embedded)",
-            "get it with: pip install 'gpuctl-train[embedded]' (or pipx inject gpuctl-train 'gpuctl-train[embedded]')",
+            "get it in gpuctl's checkout with: pip install '.[embedded]' (or pipx install --force '.[embedded]')",
         )
     paths.cloud.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = module_command(sys.executable, "gpuctl.embedded_cloud", verb, "--state", str(paths.cloud))
-    if verb == "start":
+    if verb != "stop":
         command += ["--cache", str(paths.cache)]
     done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         if done.returncode == _NOT_AS_ASKED:
             raise UsageError(said[-1])
-        what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}[verb]
+        what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}.get(
+            verb, f"could not {verb}"
+        )
         raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {paths.cloud / 'cloud.log'}")
     answer: dict[str, Any] = parse(done.stdout.strip().splitlines()[-1])
     return answer

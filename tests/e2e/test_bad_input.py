@@ -109,6 +109,17 @@ def test_wrong_words_are_told_before_anything_starts(
     assert not (alone.home / "state/cloud").exists()
 
 
+def test_what_hosts_have_installed_is_told_and_removed(alone: Gpuctl) -> None:
+    """Whether or not an embedded cloud runs."""
+    folder = alone.home / "cache/environments"
+    (folder / "abc").mkdir(parents=True)
+    (folder / "abc/big").write_bytes(bytes(5_000_000))
+    told = alone("cloud", "status").out
+    assert f"installed for hosts, in {folder}: 5.0 MB; `gpuctl cloud clean`" in told
+    assert alone("cloud", "clean").out == "removed 1 environment (5.0 MB)\n"
+    assert not (folder / "abc").exists() and "cloud clean" not in alone("cloud", "status").out
+
+
 @pytest.mark.parametrize("group", [(), ("cloud",)], ids=" ".join)
 def test_a_group_alone_shows_its_help(alone: Gpuctl, group: tuple[str, ...]) -> None:
     """On standard output, over as many lines as `--help` has."""

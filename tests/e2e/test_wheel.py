@@ -71,7 +71,7 @@ def test_the_wheel_works_without_a_checkout(wheel: Path, tmp_path: Path, environ
     refused = run(gpuctl, "launch", "char_rnn", "-y", code=5, GPUCTL_HOME=str(home))
     assert "credentials" in refused.stderr
     missing = run(gpuctl, "launch", "char_rnn", "-y", code=1, GPUCTL_HOME=str(home), GPUCTL_CLOUD="embedded")
-    assert "pip install 'gpuctl-train[embedded]'" in missing.stderr
+    assert "pip install '.[embedded]'" in missing.stderr
 
     run(pip, "install", "-q", f"{wheel}[embedded]")
     embedded = {"GPUCTL_HOME": str(home), "GPUCTL_CLOUD": "embedded"}

@@ -38,7 +38,7 @@ def test_a_second_start_finds_the_first(state: Path) -> None:
         "key": answers[0].key,
     }
     found = json.loads(run_cloud("status", state).stdout)
-    del found["pythons"]
+    del found["pythons"], found["environments"]
     assert found == {"running": True, "endpoint": answers[0].endpoint, "pid": answers[0].pid, "instances": 0}
 
 

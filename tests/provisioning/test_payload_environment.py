@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import time
 import venv
 import zipfile
 from pathlib import Path
@@ -89,6 +91,15 @@ def test_hosts_that_share_environments_pay_once(host: Host, shop: Path, tmp_path
     assert sorted(b'"made"' in answer for answer in answers) == [False, True]
     assert len([path for path in (tmp_path / "shared").iterdir() if path.is_dir()]) == 1
     other.close()
+
+
+def test_an_environment_says_when_it_was_last_used(host: Host, shop: Path) -> None:
+    """By its mark's time: so what nobody uses can be removed."""
+    host.provision(["true"], requirements=["tinything"])
+    (mark,) = host.root.glob("envs/*/gpuctl-whole")
+    os.utime(mark, (1, 1))
+    host.provision(["true"], requirements=["tinything"])
+    assert time.time() - mark.stat().st_mtime < 60
 
 
 def test_a_build_that_was_killed_is_made_anew(host: Host, shop: Path, tmp_path: Path) -> None:
@@ -194,12 +205,36 @@ def test_what_cannot_be_installed_is_one_error(host: Host, shop: Path) -> None:
     assert host.provision(["true"], requirements=["tinything"])[-1]["environment"] == "made"
 
 
+def test_requirements_that_exclude_each_other_are_named(host: Host, shop: Path) -> None:
+    """pip's last line says "ResolutionImpossible" and an address; which they are stands some lines above."""
+    wheel(shop, "tinything", "2.0")
+    code, events = host.try_call(
+        "provision",
+        run="char-rnn-k3f9",
+        deadline=float(host.deadline),
+        command=["true"],
+        requirements=["tinything==1.0", "tinything==2.0"],
+    )
+    cause = "the conflict is caused by The user requested tinything==1.0, and The user requested tinything==2.0"
+    assert code == 1 and cause in events[-1]["message"]
+
+
 def test_no_requirements_need_no_environment(host: Host) -> None:
     """A run without requirements has an empty virtualenv, and no pip runs for it."""
     events = host.provision(["true"], {"a": b""})
     assert not any(event["event"] == "output" for event in events)
     assert not (host.root / "envs").exists()
     assert (host.root / "venv/bin/python").exists()
+
+
+def test_a_shell_that_activates_the_virtualenv_finds_what_is_installed(host: Host, shop: Path) -> None:
+    """Its modules and its programs, by the run's Python, however often the host was provisioned."""
+    for _ in range(2):
+        host.provision(["true"], requirements=["tinything"])
+    shell = f". {host.root}/venv/bin/activate; command -v python; tinything-say; deactivate; command -v tinything-say"
+    done = subprocess.run(["sh", "-c", shell], env=host.environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{host.root}/venv/bin/python\nscript of 1.0\n", done.stderr
+    assert (host.root / "venv/bin/activate").read_text().count("# gpuctl") == 1
 
 
 def test_a_runs_own_packages_stay_its_own(host: Host, shop: Path) -> None:
