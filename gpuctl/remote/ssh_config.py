@@ -26,7 +26,7 @@ _NOTHING_ELSE = (
 
 def render_ssh_config(targets: Sequence[SSHTarget], *, identity_file: Path, known_hosts_file: Path) -> str:
     """An ssh_config with one `Host` block a host: this key and no other, this host key and no other."""
-    return "\n".join(_block(target, _quoted(identity_file), _quoted(known_hosts_file)) for target in targets)
+    return "\n".join(_block(target, quoted(identity_file), quoted(known_hosts_file)) for target in targets)
 
 
 def render_known_hosts(targets: Sequence[SSHTarget], host_public_key: str) -> str:
@@ -83,7 +83,7 @@ def _block(target: SSHTarget, identity: str, known_hosts: str) -> str:
     return f"Host {target.alias}\n" + "".join(f"    {line}\n" for line in lines)
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path as ssh_config reads it back: in quotes, its `%` doubled (ssh expands tokens such as `%d` in paths)."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

@@ -6,15 +6,52 @@ import shutil
 from collections.abc import Sequence
 
 from gpuctl.core.errors import GpuctlError
-from gpuctl.core.shell import command
+from gpuctl.remote.ssh_config import quoted
+from gpuctl.state.paths import Paths
 from gpuctl.workflows.hosts import RunHandle, refresh_ssh_target
 
+_IN_WORKSPACE = (
+    "cd ~/gpuctl/work 2>/dev/null; "
+    "if [ -r ~/gpuctl/venv/bin/activate ]; then . ~/gpuctl/venv/bin/activate; fi; "
+    'exec "${SHELL:-/bin/sh}" -i'
+)
+"""What a shell on the host begins with; no login shell, as that may set PATH anew."""
 
-def ssh_command(run: RunHandle, *, options: Sequence[str], remote: Sequence[str]) -> list[str]:
-    """The command that reaches the run's host. Raises where there is no ssh, no key here, or no host any more."""
+_WITHOUT_SHELL = frozenset("NWOsTfGVQ")
+_WITH_VALUE = frozenset("BbcDEeFIiJLlmOopPQRSWw")
+"""Of ssh's options, those with which it opens no shell, and those that a value follows. https://man.openbsd.org/ssh"""
+
+
+def ssh_command(
+    run: RunHandle, *, options: Sequence[str], remote: Sequence[str], on_terminal: bool = False
+) -> list[str]:
+    """The command that reaches the run's host; `remote` is joined by spaces and read by the shell there, as by ssh.
+
+    `on_terminal`: who types here gets a shell in the workspace, its virtualenv active. Raises where there is no ssh, no
+    key here, or no host any more.
+    """
     program = shutil.which("ssh")
     if program is None:
         raise GpuctlError("this machine has no ssh program", "install OpenSSH's client; `tail` and `pull` do without")
     refresh_ssh_target(run)
-    words = [command(*remote)] if remote else []
-    return [program, "-F", str(run.folder.ssh_config), *options, run.name, *words]
+    reached = [program, "-F", str(run.folder.ssh_config), *options]
+    if not remote and on_terminal and opens_shell(options):
+        return [*reached, "-t", run.name, _IN_WORKSPACE]
+    return [*reached, run.name, *(["--", " ".join(remote)] if remote else [])]
+
+
+def opens_shell(options: Sequence[str]) -> bool:
+    """Whether ssh, given these options and no command, opens a shell on the host."""
+    for word in options:
+        letters = word[1:] if word.startswith("-") else ""
+        for letter in letters:
+            if letter in _WITHOUT_SHELL:
+                return False
+            if letter in _WITH_VALUE:
+                break
+    return True
+
+
+def include_line(paths: Paths) -> str:
+    """The line with which `ssh`, editors and whatever else reads ~/.ssh/config know the hosts of all runs."""
+    return f"Include {quoted(paths.runs / '*' / 'ssh_config')}"

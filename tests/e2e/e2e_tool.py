@@ -102,7 +102,7 @@ class Gpuctl:
         """Where the embedded cloud's API is."""
         return self.cloud().endpoint
 
-    def on_a_terminal(self, *words: str, timeout_s: float = 60, **extra: str) -> tuple[int, bytes]:
+    def on_a_terminal(self, *words: str, timeout_s: float = 60, typed: bytes = b"", **extra: str) -> tuple[int, bytes]:
         """Run a command on a terminal of its own: its exit code, and every byte that reached the terminal."""
         ours, its = os.openpty()
         process = subprocess.Popen(
@@ -115,6 +115,7 @@ class Gpuctl:
             start_new_session=True,
         )
         os.close(its)
+        os.write(ours, typed)
         seen, end = b"", time.monotonic() + timeout_s
         try:
             while select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:

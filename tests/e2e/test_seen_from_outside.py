@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -59,7 +60,18 @@ def test_plain_ssh_reaches_the_host(shared: Gpuctl, run: str, tmp_path: Path) ->
     if shutil.which("rsync"):
         system("rsync", "-a", "-e", f"ssh -F {config}", f"{run}:gpuctl/run/log", str(tmp_path / "by-rsync"))
         assert (tmp_path / "by-rsync").read_text().startswith("step 1 ")
-    assert shared("ssh", run, "--", "echo", "two words").out.strip() == "two words"
+    assert shared("ssh", run, "--", "cd gpuctl;  ls", "-d", "w*").out.strip() == "work"
+    config_of_all = tmp_path / "config"
+    config_of_all.write_text(shared("ssh", "--config").out)
+    assert system("ssh", "-F", str(config_of_all), run, "echo here").strip() == "here"
+
+
+def test_a_shell_is_in_the_workspace_with_its_virtualenv(shared: Gpuctl, run: str) -> None:
+    """What a person types runs where the command runs, by the same Python; an option that opens no shell opens none."""
+    typed = b'echo "<$PWD $(command -v python)>"; exit 5\n'
+    code, seen = shared.on_a_terminal("ssh", run, typed=typed)
+    assert code == 5 and re.search(rb"<\S+/gpuctl/work \S+/gpuctl/venv/bin/python>", seen), seen
+    assert shared.on_a_terminal("ssh", run, "-G")[0] == 0
 
 
 def test_another_host_key_is_refused(shared: Gpuctl, run: str, tmp_path: Path) -> None:
