@@ -55,20 +55,12 @@ def command(
 
     If something cannot be downloaded, it is listed and nothing is deleted. With --discard everything is deleted anyway.
     """
-    from gpuctl.workflows.down import run_by_name, runs_of_mine
+    from gpuctl.workflows.down import DownResult
 
     if bool(runs) == everything:
         raise UsageError("down needs either the names of runs or --all", "`gpuctl ls` shows the runs")
     check_can_ask("down", yes=yes)
-    if everything:
-        profile, here = profile_of(cloud)
-        opened = runs_of_mine(profile, paths=here, region=region)
-    else:
-        say = partial(click.echo, err=True)
-        chosen, here = chosen_cloud(cloud), paths()
-        opened = tuple(
-            run_by_name(name, paths=here, cloud=chosen, region=region, tell=say) for name in dict.fromkeys(runs)
-        )
+    opened = _opened(runs, cloud, region)
     names = ", ".join(run.name for run in opened)
     if opened and not agreed(f"Take down {names}?", yes=yes):
         raise Interrupted(f"{names} not taken down", "nothing was removed")
@@ -79,7 +71,24 @@ def command(
         raise Interrupted(
             f"{names} may still be there, and cost money", f"`gpuctl down {again}` goes on"
         ) from interrupt
+    except GpuctlError as error:
+        if as_json:
+            print_json(DownResult((), (), (), tuple((run.name, error) for run in opened)).answer)
+        raise
     _report(went, opened, as_json=as_json)
+
+
+def _opened(runs: tuple[str, ...], cloud: str | None, region: str | None) -> tuple[RunHandle, ...]:
+    """The runs of these names; without any, all of the caller's own."""
+    from gpuctl.workflows.down import run_by_name, runs_of_mine
+
+    if not runs:
+        profile, here = profile_of(cloud)
+        return runs_of_mine(profile, paths=here, region=region)
+    say = partial(click.echo, err=True)
+    chosen, here = chosen_cloud(cloud), paths()
+    names = dict.fromkeys(runs)
+    return tuple(run_by_name(name, paths=here, cloud=chosen, region=region, tell=say) for name in names)
 
 
 def _report(went: DownResult, opened: tuple[RunHandle, ...], *, as_json: bool) -> None:

@@ -357,6 +357,13 @@ def test_a_run_that_cannot_be_remembered_is_not_launched(cloud: Gpuctl) -> None:
             aside.rename(runs)
 
 
+def test_a_down_that_fails_answers_in_json_all_the_same(cloud: Gpuctl) -> None:
+    """Of one run as of several: why it is still there. The exit code and the line for a person stay what they are."""
+    answer = cloud("down", "nobody", "--json", code=6)
+    failed = [{"run": "nobody", "error": the_error(answer)}]
+    assert json.loads(answer.out) == {"removed": [], "left": [], "failed": failed}
+
+
 def test_a_run_file_that_is_damaged_is_named_and_stops_nothing_else(cloud: Gpuctl) -> None:
     """One unreadable run.json: its own commands say so and what to do, `ls` and `down --all` do their work."""
     folder = cloud.home / "state/runs/damaged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -96,7 +97,9 @@ def test_each_way_to_write_ends_at_home_or_is_named(gpuctl: Gpuctl, project: Pat
     gpuctl("ssh", "ways", "--", "mv", "out", "gpuctl/work/")
     pulled = gpuctl.json("pull", "ways", code=1)
     assert (home / "out/m.pt").read_text() == "written" and pulled["complete"] is False
-    assert "sparse.bin" in the_error(gpuctl("down", "ways", "-y", code=1))
+    refused = gpuctl("down", "ways", "-y", "--json", code=1)
+    (failed,) = json.loads(refused.out)["failed"]
+    assert "sparse.bin" in the_error(refused) and failed == {"run": "ways", "error": the_error(refused)}
     assert gpuctl.json("down", "ways", "--discard")["left"] == []
 
 
