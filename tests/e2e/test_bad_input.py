@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 from e2e_tool import GPUCTL, TRAIN, Gpuctl, Inside, in_account, the_error
 
+from gpuctl.state.records import RunRecord
+from gpuctl.state.runs import RunFolder
+from tests.plans import a_plan
+
 RUN_COMMANDS = ("status", "tail", "watch", "metrics", "pull", "stop", "down", "attach", "ssh")
 
 
@@ -362,6 +366,19 @@ def test_a_down_that_fails_answers_in_json_all_the_same(cloud: Gpuctl) -> None:
     answer = cloud("down", "nobody", "--json", code=6)
     failed = [{"run": "nobody", "error": the_error(answer)}]
     assert json.loads(answer.out) == {"removed": [], "left": [], "failed": failed}
+
+
+def test_a_run_of_another_aws_account_keeps_its_keys(cloud: Gpuctl) -> None:
+    """These credentials see nothing of it. `down` says whose it is; only with its own can its outputs be had."""
+    folder = RunFolder(cloud.home / "state/runs/theirs")
+    folder.write_file("identity", "the run's key")
+    folder.write(RunRecord(a_plan(run="theirs", cloud="embedded", owner="999999999999:user/bob")))
+    refused = the_error(cloud("down", "theirs", "--discard", code=6))
+    assert "launched in another" in refused and "use the credentials that it was launched with" in refused
+    assert folder.identity.read_text() == "the run's key" and not folder.progress().down
+    folder.write(RunRecord(a_plan(run="theirs", cloud="embedded", owner="123456789012:user/bob")))
+    assert "nothing is left" in cloud("down", "theirs", "--discard").out
+    folder.remove()
 
 
 def test_a_run_file_that_is_damaged_is_named_and_stops_nothing_else(cloud: Gpuctl) -> None:
