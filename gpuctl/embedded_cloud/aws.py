@@ -83,12 +83,12 @@ class AWS:
         call = _call(request, service=signature.service)
         if not right:
             return _error("AuthFailure", _NOT_THE_OWNER, status=403, json_body=_is_json(call)), False, None
-        response, fault = self._answer_owner(request, call)
+        response, fault = self._answer_owner(request, call, region=signature.region)
         return response, True, fault
 
-    def _answer_owner(self, request: Request, call: Call) -> tuple[Response, Fault | None]:
+    def _answer_owner(self, request: Request, call: Call, *, region: str) -> tuple[Response, Fault | None]:
         self._calls.note(call.service, call.operation)
-        fault = self._faults.take(call.operation)
+        fault = self._faults.take(call.operation, region)
         if fault is not None:
             time.sleep(fault.delay_s)
             if fault.code is not None:

@@ -25,7 +25,7 @@ BODIES = ("page", "xhtml", "cut", "short", "empty")
 
 @dataclass(eq=False)
 class Fault:
-    """One way to misbehave when `operation` is called.
+    """One way to misbehave when `operation` is called; with `region`, there alone.
 
     `code` is the error that is answered, with HTTP `status` (400); None: no error, `delay_s` alone. `times` below 0:
     always. `drop` closes the connection once the operation has been carried out, so that its answer is lost.
@@ -62,6 +62,7 @@ class Fault:
     zone: str | None = None
     market: str | None = None
     available: int = 0
+    region: str | None = None
 
     def matches_pool(self, *, instance_type: str, zone: str, market: str) -> bool:
         """Whether a pool of CreateFleet is meant."""
@@ -124,11 +125,12 @@ class Faults:
             self._faults.clear()
         self.unseen.clear()
 
-    def take(self, operation: str) -> Fault | None:
+    def take(self, operation: str, region: str) -> Fault | None:
         """The fault that this call has, used up by it."""
         with self._lock:
             for fault in self._faults:
-                if fault.operation == operation and not (fault.capacity or fault.unseen_s or fault.ends):
+                here = fault.operation == operation and fault.region in (None, region)
+                if here and not (fault.capacity or fault.unseen_s or fault.ends):
                     self._use(fault)
                     return fault
         return None

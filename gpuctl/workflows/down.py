@@ -17,7 +17,7 @@ from gpuctl.aws.inventory import Resource, find_instances, find_resources
 from gpuctl.aws.offers import prices
 from gpuctl.core.answers import DownAnswer, DownFailure, ResourceRow
 from gpuctl.core.cost import hours
-from gpuctl.core.errors import GpuctlError, HostError, NotFound, NotHome
+from gpuctl.core.errors import CloudGone, GpuctlError, HostError, NotFound, NotHome
 from gpuctl.core.hosts import Instance, by_number
 from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
@@ -117,8 +117,7 @@ def down(
 
 
 def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Reporter, wish: Wish) -> DownResult:
-    accounts = accounts_of(run.account, run.folder)
-    found = [one for account in accounts for one in known_resources(account, run.name, run.folder)]
+    accounts, found, silent = _looked(run)
     if not found:
         _check_place(run, accounts)
     brought = _bring_home(run, accounts, now, reporter, wish) if found and not discard else []
@@ -132,9 +131,33 @@ def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Report
         )
     reporter.phase("verify", f"asking AWS what is left of {run.name}")
     left = [one for account in accounts for one in find_resources(account, run=run.name)]
-    if not left:
+    if not left and not silent:
         _forget(run.folder)
-    return DownResult(tuple(removed), tuple(left), tuple(brought))
+    return DownResult(tuple(removed), tuple(left), tuple(brought), tuple((run.name, error) for error in silent))
+
+
+def _looked(run: RunHandle) -> tuple[list[Account], list[Resource], list[GpuctlError]]:
+    """The regions that tell what is there of the run, as accounts; what that is; which ones do not tell, and why.
+
+    One that does not keeps no host elsewhere, which costs. Raises its error where nothing is found in any other.
+    """
+    accounts: list[Account] = []
+    found: list[Resource] = []
+    silent: list[tuple[str, GpuctlError]] = []
+    for account in accounts_of(run.account, run.folder):
+        try:
+            found += known_resources(account, run.name, run.folder)
+        except CloudGone:
+            raise
+        except GpuctlError as error:
+            silent.append((account.region, error))
+        else:
+            accounts.append(account)
+    if silent and not found:
+        raise silent[0][1]
+    later = f"`gpuctl down {run.name}` removes it once AWS answers there"
+    unknown = [GpuctlError(f"nobody knows what is left in {region} ({why.message})", later) for region, why in silent]
+    return accounts, found, unknown
 
 
 def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -62,6 +63,24 @@ def test_every_region_in_which_something_was_begun_is_cleared(gpuctl: Gpuctl, pr
     assert run.account.region == ELSEWHERE
     down([run], discard=True, now=datetime.now(timezone.utc), reporter=Silent())
     assert [find_resources(account, run="regions") for account in accounts] == [[], []]
+
+
+def test_a_region_that_is_silent_keeps_no_host_in_another(gpuctl: Gpuctl, project: Path) -> None:
+    """`down` removes the host that costs, says of which region it does not know, and the same again finishes it."""
+    profile, here = embedded_profile(gpuctl.cloud()), paths({"GPUCTL_HOME": str(gpuctl.home)})
+    planned = planned_in_two_regions(profile, here, project)
+    for pool in planned.plan.attempts[0].pools:
+        gpuctl.fault(operation="CreateFleet", zone=pool.zone, times=-1)
+    launch(planned, profile=profile, paths=here, reporter=Silent())
+    gpuctl.fault(operation="DescribeLaunchTemplates", drop=True, times=-1, region="us-east-1")
+    went = gpuctl("down", "regions", "--discard", "--json", code=1)
+    answer = json.loads(went.out)
+    assert "instance" in {one["kind"] for one in answer["removed"]}
+    assert "nobody knows what is left in us-east-1" in answer["failed"][0]["error"]
+    assert find_resources(planned.account.in_region(ELSEWHERE), run="regions") == []
+    gpuctl.no_faults()
+    assert "regions: nothing is left" in gpuctl("down", "regions", "--discard").out
+    assert find_resources(planned.account, run="regions") == []
 
 
 def test_a_name_that_is_a_runs_in_another_region_is_refused(gpuctl: Gpuctl, launched: Callable[..., str]) -> None:
