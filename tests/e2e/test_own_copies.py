@@ -21,7 +21,7 @@ def inside(shared: Gpuctl) -> Inside:
 def test_every_copy_would_be_launched_as_it_is(inside: Inside, jobs: list[str]) -> None:
     """The plan of a copy is the packaged job's, under its own name: command, what is installed, every module of it."""
     for job in jobs:
-        folder = f"my-{job}"
+        folder = f"my-{job}-{len(jobs)}"
         made = inside.json("jobs", job, "--copy", folder)
         assert (made["job"], made["folder"]) == (job, folder) and "job.toml" in made["files"]
         theirs, own = (inside.json("launch", name, "--dry-run") for name in (job, f"./{folder}"))
