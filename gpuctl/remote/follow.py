@@ -113,26 +113,11 @@ def follow(
     progress = _Progress(host, {"log": log_offset, "metrics": metrics_offset}, None if until_end else still_s)
     with host.watch("follow", request, silence_s=silence_s) as events:
         for event in events:
-            kind = event["event"]
-            if kind != "end":
-                progress.check()
-            if kind == "alive":
-                yield Alive()
-            elif kind == "gpus":
-                yield GpusSeen(parse_gpus(event.get("gpus")))
-            elif kind == "differs" and event.get("file") in ("log", "metrics"):
-                yield progress.differs(str(event["file"]))
-            elif kind == "log":
-                offset, data = progress.new("log", event)
-                for at in range(0, len(data), _PIECE):
-                    yield LogChunk(offset + at, data[at : at + _PIECE])
-            elif kind == "metrics":
-                offset, data = progress.new("metrics", event)
-                if data:
-                    yield MetricsChunk(offset, data)
-            elif kind == "end":
+            if event["event"] == "end":
                 yield Ended(parse_host_state(event.get("state")))
                 return
+            progress.check()
+            yield from progress.took(event)
     raise HostError(f"{host.name} stopped telling of the run before its end", "try again")
 
 
@@ -141,7 +126,7 @@ class _Progress:
 
     def __init__(self, host: Host, reached: dict[str, int], still_s: float | None) -> None:
         self._host, self._reached, self._still_s = host, reached, still_s
-        self._differ: set[str] = set()
+        self._compared: set[str] = set()
         self._bytes = 0
         self._still, self._seen = 0.0, time.monotonic()
 
@@ -157,15 +142,33 @@ class _Progress:
         if self._bytes > _MOST_AT_ONCE:
             raise HostError(f"{self._host.name} sends a log without end", "look at it with `gpuctl ssh`")
 
-    def differs(self, file: str) -> Differs:
+    def took(self, event: Event) -> Iterator[Following]:
+        """What an event means: of a file only what is new."""
+        kind = event["event"]
+        if kind == "alive":
+            yield Alive()
+        elif kind == "gpus":
+            yield GpusSeen(parse_gpus(event.get("gpus")))
+        elif kind == "differs" and event.get("file") in ("log", "metrics"):
+            yield self._differs(str(event["file"]))
+        elif kind == "log":
+            offset, data = self._new("log", event)
+            for at in range(0, len(data), _PIECE):
+                yield LogChunk(offset + at, data[at : at + _PIECE])
+        elif kind == "metrics":
+            offset, data = self._new("metrics", event)
+            if data:
+                yield MetricsChunk(offset, data)
+
+    def _differs(self, file: str) -> Differs:
         """That file is compared once, at its beginning."""
-        if file in self._differ:
+        if file in self._compared:
             raise HostError(f"{self._host.name} compares the {file} again and again", "try again")
-        self._differ.add(file)
+        self._compared.add(file)
         self._reached[file] = 0
         return Differs(file)
 
-    def new(self, file: str, event: Event) -> tuple[int, bytes]:
+    def _new(self, file: str, event: Event) -> tuple[int, bytes]:
         """An event's bytes without those that were there before, and their offset."""
         offset, data = _new(self._host, event, self._reached[file])
         self._reached[file] = offset + len(data)
