@@ -125,8 +125,8 @@ class Faults:
             self._faults.clear()
         self.unseen.clear()
 
-    def take(self, operation: str, region: str) -> Fault | None:
-        """The fault that this call has, used up by it."""
+    def take(self, operation: str, region: str | None = None) -> Fault | None:
+        """The fault that this call has, used up by it; some calls are of no region."""
         with self._lock:
             for fault in self._faults:
                 here = fault.operation == operation and fault.region in (None, region)
