@@ -150,7 +150,7 @@ def command(
     """
     from gpuctl.cli.following import detached
     from gpuctl.ui.console import show, tell
-    from gpuctl.ui.plan import render_plan
+    from gpuctl.ui.plan import launch_question, render_plan
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.launch import launch
     from gpuctl.workflows.planning import plan_launch, read_request
@@ -172,7 +172,7 @@ def command(
         print_json(_plan_row(plan, pull_to)) if as_json else show(render_plan(plan, home=pull_to, now=now()))
         return 0
     tell(render_plan(plan, home=pull_to, now=now()))
-    if not agreed("Launch it?", yes=yes):
+    if not agreed(launch_question(plan, now=now()), yes=yes):
         raise Interrupted("not launched", "nothing was created")
     try:
         with Phases() as phases:

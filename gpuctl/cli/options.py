@@ -150,5 +150,12 @@ def check_can_ask(command: str, *, yes: bool) -> None:
 
 
 def agreed(question: str, *, yes: bool, default: bool = True) -> bool:
-    """True with `--yes`; otherwise the answer."""
-    return yes or click.confirm(question, default=default, err=True)
+    """True with `--yes`; otherwise the answer. The question is broken between words where the terminal is narrow."""
+    if yes:
+        return True
+    from shutil import get_terminal_size
+    from textwrap import fill
+
+    width = max(20, get_terminal_size().columns - len(" [Y/n]: "))
+    shown = fill(question, width, break_long_words=False, break_on_hyphens=False)
+    return click.confirm(shown, default=default, err=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.wait import wait_exponential
@@ -199,7 +199,7 @@ class Host:
         verb: str,
         request: Mapping[str, object],
         *,
-        body: BinaryIO | None = None,
+        body: Reader | None = None,
         on_event: Callable[[Event], None] | None = None,
         timeout_s: float | None = None,
     ) -> Event:
@@ -239,7 +239,7 @@ class Host:
             yield _watched(session)
 
     def _verb(
-        self, verb: str, request: Mapping[str, object], patience: Patience, *, body: BinaryIO | None = None
+        self, verb: str, request: Mapping[str, object], patience: Patience, *, body: Reader | None = None
     ) -> Session:
         session = self._session(shell.command("python3", _PAYLOAD, verb), patience)
         session.send(_pieces(encode_request(request), body))
@@ -284,7 +284,7 @@ def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
-def _pieces(request: bytes, body: BinaryIO | None) -> Iterator[bytes]:
+def _pieces(request: bytes, body: Reader | None) -> Iterator[bytes]:
     yield request
     while body is not None and (piece := body.read(CHUNK)):
         yield piece

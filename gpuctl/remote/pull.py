@@ -359,6 +359,7 @@ class _Pull:
                 self._moved[file.path] = None
                 self._unchanged.pop(file.path, None)
             del left[file.path]
+        self._tell()
 
     def _copy(self, content: Content, aside: PartFile) -> str:
         digest = hashlib.sha256()
@@ -367,7 +368,6 @@ class _Pull:
             aside.write(chunk)
             self._bytes += len(chunk)
             self._tell()
-        self._tell()
         return digest.hexdigest()
 
     def _tell(self) -> None:

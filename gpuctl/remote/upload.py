@@ -44,6 +44,22 @@ def workspace_tar(content: UploadContent, *, on_missing: Callable[[str], None]) 
             return packed
 
 
+class ToldReader:
+    """A file that is read from its beginning; `on_read` hears how many bytes of it were read, and of how many."""
+
+    def __init__(self, file: BinaryIO, *, on_read: Callable[[int, int], None]) -> None:
+        self._file, self._on_read = file, on_read
+        self._of = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; nothing at the end."""
+        data = self._file.read(size)
+        if data:
+            self._on_read(self._file.tell(), self._of)
+        return data
+
+
 def _packed(content: UploadContent, gone: set[str]) -> BinaryIO:
     spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - handed on open
     try:

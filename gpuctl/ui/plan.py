@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from gpuctl.core.cost import cost_usd
 from gpuctl.core.lease import Lease
+from gpuctl.core.offers import Market
 from gpuctl.core.outputs import MAX_SIZE, amount
 from gpuctl.core.plan import Attempt, Plan, Pool, Workload, most_usd_per_hour
 from gpuctl.core.text import safe
-from gpuctl.core.uploads import DEFAULT, DOWNLOADED, SECRET, NotUploaded
+from gpuctl.core.uploads import DEFAULT, DOWNLOADED, SECRET, NotUploaded, UploadSummary
 from gpuctl.ui.tables import facts
 from gpuctl.ui.words import clock, money, price, span
 
@@ -31,6 +32,17 @@ def render_plan(plan: Plan, *, home: Path | None = None, now: datetime) -> Rende
     for name, what, style in _lines(plan, home, now):
         lines.add_row(name, Text(safe(what), style=style))
     return lines
+
+
+def launch_question(plan: Plan, *, now: datetime) -> str:
+    """What is asked after the plan, whose own lines may have scrolled off a small screen by then."""
+    first, content = plan.attempts[0], plan.workload.content
+    left, hourly = plan.lease.ends - now, first.best.price_usd_per_hour
+    most = f"at most {money(cost_usd(most_usd_per_hour(plan.attempts), left))}"
+    bound = most if _is_bounded(plan) else f"{money(cost_usd(hourly, left))} for a whole lease at that price"
+    host = _host(first.best, first.market)
+    uploads = f", uploading {_size(content)}" if content is not None and content.files else ""
+    return safe(f"Launch {plan.run} on {host}, for {price(hourly)}, {bound}{uploads}?")
 
 
 def _lines(plan: Plan, home: Path | None, now: datetime) -> list[tuple[str, str, str]]:
@@ -67,11 +79,10 @@ def _end(plan: Plan, now: datetime) -> list[tuple[str, str, str]]:
 
 def _cost(plan: Plan, left: timedelta) -> list[tuple[str, str, str]]:
     """What a whole lease costs: a bound where each pool has one, else the price of now and how far it can rise."""
-    limits = [attempt.limit_usd_per_hour(pool) for attempt in plan.attempts for pool in attempt.pools]
     first = money(cost_usd(plan.attempts[0].best.price_usd_per_hour, left))
     most = money(cost_usd(most_usd_per_hour(plan.attempts), left))
     lease = f"for a whole lease of {span(max(0.0, left.total_seconds()))}"
-    if None not in limits:
+    if _is_bounded(plan):
         lower = f"; {first} at the first offer's price" if first != most else ""
         return [("costs", f"at most {most} {lease}, without disk and traffic{lower}", "bold")]
     higher = f"; {most} at the most expensive offer" if first != most else ""
@@ -79,6 +90,11 @@ def _cost(plan: Plan, left: timedelta) -> list[tuple[str, str, str]]:
         ("costs", f"{first} {lease} at the current price, without disk and traffic{higher}", "bold"),
         ("", "a spot price can rise, to the on-demand price at most; --max-price sets a lower limit", "dim"),
     ]
+
+
+def _is_bounded(plan: Plan) -> bool:
+    """Whether no host of the plan can cost more than the plan says."""
+    return all(attempt.limit_usd_per_hour(pool) for attempt in plan.attempts for pool in attempt.pools)
 
 
 def _afterwards(lease: Lease) -> list[tuple[str, str, str]]:
@@ -96,8 +112,12 @@ def _afterwards(lease: Lease) -> list[tuple[str, str, str]]:
 
 
 def _pool(attempt: Attempt, pool: Pool) -> str:
+    return f"{_host(pool, attempt.market)}, {pool.zone}, {price(pool.price_usd_per_hour)}"
+
+
+def _host(pool: Pool, market: Market) -> str:
     gpus = f"{pool.gpus}× " if pool.gpus > 1 else ""
-    return f"{pool.instance_type} ({gpus}{pool.gpu}), {attempt.market}, {pool.zone}, {price(pool.price_usd_per_hour)}"
+    return f"{pool.instance_type} ({gpus}{pool.gpu}), {market}"
 
 
 def _others(pools: Sequence[tuple[Attempt, Pool]]) -> list[str]:
@@ -113,9 +133,12 @@ def _uploads(work: Workload) -> str:
     what = ", ".join(u.source if u.name == "." else f"{u.source} as {u.name}" for u in work.uploads) or "nothing"
     if (content := work.content) is None:
         return what
-    size = f"{content.files} file{'s' * (content.files != 1)}, {amount(content.bytes)}"
     largest = f", the largest is {content.largest} ({amount(content.largest_bytes)})" if content.files > 1 else ""
-    return f"{what}: {size}{largest}"
+    return f"{what}: {_size(content)}{largest}"
+
+
+def _size(content: UploadSummary) -> str:
+    return f"{content.files} file{'s' * (content.files != 1)}, {amount(content.bytes)}"
 
 
 def _left_out(work: Workload) -> list[str]:

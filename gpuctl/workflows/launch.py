@@ -28,6 +28,7 @@ from gpuctl.core.errors import (
 from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
+from gpuctl.core.outputs import amount
 from gpuctl.core.plan import Plan
 from gpuctl.core.profile import Profile
 from gpuctl.core.uploads import readable
@@ -35,7 +36,7 @@ from gpuctl.remote.host import Host
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload
 from gpuctl.remote.training import start_training, training_state
-from gpuctl.remote.upload import workspace_tar
+from gpuctl.remote.upload import ToldReader, workspace_tar
 from gpuctl.state.paths import Paths
 from gpuctl.state.records import Made, RunRecord
 from gpuctl.state.runs import RunFolder, run_folder
@@ -312,8 +313,9 @@ def _provision(host: Host, plan: Plan, planned: Planned, reporter: Reporter) -> 
         reporter.note(f"{readable(name)} was deleted or cut short meanwhile and is not uploaded")
 
     with workspace_tar(planned.content, on_missing=on_missing) as body:
+        told = ToldReader(body, on_read=lambda sent, of: reporter.progress(f"{amount(sent)} of {amount(of)} sent"))
         request = _provision_request(plan, planned.environment)
-        host.call("provision", request, body=body, on_event=on_event)
+        host.call("provision", request, body=told, on_event=on_event)
 
 
 def _provision_request(plan: Plan, environment: Mapping[str, str]) -> dict[str, object]:

@@ -26,7 +26,7 @@ from gpuctl.core.uploads import UploadContent
 from gpuctl.remote.keys import generate_key
 from gpuctl.remote.payload import build_payload, payload_hash
 from gpuctl.remote.ssh_config import parse_ssh_config, render_known_hosts, render_ssh_config
-from gpuctl.remote.upload import workspace_tar
+from gpuctl.remote.upload import ToldReader, workspace_tar
 from gpuctl.workflows.uploads import collect, project_root
 
 TARGET = SSHTarget(alias="run-1", address="127.0.0.1", port=2222, user="ubuntu")
@@ -544,3 +544,13 @@ def test_what_is_under_one_version_control_is_one_project(tmp_path: Path, monkey
     assert project_root(job) == job
     (tmp_path / "work/repository/.git").mkdir()
     assert project_root(job) == tmp_path / "work/repository"
+
+
+def test_how_much_went_up_is_told(tmp_path: Path) -> None:
+    """Whoever sends the workspace hears of each piece, up to all of it."""
+    (tmp_path / "data").write_bytes(os.urandom(1000))
+    told: list[tuple[int, int]] = []
+    with workspace_tar(_put(tmp_path), on_missing=pytest.fail) as packed:
+        reader = ToldReader(packed, on_read=lambda *how_far: told.append(how_far))
+        sent = b"".join(iter(lambda: reader.read(100), b""))
+    assert told[0] == (100, len(sent)) and told[-1] == (len(sent), len(sent))

@@ -415,7 +415,7 @@ def test_progress_counts_to_the_end(server: Server, tmp_path: Path) -> None:
     with server.host() as host:
         pull_outputs(host, tmp_path, {}, on_progress=seen.append)
     assert seen[-1].bytes == seen[-1].of_bytes == 1_000_003
-    assert seen[-1].of_files == 2
+    assert seen[-1].files == seen[-1].of_files == 2
     assert [one.bytes for one in seen] == sorted(one.bytes for one in seen)
 
 

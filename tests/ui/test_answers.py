@@ -17,7 +17,7 @@ from gpuctl.core.plan import Image, Pool, Upload, Workload
 from gpuctl.core.uploads import IGNORED, SECRET, NotUploaded, UploadSummary
 from gpuctl.ui.console import show
 from gpuctl.ui.metrics import points_table
-from gpuctl.ui.plan import render_plan
+from gpuctl.ui.plan import launch_question, render_plan
 from gpuctl.ui.tables import jobs_table, offers_table, runs_table, status_view
 from gpuctl.ui.words import loss, money, price, span
 from tests.plans import a_plan, an_attempt
@@ -198,6 +198,16 @@ def test_a_plan_says_at_most_only_where_there_is_a_limit(capsys: pytest.CaptureF
     )
     mixed = "\n".join(shown(render_plan(replace(PLAN, attempts=(spot, fixed)), now=NOW), capsys))
     assert "at most $" not in mixed and "a spot price can rise" in mixed
+
+
+def test_the_question_has_what_may_have_scrolled_off() -> None:
+    """Run, host, price, the most that it can cost and what goes up: a plan is longer than a small screen."""
+    assert launch_question(PLAN, now=NOW) == (
+        "Launch char-rnn-k3f9 on g5.xlarge (A10G), spot, for $0.500/h, "
+        "$12.00 for a whole lease at that price, uploading 13 files, 4.2 MB?"
+    )
+    limited = replace(PLAN, attempts=(replace(PLAN.attempts[0], max_price_usd_per_hour=Decimal(3)),))
+    assert "for $0.500/h, at most $72.00, uploading" in launch_question(limited, now=NOW)
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,8 @@ def test_few_points_can_be_plotted(count: int) -> None:
         [Point(i, None, "train", 1e-308 * i) for i in range(5)],
         [Point(999_999_999_999_999, None, "train", 1e308)],
         [Point(None, 5e-324, "train", 1.0), Point(None, 1e-323, "train", 1.0)],
+        [Point(i, None, "train", 2.0 + i * 4e-16) for i in range(3)],
+        [Point(i, None, "train", 1.7e300 + i * 1e284) for i in range(3)],
         [Point(2**53, 5e-324, "train", 1.0), Point(None, 2.0**53, "val", 1.0)],
     ],
 )
@@ -266,6 +268,17 @@ def test_the_axis_has_round_numbers() -> None:
     assert "10k" in plot(run_of(steps=24_000), width=80, height=12).plain
     epochs = [Point(None, i / 4, "train", 2.0 + i) for i in range(9)]
     assert "epoch" in plot(epochs, width=60, height=12).plain
+
+
+def test_losses_over_decades_have_a_logarithmic_scale() -> None:
+    """Each power of ten is as high as any other and has its number; what falls to a tenth has round numbers."""
+    over_decades = plot([Point(i, None, "train", 40.0 / i) for i in range(1, 1000)], width=60, height=11).plain
+    assert "logarithmic" in over_decades
+    rows = over_decades.splitlines()
+    tens = [next(i for i, row in enumerate(rows) if row.split("┤")[0].strip() == ten) for ten in ("10", "1", "0.1")]
+    assert tens[2] - tens[1] == pytest.approx(tens[1] - tens[0], abs=1)
+    usual = plot([Point(i, None, "train", 4.0 / i) for i in range(1, 10)], width=60, height=12).plain
+    assert "logarithmic" not in usual and [f"{n}┤" in usual for n in (4, 3, 2, 1)] == [True] * 4
 
 
 def test_a_plain_terminal_gets_plain_characters() -> None:
