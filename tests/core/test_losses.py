@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuctl.core.errors import JobError
-from gpuctl.core.losses.formats import Context, LogFormat
+from gpuctl.core.losses.formats import FORMATS, Context, LogFormat
 from gpuctl.core.losses.points import Point, point
 from gpuctl.core.losses.reader import MATCH_LIMIT, LogLine, LossReader
 
@@ -130,6 +130,8 @@ def test_the_packaged_jobs() -> None:
         b"Best val loss: 1.234",
         b"epoch 3: best: val_loss=0.5, lowest avg loss: 0.4",
         b"Total loss: 1.5 million dollars",
+        b"loss: 1.5 million dollars in 2023",
+        b"The test of it, loss: 12.5 percent of step 3",
         b"They put the loss: 3.5 of it, as was said.",
     ],
 )
@@ -304,6 +306,14 @@ def test_skimming_finds_the_same_points(kind: str, pieces: list[bytes], cuts: li
 
 def _all_of(reader: LossReader, data: bytes) -> list[LogLine]:
     return reader.feed(data) + reader.finish()
+
+
+@pytest.mark.parametrize("at", range(len(FORMATS)), ids=[f"{one.name} {at}" for at, one in enumerate(FORMATS)])
+@given(st.data())
+def test_no_line_is_of_two_formats(at: int, data: st.DataObject) -> None:
+    """So that the format of the last line may be tried first."""
+    line = data.draw(st.from_regex(FORMATS[at].pattern, fullmatch=True))
+    assert [one for one in FORMATS if one.pattern.fullmatch(line)] == [FORMATS[at]]
 
 
 def test_skimming_a_long_log_is_quick() -> None:

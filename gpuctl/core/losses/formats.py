@@ -61,16 +61,21 @@ def by_names(match: re.Match[str], context: Context) -> list[Point]:
 
     A step, an epoch or a split that the line does not say is the one that was lent.
     """
-    said = {name: text for name, text in match.groupdict().items() if text is not None}
+    said = match.groupdict()
     if context.lent:
-        said = {name: text for name, text in context.lent.items() if name in PLACES} | said
-    step, epoch = count(said.get("step")), number(said.get("epoch", ""))
+        lent = {name: text for name, text in context.lent.items() if name in PLACES}
+        said = lent | {name: text for name, text in said.items() if text is not None}
+    step, epoch = count(said.get("step")), number(said.get("epoch") or "")
     epoch = epoch if epoch is not None and math.isfinite(epoch) and epoch >= 0 else None
     found = []
     for name in LOSS_GROUPS:
-        loss = number(said[name]) if name in said else None
-        split = SPLIT_NAMES.get(said.get("split", "train").strip().lower() if name == "loss" else name)
-        if split is not None and loss is not None:
+        text = said.get(name)
+        loss = number(text) if text is not None else None
+        if loss is None:
+            continue
+        of = said.get("split")
+        split = SPLIT_NAMES.get(name if name != "loss" else "train" if of is None else of.strip().lower())
+        if split is not None:
             found.append(point(split, loss, step=step, epoch=epoch))
     return found
 
@@ -198,5 +203,7 @@ _RE2_SYNTAX = "it has no look-around and no back-references; see docs/metrics.md
 
 def count(text: str | None) -> int | None:
     """A step, from what a pattern may have caught: `1,200` too."""
-    digits = (text or "").strip().replace(",", "").replace("_", "")
+    digits = text or ""
+    if not digits.isdigit():
+        digits = digits.strip().replace(",", "").replace("_", "")
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 15 else None

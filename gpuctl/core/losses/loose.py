@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from functools import lru_cache
 
 from gpuctl.core.losses.formats import Context, LogFormat, count, whole
 from gpuctl.core.losses.points import SPLIT_NAMES, Point, Split, number, point
@@ -39,6 +40,11 @@ _SUMMARY = re.compile(
 _WORDS = re.compile(r"[ \t]{1,4}[a-z][^\d:=|]{0,200}\Z", re.ASCII | re.IGNORECASE)
 """A sentence goes on after its number, to the end of the line."""
 
+_AMOUNT = re.compile(
+    r"[ \t]{1,4}(?:hundred|thousand|million|billion|trillion|dollars|euros|pounds|percent)\b", re.ASCII | re.IGNORECASE
+)
+"""Of what the number before it is no loss, wherever it stands."""
+
 _SPLIT = re.compile(rf"\b(?:{'|'.join(SPLIT_NAMES)})\b", re.ASCII | re.IGNORECASE)
 _AFTER_NAME = rf"{_QUOTE}[ \t]{{0,4}}[:=#\[]?{_GAP}[\['\"]?"
 _COUNT = r"\d{1,15}(?:[,_]\d{3}){0,4}"
@@ -59,6 +65,8 @@ def _point(match: re.Match[str], context: Context) -> list[Point]:
     loss, line = number(match["loss"]), match.string
     if loss is None or not all(map(_leaves_it_the_loss, words)) or _SUMMARY.search(line[: match.start()]):
         return []
+    if _AMOUNT.match(line, match.end()):
+        return []
     split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None) or _split(line[: match.start()])
     step, epoch = _place(line)
     if (split, step, epoch) == (None, None, None) and _WORDS.match(line, match.end()):
@@ -70,6 +78,7 @@ def _leaves_it_the_loss(word: str) -> bool:
     return word in SPLIT_NAMES or word in _MEANS or word.rstrip(string.digits) in _NUMBERED
 
 
+@lru_cache(maxsize=1)  # of a line that has several fields
 def _place(line: str) -> tuple[int | None, float | None]:
     """The step and epoch that the line names; where it names neither, those in brackets at its beginning."""
     begin, _ = whole(line)

@@ -56,9 +56,9 @@ def point(
     split: Split, loss: float, *, step: int | None = None, epoch: float | None = None, time: datetime | None = None
 ) -> Point:
     """A point of a loss that may be NaN or infinite."""
-    finite = math.isfinite(loss)
-    name = None if finite else "nan" if math.isnan(loss) else "inf" if loss > 0 else "-inf"
-    return Point(step=step, epoch=epoch, split=split, loss=loss if finite else None, nonfinite=name, time=time)
+    if math.isfinite(loss):
+        return Point(step, epoch, split, loss, None, time)
+    return Point(step, epoch, split, None, "nan" if math.isnan(loss) else "inf" if loss > 0 else "-inf", time)
 
 
 def point_row(point: Point) -> dict[str, Any]:
