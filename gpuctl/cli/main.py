@@ -156,6 +156,9 @@ def run(words: list[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001  (the one place where what nobody foresaw is told)
         where = _remember(debug)
+        if isinstance(error, FileNotFoundError) and not error.filename and _folder_is_gone():
+            _tell("the folder that this shell is in was deleted; cd to one that is there")
+            return 1
         if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
             if not error.filename:
                 _drop_output()
@@ -170,6 +173,14 @@ def _without_debug(words: list[str]) -> tuple[bool, list[str]]:
     end = words.index("--") if "--" in words else len(words)
     own = [word for word in words[:end] if word != "--debug"]
     return len(own) < end, own + words[end:]
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109  (asked for its error alone)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _drop_output() -> None:
@@ -232,7 +243,7 @@ def _remember(debug: bool) -> str:
     log = paths().debug_log
     try:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"\n$ gpuctl (arguments are not kept) {__version__}, Python {sys.version.split()[0]}\n")
             traceback.print_exc(file=file)
     except OSError:

@@ -235,11 +235,11 @@ class RunFolder:
 
 
 def _write_whole(path: Path, text: str) -> Path:
-    """Aside, then renamed; readable by its owner alone."""
+    """Aside, then renamed; readable by its owner alone. What is not ASCII in it is part of a file's name."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(os.fsencode(text))
         file.flush()
         os.fsync(file.fileno())
     Path(aside).replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -240,7 +241,7 @@ def _target_of(run: RunHandle) -> SSHTarget | None:
 def _stored_targets(folder: RunFolder) -> list[SSHTarget]:
     """Where the run's hosts were last, as its ssh_config says."""
     try:
-        return parse_ssh_config(folder.ssh_config.read_text())
+        return parse_ssh_config(os.fsdecode(folder.ssh_config.read_bytes()))
     except (OSError, ValueError):
         return []
 

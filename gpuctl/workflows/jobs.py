@@ -162,6 +162,8 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
         source, colon, name = word.rpartition(":")
         if not colon or (not Path(source).exists() and Path(word).exists()):
             source, name = word, ""
+        if not source:
+            raise UsageError(f"--put {word!r} names no file", "name a file or folder of this laptop")
         path = Path(source).expanduser()
         if not path.exists():
             raise UsageError(f"--put: there is no {source}", "name a file or folder of this laptop")

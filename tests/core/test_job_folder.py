@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuctl.core.errors import JobError, UsageError
-from gpuctl.workflows.jobs import load_job, with_requirements
+from gpuctl.workflows.jobs import find_job, load_job, with_requirements
 
 
 def written(folder: Path, **files: str | bytes) -> Path:
@@ -121,3 +121,11 @@ def test_packages_named_beside_a_projects_own_are_checked(tmp_path: Path) -> Non
     for wrong in ("", "-r more.txt", "torch>=", "a b", "x\n-r y", "./gone", "../other", "/tmp", "~/lib", "lib/../.."):
         with pytest.raises(UsageError, match="--requirement"):
             with_requirements(load_job(folder), [wrong])
+
+
+def test_a_folder_that_is_called_as_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gan` is the packaged job, `./gan` and `gan/` the folder."""
+    (tmp_path / "gan").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_job("gan").folder != tmp_path / "gan"
+    assert find_job("./gan").folder == find_job("gan/").folder == tmp_path / "gan"

@@ -77,6 +77,8 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     ((*LAUNCH, "--env", "2B=1", *COMMAND), 2, "not a variable's name"),
     ((*LAUNCH, "--requirement", "torch>=", *COMMAND), 2, "--requirement 'torch>=' is not a requirement"),
     ((*LAUNCH, "--put", "no-such-file", *COMMAND), 2, "there is no no-such-file"),
+    ((*LAUNCH, "--put", "", *COMMAND), 2, "--put '' names no file"),
+    ((*LAUNCH, "--put", ":x", *COMMAND), 2, "--put ':x' names no file"),
     ((*LAUNCH, "--put", "a-file:../x", *COMMAND), 2, "outside the workspace"),
     ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' is not a valid name"),
     ((*LAUNCH, "--pull", "a-file", *COMMAND), 2, "is a file"),
@@ -122,6 +124,43 @@ def test_what_hosts_have_installed_is_told_and_removed(alone: Gpuctl) -> None:
     assert f"installed for hosts, in {folder}: 5.0 MB; `gpuctl cloud clean`" in told
     assert alone("cloud", "clean").out == "removed 1 environment (5.0 MB)\n"
     assert not (folder / "abc").exists() and "cloud clean" not in alone("cloud", "status").out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [(("launch", ".", *COMMAND), 1, "was deleted; cd to one that is there"), (("jobs", "char_rnn"), 0, "")],
+    ids=["that needs it", "that does not"],
+)
+def test_a_working_folder_that_was_deleted(alone: Gpuctl, words: tuple[str, ...], code: int, told: str) -> None:
+    """A command that needs the folder says so; any other works."""
+    gone = alone.folder / "gone"
+    gone.mkdir()
+    script = 'rmdir ../gone && exec "$@"'
+    command = ["sh", "-c", script, "sh", GPUCTL, words[0], *(("-y",) if words[0] == "launch" else ()), *words[1:]]
+    done = subprocess.run(command, cwd=gone, env=alone.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr and "unexpected" not in done.stderr
+
+
+ENCODINGS = (
+    {"LC_ALL": "C"},
+    {"LANG": "POSIX"},
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+)
+
+
+@pytest.mark.parametrize("variables", ENCODINGS, ids=str)
+def test_a_laptop_that_does_not_speak_utf_8(alone: Gpuctl, variables: dict[str, str], tmp_path: Path) -> None:
+    """Names that its encoding does not have are told as well as it can; no command ends for that."""
+    project = tmp_path / "pröjekt"
+    project.mkdir()
+    words = [GPUCTL, "launch", str(project), "--put", "no–such", "--dry-run", *COMMAND]
+    environment = {name: value for name, value in alone.environment.items() if name != "LANG"} | variables
+    done = subprocess.run(words, env=environment, capture_output=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(b"gpuctl: --put: there is no no"), done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("group", [(), ("cloud",)], ids=" ".join)
