@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 import uuid
@@ -12,17 +13,23 @@ from http import HTTPStatus
 from typing import Any
 from xml.sax.saxutils import escape
 
+from moto.core.exceptions import ServiceException
 from moto.core.request import Request as MotoRequest
 from werkzeug.wrappers import Response
 
+from gpuctl.embedded_cloud import validation
 from gpuctl.embedded_cloud.ec2 import EC2, Memory
 from gpuctl.embedded_cloud.faults import Calls, Fault, Faults, in_place_of
 from gpuctl.embedded_cloud.images import Catalogue
 from gpuctl.embedded_cloud.instances import Instances
+from gpuctl.embedded_cloud.operations import OFFERED
 from gpuctl.embedded_cloud.services import SSM, STS, get_products
 from gpuctl.embedded_cloud.signatures import find_signature, is_right
 
 _FOR_TARGET = {"AmazonSSM": "ssm", "AWSPriceListService": "pricing"}
+_ID_HEADER = "x-amzn-RequestId"
+_OURS = ("status", "content-length", _ID_HEADER.lower())
+_REQUEST_ID = re.compile("(?<=<requestId>|<RequestId>|<RequestID>)[^<]*")
 _JSON = "application/x-amz-json-1.1"
 _NOT_THE_OWNER = (
     "AWS was not able to validate the provided access credentials: they are not those of this embedded cloud, "
@@ -109,6 +116,9 @@ class AWS:
                 return self._dispatch(request, call)
         except NotImplementedError as error:
             return _not_there(call, str(error))
+        except ServiceException as error:
+            status = 412 if error.code == "DryRunOperation" else 400
+            return _error(error.code, error.message, status=status, json_body=_is_json(call))
         except Exception:
             # whatever breaks in moto is answered as AWS answers what breaks there, and told in the log
             log.exception("%s %s", call.service, call.operation)
@@ -116,19 +126,24 @@ class AWS:
 
     def _dispatch(self, request: Request, call: Call) -> Response:
         handler: Any
+        request_id = str(uuid.uuid4())
+        if call.operation not in OFFERED.get(call.service, ()):
+            return _not_there(call, f"The action {call.operation or 'of no name'} is not valid for this embedded cloud")
         if call.service == "ec2":
+            validation.check(call.operation, request.values)
             handler = EC2(instances=self._instances, faults=self._faults, memory=self._memory, images=self._images)
-        elif call.service == "ssm":
-            handler = SSM(images=self._images)
         elif call.service == "sts":
             handler = STS()
-        elif call.service == "pricing" and call.operation == "GetProducts":
-            body = json.dumps(get_products(json.loads(request.get_data() or b"{}")))
-            return Response(body, status=HTTPStatus.OK, content_type=_JSON)
         else:
-            return _not_there(call, f"The embedded cloud has no {call.operation or call.service}")
+            params = json.loads(request.get_data() or b"{}")
+            validation.check_json(call.service, call.operation, params)
+            if call.service == "pricing":
+                body = json.dumps(get_products(params))
+                return Response(body, content_type=_JSON, headers={_ID_HEADER: request_id})
+            handler = SSM(images=self._images)
         status, headers, body = handler._dispatch(request)
-        return Response(body, status=int(status), headers=_headers(headers))
+        body = _REQUEST_ID.sub(request_id, body)
+        return Response(body, status=int(status), headers=[*_headers(headers), (_ID_HEADER, request_id)])
 
 
 def _call(request: Request, *, service: str) -> Call:
@@ -140,7 +155,7 @@ def _call(request: Request, *, service: str) -> Call:
 
 
 def _headers(headers: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in headers.items() if name.lower() not in ("status", "content-length")]
+    return [(name, str(value)) for name, value in headers.items() if name.lower() not in _OURS]
 
 
 def _is_json(call: Call) -> bool:
@@ -172,10 +187,10 @@ def _error(code: str, message: str, *, status: int, json_body: bool) -> Response
     request_id = str(uuid.uuid4())
     if json_body:
         body = json.dumps({"__type": code, "message": message})
-        return Response(body, status=status, content_type=_JSON, headers={"x-amzn-RequestId": request_id})
+        return Response(body, status=status, content_type=_JSON, headers={_ID_HEADER: request_id})
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>'
         f"<Response><Errors><Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error></Errors>"
         f"<RequestID>{request_id}</RequestID></Response>"
     )
-    return Response(text, status=status, content_type="text/xml")
+    return Response(text, status=status, content_type="text/xml", headers={_ID_HEADER: request_id})

@@ -11,15 +11,15 @@ from typing import Any
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
-from moto.ec2.responses import EC2Response
 
-from gpuctl.embedded_cloud import create_fleet, prices, run_instances, unseen
+from gpuctl.embedded_cloud import create_fleet, filtering, operations, paging, prices, run_instances, unseen
 from gpuctl.embedded_cloud.create_fleet import FleetRecord
 from gpuctl.embedded_cloud.faults import Faults
 from gpuctl.embedded_cloud.images import Catalogue
 from gpuctl.embedded_cloud.instances import Instances
+from gpuctl.embedded_cloud.refusals import Refusals
 
-_PAGE = 1000
+_ALL = 10**9
 
 
 class Memory:
@@ -30,7 +30,7 @@ class Memory:
         self.answers: dict[tuple[str, ...], tuple[str, ActionResult]] = {}
 
 
-class EC2(EC2Response):
+class EC2(Refusals):
     """One request to EC2. The caller holds the lock around moto."""
 
     def __init__(self, *, instances: Instances, faults: Faults, memory: Memory, images: Catalogue) -> None:
@@ -39,6 +39,7 @@ class EC2(EC2Response):
         self._instances = instances
         self._faults = faults
         self._memory = memory
+        self._page: dict[str, Any] | None = None
 
     @property
     def ec2_backend(self) -> Any:
@@ -52,8 +53,18 @@ class EC2(EC2Response):
 
     def call_action(self) -> Any:
         """Carries out the request, without what it does not see yet."""
-        with unseen.hidden(self.ec2_backend, self._faults.unseen.ids(), self._get_action()):
+        operation = self._get_action()
+        if operations.paged(operation):
+            self._page = {"token": self.params.pop("NextToken", None), "most": self.params.pop("MaxResults", None)}
+            self.params["MaxResults"] = _ALL
+        with unseen.hidden(self.ec2_backend, self._faults.unseen.ids(), operation):
             return super().call_action()
+
+    def serialized(self, action_result: ActionResult) -> Any:
+        """The answer on its way out: one page of it, where it comes in pages."""
+        if self._page and isinstance(action_result.result, Mapping):
+            action_result = ActionResult(paging.page(self._get_action(), action_result.result, **self._page))
+        return super().serialized(action_result)
 
     def _once(self, make: Callable[[], ActionResult]) -> ActionResult:
         """The answer that this request's client token has had, else a new one: EC2's idempotency."""
@@ -78,7 +89,6 @@ class EC2(EC2Response):
     # Fleets
 
     def create_fleet(self) -> ActionResult:
-        self.error_on_dryrun()
         return self._once(self._create_fleet)
 
     def _create_fleet(self) -> ActionResult:
@@ -101,7 +111,10 @@ class EC2(EC2Response):
         wanted = self._get_param("FleetIds", [])
         self._require_fleets(wanted)
         found = [self._fleets[fleet_id] for fleet_id in wanted or self._fleets]
-        return ActionResult({"Fleets": [record.described() for record in found]})
+        return ActionResult({"Fleets": self._filtered(record.described() for record in found)})
+
+    def _filtered(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return filtering.select(self._get_action(), items, self._filters_from_querystring())
 
     def describe_fleet_instances(self) -> ActionResult:
         fleet_id = self._get_param("FleetId")
@@ -116,10 +129,9 @@ class EC2(EC2Response):
                     active.append(
                         {**health, "InstanceType": entry["InstanceType"], "SpotInstanceRequestId": request_id}
                     )
-        return ActionResult({"FleetId": fleet_id, "ActiveInstances": active})
+        return ActionResult({"FleetId": fleet_id, "ActiveInstances": self._filtered(active)})
 
     def delete_fleets(self) -> ActionResult:
-        self.error_on_dryrun()
         if not self._get_bool_param("TerminateInstances"):
             raise EC2ClientError("InvalidParameterValue", "An instant fleet is deleted with its instances")
         wanted = self._get_param("FleetIds", [])
@@ -144,7 +156,6 @@ class EC2(EC2Response):
     # Instances
 
     def run_instances(self) -> ActionResult:
-        self.error_on_dryrun()
         return self._once(self._run_instances)
 
     def _run_instances(self) -> ActionResult:
@@ -166,7 +177,7 @@ class EC2(EC2Response):
             subnet_id=self._subnet_of(data),
             market="spot" if market.get("MarketType") == "spot" else "on-demand",
             spot_type=(market.get("SpotOptions") or {}).get("SpotInstanceType") or "one-time",
-            count=int(asked.get("MaxCount") or 1),
+            count=run_instances.count(asked),
             tags=tags,
             client_token=asked.get("ClientToken"),
         )
@@ -227,7 +238,6 @@ class EC2(EC2Response):
         return found
 
     def _change(self, key: str, change: Callable[[Any], None]) -> ActionResult:
-        self.error_on_dryrun()
         changed = []
         for instance in self._asked_instances():
             if key == "TerminatingInstances" and instance.disable_api_termination is True:
@@ -250,12 +260,16 @@ class EC2(EC2Response):
             for instance in self.ec2_backend.all_instances()
             if instance.spot_instance_request_id and (not wanted or instance.spot_instance_request_id in wanted)
         ]
-        return ActionResult({"SpotInstanceRequests": requests})
+        missing = sorted(set(wanted) - {request["SpotInstanceRequestId"] for request in requests})
+        if missing:
+            raise EC2ClientError(
+                "InvalidSpotInstanceRequestID.NotFound", f"The spot instance request ID '{missing[0]}' does not exist"
+            )
+        return ActionResult({"SpotInstanceRequests": self._filtered(requests)})
 
     # Prices
 
     def describe_spot_price_history(self) -> ActionResult:
-        self.error_on_dryrun()
         request = prices.PriceRequest(
             instance_types=self._get_param("InstanceTypes", []),
             products=self._get_param("ProductDescriptions", []),
@@ -266,12 +280,9 @@ class EC2(EC2Response):
         )
         try:
             records = prices.history(request, offered=self._offered(), now=datetime.now(timezone.utc))
-            begin = int(self._get_param("NextToken") or 0)
         except ValueError as error:
             raise EC2ClientError("InvalidParameterValue", str(error)) from error
-        end = begin + min(int(self._get_param("MaxResults") or _PAGE), _PAGE)
-        page = {"SpotPriceHistory": records[begin:end], "NextToken": str(end) if end < len(records) else ""}
-        return ActionResult(page)
+        return ActionResult({"SpotPriceHistory": records})
 
     def _offered(self) -> list[tuple[str, str, int]]:
         """The pools that have a price: those of the types asked for, else of the price table's."""
@@ -284,44 +295,7 @@ class EC2(EC2Response):
             if entry["InstanceType"] in types
         ]
 
-    # Network interfaces, security groups and launch templates
-
-    def delete_network_interface(self) -> ActionResult:
-        interface_id = self._get_param("NetworkInterfaceId")
-        interface = self.ec2_backend.enis.get(interface_id)
-        held_by = getattr(interface, "instance", None)
-        if held_by is not None and not held_by.gone:
-            raise EC2ClientError("InvalidParameterValue", f"Network interface '{interface_id}' is currently in use.")
-        return super().delete_network_interface()
-
-    def delete_security_group(self) -> ActionResult:
-        backend = self.ec2_backend
-        group_id, name = self._get_param("GroupId"), self._get_param("GroupName")
-        group = backend.get_security_group_from_id(group_id) if group_id else backend.get_security_group_from_name(name)
-        if group is not None:
-            self._require_unused(group)
-        answer = super().delete_security_group()
-        if group is not None:
-            backend.tags.pop(group.id, None)
-        return answer
-
-    def _require_unused(self, group: Any) -> None:
-        backend = self.ec2_backend
-        held = any(
-            group.id in {other.id for other in instance.security_groups}
-            for instance in backend.all_instances()
-            if not instance.gone
-        )
-        held = held or any(group.id in {other.id for other in eni.group_set} for eni in backend.enis.values())
-        referred = any(
-            rule.source_group.get("GroupId") == group.id
-            for groups in backend.groups.values()
-            for other in groups.values()
-            if other.id != group.id
-            for rule in [*other.ingress_rules, *other.egress_rules]
-        )
-        if held or referred:
-            raise EC2ClientError("DependencyViolation", f"resource {group.id} has a dependent object")
+    # Security groups and launch templates
 
     def create_security_group(self) -> ActionResult:
         before = {id_ for groups in self.ec2_backend.groups.values() for id_ in groups}
@@ -354,12 +328,7 @@ class EC2(EC2Response):
     def describe_launch_templates(self) -> ActionResult:
         for template_id in self._get_param("LaunchTemplateIds", []):
             self.ec2_backend.get_launch_template(template_id)
-        self.params["MaxResults"] = _PAGE  # moto would leave out what is past 15, without a token
         return super().describe_launch_templates()
-
-    def describe_launch_template_versions(self) -> ActionResult:
-        self.params["MaxResults"] = _PAGE
-        return super().describe_launch_template_versions()
 
     def delete_launch_template(self) -> ActionResult:
         template_id, name = self._get_param("LaunchTemplateId"), self._get_param("LaunchTemplateName")

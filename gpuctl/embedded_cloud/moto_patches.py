@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from moto.ec2.models import elastic_ip_addresses, elastic_network_interfaces, instances, nat_gateways, subnets, vpcs
+from moto.ec2.models import (
+    elastic_block_store,
+    elastic_ip_addresses,
+    elastic_network_interfaces,
+    instances,
+    nat_gateways,
+    subnets,
+    vpcs,
+)
 
 from gpuctl.embedded_cloud.sockets import LOOPBACK
 
@@ -83,8 +91,20 @@ def _default_vpc(backend: Any) -> Any:
     return vpc
 
 
+class VolumeAttachment(elastic_block_store.VolumeAttachment):
+    """moto's attachment, which tells whether the volume ends with its instance."""
+
+    __module__ = "moto.ec2.cloud"
+
+    @property
+    def delete_on_termination(self) -> bool:
+        device = self.instance.block_device_mapping.get(self.device)
+        return bool(device and device.delete_on_termination)
+
+
 def install() -> None:
     """Makes every address that moto's EC2 gives out the loopback's, and default networks whole."""
+    _put(elastic_block_store, "VolumeAttachment", VolumeAttachment)
     _put(instances, "Instance", Instance)
     _put(subnets.Subnet, "get_available_subnet_ip", _address)
     _put(subnets.Subnet, "request_ip", _address)

@@ -15,6 +15,8 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import InstanceState
 from moto.ec2.utils import convert_tag_spec, parse_user_data, random_spot_request_id
 
+_TAGGED = ("instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -111,12 +113,25 @@ def vcpus(instance_type: str) -> int:
 
 
 def user_data(data: Mapping[str, Any]) -> Base64EncodedString | None:
-    """A template's user-data. Raises EC2ClientError where it is not base64 or longer than 16 KB."""
+    """A template's user-data. Raises EC2ClientError where it is not base64."""
     found = data.get("UserData")
-    encoded = found if isinstance(found, Base64EncodedString) or found is None else parse_user_data(found)
-    if encoded is not None and len(str(encoded)) > 16384 * 4 / 3 + 4:
-        raise EC2ClientError("InvalidParameterValue", "User data is limited to 16384 bytes")
-    return encoded
+    return found if isinstance(found, Base64EncodedString) else parse_user_data(found)
+
+
+def count(asked: Mapping[str, Any]) -> int:
+    """How many instances a RunInstances asks for; there is always room for all. Raises EC2ClientError."""
+    least, most = int(asked.get("MinCount", 1)), int(asked.get("MaxCount", 1))
+    if not 1 <= least <= most:
+        raise EC2ClientError(
+            "InvalidParameterValue", f"Value ({least}) for parameter minCount is invalid. It is 1 to maxCount ({most})."
+        )
+    for specification in asked.get("TagSpecifications") or ():
+        kind = specification.get("ResourceType")
+        if kind not in _TAGGED:
+            raise EC2ClientError(
+                "InvalidParameterValue", f"'{kind}' is not a valid taggable resource type for this operation."
+            )
+    return most
 
 
 def _tags(data: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -63,7 +63,7 @@ def test_a_template_that_is_not_seen_fails_the_fleets_pools(cloud: Cloud, seen_a
     assert (ids(answer), [error["ErrorCode"] for error in answer["Errors"]]) == ([], ["InvalidLaunchTemplate"] * 2)
     assert code(cloud.ec2.delete_launch_template, LaunchTemplateId=template).endswith("NotFound")
     assert code(cloud.ec2.describe_launch_templates, LaunchTemplateNames=[name]).endswith("NotFoundException")
-    data = {"ImageId": "ami-1"}
+    data = {"ImageId": "ami-0123456789abcdef0"}
     assert "AlreadyExists" in code(cloud.ec2.create_launch_template, LaunchTemplateName=name, LaunchTemplateData=data)
     seen_again()
     assert ids(cloud.fleet(template, *zones, ClientToken=token)) == []
