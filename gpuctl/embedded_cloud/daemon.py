@@ -143,18 +143,18 @@ class _Cloud:
 
     def _make_host(self, instance: Any, **events: Any) -> Any:
         from gpuctl.embedded_cloud.host_process import HOST_COMMAND, HostProcess
+        from gpuctl.embedded_cloud.run_instances import boot_text
 
         disk = self._place.hosts / instance.id
         disk.parent.mkdir(mode=0o700, exist_ok=True)
         token = prove(self._key, *host_words(instance.id))
-        user_data = instance.user_data
         python = self._images.python_of(instance.image_id, region=instance.region_name)
         config = {
             "instance_id": instance.id,
             "disk": str(disk),
             "admits_url": f"{self.endpoint}/gpuctl/hosts/{instance.id}/admits?token={token}",
             "imds_url": f"{self.endpoint}/imds/{instance.id}/{token}",
-            "user_data": user_data.decode() if user_data else "",
+            "user_data": boot_text(instance.user_data),
             "env": self._environment(python),
             "mark": instance.id,
         }

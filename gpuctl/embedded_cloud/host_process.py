@@ -1,7 +1,7 @@
 """One host's first process, seen from the cloud: started, listened to, ended by letting go of its lifeline.
 
 The host program reads one line of JSON on standard input, which then stays open: its end is the host's end. It prints
-JSON lines: `booted`, `boot-error` (with `message`), and last `ended` (with `reason`).
+JSON lines: `booted`, `boot-warning` and `boot-error` (with `message`), and last `ended` (with `reason`).
 """
 
 from __future__ import annotations

@@ -194,6 +194,8 @@ class Instances:
             with self.lock:
                 if life.goal == "running" and life.instance.state == "pending":
                     _set(life.instance, "running", ("", ""))
+        elif event["event"] == "boot-warning":
+            log.warning("%s: %s", life.instance.id, event.get("message"))
         elif event["event"] == "boot-error":
             life.boot_error = str(event.get("message"))
             log.error("%s: %s", life.instance.id, life.boot_error)

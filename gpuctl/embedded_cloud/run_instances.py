@@ -5,6 +5,10 @@ CreateFleet and RunInstances both come here, so that both tell the truth in Desc
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import gzip
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +120,14 @@ def user_data(data: Mapping[str, Any]) -> Base64EncodedString | None:
     """A template's user-data. Raises EC2ClientError where it is not base64."""
     found = data.get("UserData")
     return found if isinstance(found, Base64EncodedString) else parse_user_data(found)
+
+
+def boot_text(user_data: Base64EncodedString | None) -> str:
+    """User-data as the host's cloud-init reads it: unpacked where it is a gzip; what is no text is not obeyed there."""
+    raw = base64.b64decode(str(user_data or ""))
+    with contextlib.suppress(OSError, EOFError, zlib.error):
+        raw = gzip.decompress(raw)
+    return raw.decode(errors="replace")
 
 
 def count(asked: Mapping[str, Any]) -> int:

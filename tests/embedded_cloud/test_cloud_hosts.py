@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import socket
 import uuid
@@ -22,8 +23,9 @@ def hosting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     assert run_cloud("stop", folder).returncode == 0
 
 
-def launch(cloud: Cloud, behaviour: str = "", *, market: str = "spot", **data: Any) -> str:
-    text = base64.b64encode(behaviour.encode()).decode()
+def launch(cloud: Cloud, behaviour: str | bytes = "", *, market: str = "spot", **data: Any) -> str:
+    raw = behaviour.encode() if isinstance(behaviour, str) else behaviour
+    text = base64.b64encode(raw).decode()
     template_id = cloud.template(f"t-{uuid.uuid4()}", UserData=text, **data)
     return ids(cloud.fleet(template_id, market=market))[0]
 
@@ -50,6 +52,21 @@ def test_a_host_is_given_what_it_needs(hosting: Cloud) -> None:
     address = json.loads(hosting.ask(f"/gpuctl/hosts/{instance_id}")[1])
     with socket.create_connection((address["address"], address["port"]), timeout=5):
         pass
+
+
+@pytest.mark.parametrize(
+    ("raw", "read"),
+    [(gzip.compress(b"hello"), "hello"), (b"\x1f\x8b\x00\xff", "\x1f\ufffd\x00\ufffd"), (b"x" * 16384, "x" * 16384)],
+    ids=["gzip", "no-text", "longest"],
+)
+def test_user_data_may_be_binary(hosting: Cloud, raw: bytes, read: str) -> None:
+    """A gzip is read as cloud-init reads it, and what is no text boots as well."""
+    instance_id = launch(hosting, raw)
+    hosting.wait_for_state(instance_id, "running")
+    config = json.loads((disk(hosting, instance_id) / "config.json").read_text())
+    assert config["user_data"] == read
+    told = hosting.ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+    assert base64.b64decode(told["UserData"]["Value"]) == raw
 
 
 def test_terminate_ends_the_host_and_removes_its_disk(hosting: Cloud) -> None:

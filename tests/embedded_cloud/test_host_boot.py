@@ -16,7 +16,7 @@ from host_fixtures import hosts as hosts
 
 from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.embedded_cloud.host import shims
-from gpuctl.embedded_cloud.host.boot import BootError, CloudConfig, parse, relative
+from gpuctl.embedded_cloud.host.boot import CloudConfig, parse, relative
 
 
 def config_text(**keys: Any) -> str:
@@ -32,6 +32,7 @@ def test_gpuctls_own_user_data_is_understood() -> None:
     assert config.host_private == "private\n"
     assert config.authorized_keys == ("ssh-ed25519 AAAA me",)
     assert "gpuctl-deadline" in config.script
+    assert config.not_obeyed == ()
 
 
 @pytest.mark.parametrize(
@@ -49,10 +50,16 @@ def test_gpuctls_own_user_data_is_understood() -> None:
         ("#cloud-config\n[]", "object"),
     ],
 )
-def test_user_data_that_is_not_obeyed_is_refused_by_name(text: str, named: str) -> None:
+def test_user_data_that_is_not_obeyed_is_passed_over_by_name(text: str, named: str) -> None:
     """Nothing in user-data is passed over in silence."""
-    with pytest.raises(BootError, match=named):
-        parse(text)
+    (part,) = parse(text).not_obeyed
+    assert named in part
+
+
+def test_what_is_understood_is_obeyed_beside_what_is_not() -> None:
+    """As cloud-init does: a key that it does not know keeps nobody out."""
+    config = parse(config_text(runcmd=["true"], bootcmd=["echo"], ssh_authorized_keys=["ssh-ed25519 AAAA me"]))
+    assert (config.script, config.authorized_keys, len(config.not_obeyed)) == ("echo", ("ssh-ed25519 AAAA me",), 1)
 
 
 def test_no_user_data_is_a_host_without_a_caller() -> None:
@@ -78,20 +85,19 @@ def test_absolute_power_commands_become_the_stand_ins(command: str, becomes: str
     assert relative(command) == becomes
 
 
-def test_a_host_with_an_unknown_key_does_not_come_up(hosts: Hosts) -> None:
-    """The event names the key, and the host ends."""
-    host = hosts.start(text=config_text(runcmd=["true"]), wait=False)
-    assert "runcmd" in host.expect("boot-error")["message"]
-    assert host.expect("ended")["reason"] == "boot-error"
-    assert host.next_event() is None
-    assert host.process.wait() == 0
-
-
-def test_a_key_that_cannot_be_read_is_a_boot_error(hosts: Hosts) -> None:
-    """A host with half a host key serves nobody."""
-    host = hosts.start(text=config_text(ssh_keys={"ed25519_private": "no key"}), wait=False)
-    assert "key" in host.expect("boot-error")["message"]
-    host.expect("ended")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (config_text(runcmd=["true"]), "runcmd"),
+        ("\x1f\ufffd binary \x00", "#cloud-config"),
+        (config_text(ssh_keys={"ed25519_private": "no key"}), "a key in the user-data cannot be read"),
+    ],
+)
+def test_a_host_runs_whatever_its_user_data_is(hosts: Hosts, text: str, said: str) -> None:
+    """It boots, as an EC2 instance does, and says what it has passed over."""
+    host = hosts.start(text=text, wait=False)
+    assert said in host.expect("boot-warning")["message"]
+    host.expect("booted")
 
 
 def test_a_disk_that_cannot_be_made_is_a_boot_error(hosts: Hosts, tmp_path: Path) -> None:

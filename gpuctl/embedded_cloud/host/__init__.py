@@ -4,7 +4,8 @@
 as the host's lifeline, and prints JSON lines of what becomes of it:
 
     {"event": "booted"}                            once at every boot: SSH answers
-    {"event": "boot-error", "message": "..."}      the user-data cannot be obeyed, or the SSH server will not run
+    {"event": "boot-warning", "message": "..."}    a part of the user-data that is passed over
+    {"event": "boot-error", "message": "..."}      the disk cannot be made, or the SSH server will not run
     {"event": "rebooting"}                         the host asked to be started again
     {"event": "ended", "reason": "..."}            the last: `poweroff`, `reboot` (it rebooted without end), `lifeline`
                                                    or `boot-error`; nothing of the host is left but its disk

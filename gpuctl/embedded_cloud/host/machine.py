@@ -49,8 +49,8 @@ async def _run(config: MachineConfig) -> None:
     try:
         server = await sshd.serve(config.host, config.run_folder, cloud_config, children)
     except ValueError as error:
-        _report({"event": "boot-error", "message": f"a key in the user-data cannot be read: {error}"})
-        await asyncio.Event().wait()
+        _report({"event": "boot-warning", "message": f"a key in the user-data cannot be read: {error}"})
+        server = await sshd.serve(config.host, config.run_folder, CloudConfig(), children)
     if config.boot:
         _report({"event": "booted"})
     await server

@@ -20,7 +20,7 @@ from typing import Literal
 import gpuctl
 from gpuctl.core.interpreter import module_command
 from gpuctl.embedded_cloud.host import environment, shims
-from gpuctl.embedded_cloud.host.boot import BootError, parse
+from gpuctl.embedded_cloud.host.boot import parse
 from gpuctl.embedded_cloud.host.config import HostConfig, MachineConfig
 from gpuctl.embedded_cloud.host.processes import adopt_orphans, end_all, reap
 
@@ -74,11 +74,8 @@ class FirstProcess:
         return 0 if gone else 1
 
     def _begin(self) -> Reason | None:
-        try:
-            parse(self._config.user_data)
-        except BootError as error:
-            _tell({"event": "boot-error", "message": str(error)})
-            return "boot-error"
+        for part in parse(self._config.user_data).not_obeyed:
+            _tell({"event": "boot-warning", "message": part})
         environment.make_disk(self._config)
         return self._boot()
 
