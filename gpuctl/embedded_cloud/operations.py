@@ -38,6 +38,9 @@ _NOT_IN_THE_MODEL = {"DescribeFleetInstances": "ActiveInstances", "DescribeSpotP
 _FROM_ONE = frozenset({"DescribeFleets", "DescribeFleetInstances", "DescribeSpotPriceHistory", "DescribeImages"})
 """Their pages say 1 to 1000; of those that say nothing, EC2 takes 5 to 1000 ("Expecting a value greater than 5.")."""
 
+_UNASKED = {"DescribeInstances": 100}
+"""How many come where nobody says how many: EC2 promises nothing, and who reads one page alone is to be wrong here."""
+
 
 def model(operation: str) -> Any:
     """AWS's model of one operation of EC2: botocore's OperationModel."""
@@ -66,6 +69,11 @@ def page_bounds(operation: str) -> tuple[int, int]:
     return int(shape.metadata.get("min", least)), int(shape.metadata.get("max", _MOST))
 
 
+def page_size(operation: str) -> int:
+    """How many results come at a time where the request does not say."""
+    return _UNASKED.get(operation, page_bounds(operation)[1])
+
+
 @cache
 def paged(operation: str) -> str | None:
     """The member of the answer that comes in pages; None for an operation that answers in one piece."""
@@ -84,4 +92,4 @@ def ids_without_pages(operation: str) -> str | None:
         or "You cannot specify this parameter and" not in members["MaxResults"].documentation
     ):
         return None
-    return next(name for name in members if name.endswith("Ids"))
+    return next(str(name) for name in members if name.endswith("Ids"))

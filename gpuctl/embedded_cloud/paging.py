@@ -17,7 +17,7 @@ def page(operation: str, answer: Mapping[str, Any], *, token: str | None, most: 
     key = str(operations.paged(operation))
     whole = list(answer[key])
     begin = _begin(operation, token) if token else 0
-    end = begin + min(most or operations.page_bounds(operation)[1], len(whole))
+    end = begin + min(most or operations.page_size(operation), len(whole))
     return {**answer, key: whole[begin:end], "NextToken": _token(operation, end) if end < len(whole) else None}
 
 
