@@ -78,8 +78,9 @@ CASES = {
     "a file where outputs go": Case(
         ["true"], 126, "outputs/a is no folder", {"outputs/a": b"mine"}, more={"outputs": {"paths": ["outputs/a/deep"]}}
     ),
-    "a file called outputs": Case(["true"], 126, "outputs is no folder", {"outputs": b"mine"}),
-    "no workspace": Case(["true"], 126, "is no folder", before=lambda work: (work.rmdir(), work.write_text("gone"))),
+    "no workspace": Case(
+        ["true"], 126, "is gone: provision", before=lambda work: (work.rmdir(), work.write_text("gone"))
+    ),
 }
 
 
