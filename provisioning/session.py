@@ -24,13 +24,17 @@ GRACE_S = 110.0
 
 
 def start_verb(paths: Paths, channel: Channel) -> int:
-    """Start training, unless it was started already. Answers once it prints, has lived two seconds, or has ended."""
-    channel.read_request()
+    """Start training, unless it was started already. Answers once it prints, has lived two seconds, or has ended.
+
+    With `alive_s`, what it prints is not enough: it has lived so long, or has ended.
+    """
+    request = channel.read_request()
     if read_json(paths.provisioned) is None:
         raise PayloadError("this host is not provisioned", "provision it first")
     if not _was_started(paths):
         _begin(paths)
     _wait_for_first_sign(paths)
+    _wait_until_lived(paths, request.number("alive_s", 0.0))
     channel.emit("started", state=describe(paths))
     return 0
 
@@ -84,6 +88,13 @@ def _wait_for_first_sign(paths: Paths) -> None:
         raise PayloadError("training did not start: its supervisor gave no sign", "see ~/gpuctl/errors on the host")
     # What prints its traceback at once has ended a moment later.
     _wait(lambda: read_state(paths).over, _LAST_WORD_S)
+
+
+def _wait_until_lived(paths: Paths, alive_s: float) -> None:
+    """Return once training has lived so long (a minute at most), or has ended: many die of their first imports."""
+    run = read_state(paths)
+    left_s = alive_s if run.started is None else run.started + alive_s - time.time()
+    _wait(lambda: read_state(paths).over, min(left_s, 60.0))
 
 
 def stop_verb(paths: Paths, channel: Channel) -> int:

@@ -84,7 +84,7 @@ def _supervise(paths: Paths, spec: dict[str, Any], provisioned: dict[str, Any], 
     try:
         code = run.to_its_end(spec, provisioned)
         state = "stopped" if run.stopped else "succeeded" if code == 0 else "failed"
-        why = run.why_stopped
+        why = run.why
     except CannotRun as error:
         code, why = error.code, error.why
         run.refuse(why)
@@ -120,9 +120,9 @@ def _disk_size(paths: Paths) -> str:
     return f" ({disk.f_blocks * disk.f_frsize / 2**30:.1f} GiB)"
 
 
-_LEFT_RUNNING = (
-    "the command ended, and what it had left running in the background was ended with it: "
-    "run that in the foreground, without `&`, or end the script with `wait`"
+_LEFT_RUNNING = "what it had left running in the background was ended with it"
+_ENDED_WITH_IT = (
+    f"the command ended, and {_LEFT_RUNNING}: run that in the foreground, without `&`, or end the script with `wait`"
 )
 
 
@@ -169,7 +169,7 @@ class _Run:
         self.log: Optional[int] = None
         self.log_is_cut = False
         self.next_look = 0.0
-        self.why_stopped: Optional[str] = None
+        self.why: Optional[str] = None
         self.stopped = False
         self.steps: list[tuple[float, int]] = []
         self.output: Optional[int] = None
@@ -197,7 +197,8 @@ class _Run:
             self._last_words()
             self._close_output()
             if left and not self.stopped:
-                self.note(_LEFT_RUNNING)
+                self.why = _LEFT_RUNNING if process.returncode == 0 else None
+                self.note(_ENDED_WITH_IT)
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
     def tell_started(self, group: Optional[int] = None) -> None:
@@ -302,10 +303,10 @@ class _Run:
     def _obey(self, heard: bytes) -> None:
         if signal.SIGTERM in heard:
             asked = (read_json(self.paths.stop) or {}).get("grace_s")
-            self.why_stopped = self.why_stopped if asked is not None else _FROM_OUTSIDE
+            self.why = self.why if asked is not None else _FROM_OUTSIDE
             self._stop_within(float(asked) if isinstance(asked, (int, float)) else _HANGUP_GRACE_S)
         elif signal.SIGHUP in heard:  # the tmux server was killed
-            self.why_stopped = _FROM_OUTSIDE
+            self.why = _FROM_OUTSIDE
             self._stop_within(_HANGUP_GRACE_S)
 
     def _stop_within(self, grace_s: float) -> None:

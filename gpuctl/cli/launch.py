@@ -66,6 +66,8 @@ def _then(_ctx: click.Context, _param: click.Parameter, value: str | None) -> in
 
 
 _MOST_MINUTES = Decimal(1_000_000)
+ALIVE_S = 2.0
+"""For how long training must have lived before a launch that returns calls it started."""
 LAST_LINES = 10
 """How many log lines to show if the command failed before a detached launch returned."""
 
@@ -176,7 +178,8 @@ def command(
         raise Interrupted("not launched", "nothing was created")
     try:
         with Phases() as phases:
-            launched = launch(planned, profile=profile, paths=here, reporter=phases)
+            alive_s = ALIVE_S if detach or as_json else 0.0
+            launched = launch(planned, profile=profile, paths=here, reporter=phases, alive_s=alive_s)
         if as_json:
             print_json(_answer(launched))
         if detach or as_json:

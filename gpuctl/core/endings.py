@@ -7,7 +7,7 @@ from gpuctl.core.host_state import HostState
 
 def begun(state: HostState) -> str:
     """What a run does just after its start: it may have ended by then."""
-    return "is training" if state.training == "running" else f"has {state.training} already"
+    return "has started" if state.training == "running" else f"has {state.training} already"
 
 
 def ending(state: HostState) -> str:

@@ -24,6 +24,15 @@ _FAR = 10_000_000_000
 _MOST_GPUS = 64
 
 
+_BY_CODE = {
+    134: "it aborted (SIGABRT)",
+    137: "it was killed (SIGKILL), most likely because the host's memory was full",
+    139: "it crashed (SIGSEGV)",
+    143: "it was terminated (SIGTERM)",
+}
+"""What a code of 128 + N says to who knows signal N. https://man7.org/linux/man-pages/man7/signal.7.html"""
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU as `nvidia-smi` has it; None where it gives no number."""
@@ -36,8 +45,9 @@ class Gpu:
 
 @dataclass(frozen=True)
 class HostState:
-    """A host's word. `why`: the reason for its state, one line that is safe to show; `power_off_at`: when the host will
-    power itself off, None where only its lease ends it; `attempt`: which one of the run's on that host, from 1."""
+    """A host's word. `why`: the reason for its state, or what its exit code means, one line that is safe to show;
+    `power_off_at`: when the host will power itself off, None where only its lease ends it; `attempt`: which one of the
+    run's on that host, from 1."""
 
     training: Training = "none"
     exit_code: int | None = None
@@ -65,10 +75,13 @@ def parse_host_state(said: object) -> HostState:
     """The fields of a `state` event, or of a `state` in another; any value gives an answer."""
     if not isinstance(said, Mapping):
         return HostState("unknown")
+    training: Training = next((one for one in _SAID if one == said.get("state")), "unknown")
+    code = _whole(said.get("exit_code"))
+    meant = _BY_CODE.get(code or 0) if training == "failed" else None
     return HostState(
-        training=next((one for one in _SAID if one == said.get("state")), "unknown"),
-        exit_code=_whole(said.get("exit_code")),
-        why=_line(said.get("why")),
+        training=training,
+        exit_code=code,
+        why=_line(said.get("why")) or meant,
         started=_moment(said.get("started")),
         ended=_moment(said.get("ended")),
         power_off_at=_moment(said.get("power_off_at")),

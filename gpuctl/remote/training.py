@@ -14,9 +14,9 @@ def training_state(host: Host, *, gpus: bool = True, timeout_s: float | None = N
     return parse_host_state(host.call("state", {"gpus": gpus}, timeout_s=timeout_s))
 
 
-def start_training(host: Host) -> HostState:
-    """Start the training, unless it was started already; its state then."""
-    return parse_host_state(host.call("start", {}).get("state"))
+def start_training(host: Host, *, alive_s: float = 0.0) -> HostState:
+    """Start the training, unless it was started already; its state then, or once it has lived for `alive_s`."""
+    return parse_host_state(host.call("start", {"alive_s": alive_s}).get("state"))
 
 
 def stop_training(host: Host, *, grace_s: float) -> HostState:

@@ -73,8 +73,9 @@ class Launched:
         return self.record.plan
 
 
-def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Reporter) -> Launched:
-    """Carry out the plan up to the start of the training. Whatever ends it before that, nothing is left behind.
+def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Reporter, alive_s: float = 0.0) -> Launched:
+    """Carry out the plan up to the start of the training, or until that has lived for `alive_s` or ended. Whatever ends
+    it before the start, nothing is left behind.
 
     It has started once the host has answered so, or where a launch that was cut off may have started it: then nothing
     is undone. Raises Interrupted where Ctrl-C undid it, KeyboardInterrupt where that came once training had started.
@@ -90,7 +91,7 @@ def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Report
                 (instance,) = instances  # a fleet of one, all or nothing
                 run = _handle(record, planned, profile, folder, reporter)
                 with _provisioned(run, record, planned, instance, reporter) as host, interrupts_wait():
-                    state = _start(host, record.plan, folder, reporter)
+                    state = _start(host, record.plan, folder, reporter, alive_s=alive_s)
                     started = True
                     folder.note(start_answered=True)
                 note_state(run, state)
@@ -292,11 +293,11 @@ def _runs_already(host: Host, folder: RunFolder) -> bool:
     return folder.progress().started and training_state(host).training != "none"
 
 
-def _start(host: Host, plan: Plan, folder: RunFolder, reporter: Reporter) -> HostState:
+def _start(host: Host, plan: Plan, folder: RunFolder, reporter: Reporter, *, alive_s: float) -> HostState:
     """Start the training command."""
     reporter.phase("start", " ".join(plan.workload.command))
     folder.note(started=True, start_answered=False)
-    return start_training(host)
+    return start_training(host, alive_s=alive_s)
 
 
 def _provision(host: Host, plan: Plan, planned: Planned, reporter: Reporter) -> None:

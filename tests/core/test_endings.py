@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gpuctl.core.endings import begun, ending, failure
 from gpuctl.core.host_state import Gpu, HostState, parse_host_state
 
+MEMORY = "it was killed (SIGKILL), most likely because the host's memory was full"
 KILLED = "its supervisor was killed (out of memory?)"
 
 
@@ -23,6 +24,10 @@ KILLED = "its supervisor was killed (out of memory?)"
         ({"state": "failed", "exit_code": 126, "why": "no"}, "failed (exit code 126: no)", "with exit code 126: no"),
         ({"state": "failed", "exit_code": None, "why": KILLED}, f"failed ({KILLED})", f"r failed: {KILLED}"),
         ({"state": "failed", "exit_code": None}, "failed", "r failed"),
+        ({"state": "failed", "exit_code": 137}, f"failed (exit code 137: {MEMORY})", f"with exit code 137: {MEMORY}"),
+        ({"state": "failed", "exit_code": 137, "why": "no"}, "failed (exit code 137: no)", "with exit code 137: no"),
+        ({"state": "stopped", "exit_code": 137}, "stopped (exit code 137)", None),
+        ({"state": "succeeded", "exit_code": 0, "why": "no"}, "succeeded (exit code 0: no)", None),
         ({"state": "failed", "exit_code": True, "why": "\x1b[2Ja\nb"}, "failed (a␊b)", "r failed: a␊b"),
     ],
 )

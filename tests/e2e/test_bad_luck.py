@@ -59,6 +59,7 @@ sys.stdout.flush()
 home = pathlib.Path.home() / "gpuctl"
 (home / "host.pyz").rename(home / "honest.pyz")
 (home / "host.pyz").write_text(lying)
+os.mkdir(os.environ["GPUCTL_OUTPUTS"])
 os.chdir(os.environ["GPUCTL_OUTPUTS"])
 for name in names:
     with open(name, "wb") as file:
@@ -306,7 +307,27 @@ def test_a_command_that_fails_at_once_is_told_by_a_detached_launch(shared: Gpuct
     """Exit code 3 and not a word of training; with --json the answer is still alone on standard output."""
     answer = toy("quick", "--json", code=3, command=["sh", "-c", "exit 7"])
     assert the_error(answer) == "the training command of quick failed with exit code 7"
-    assert "quick has failed already" in answer.err and "is training" not in answer.err
+    assert "quick has failed already" in answer.err and "has started" not in answer.err
+
+
+def test_an_unknown_name_keeps_no_other_run_up(shared: Gpuctl, toy: Callable[..., Answer]) -> None:
+    """`down A B`: the run that is there is removed, and the name that is none is told."""
+    toy("known")
+    answer = shared("down", "unknown", "known", "--discard", "-y", code=1)
+    assert "known: nothing is left" in answer.out and in_account(shared.ec2()) == {}
+    assert "there is no run called 'unknown' in us-east-1" in answer.err and "still there" not in answer.err
+    assert the_error(answer) == "1 of 2 runs could not be taken down, see above"
+
+
+def test_a_command_that_dies_of_an_import_is_told_by_a_detached_launch(
+    shared: Gpuctl, toy: Callable[..., Answer]
+) -> None:
+    """Though it has printed before, and what it lacks may be typed."""
+    script = "import time; print('begun', flush=True); time.sleep(0.3); import not_to_be_had"
+    answer = toy("lacks", code=3, command=["python", "-c", script])
+    hint = "if not_to_be_had is a package, launch with `--requirement not_to_be_had`"
+    assert answer.err.endswith(f"gpuctl: the training command of lacks failed with exit code 1; {hint}\n")
+    assert "lacks has failed already" in answer.out and "No module named 'not_to_be_had'" in answer.err
     assert list(json.loads(answer.out)) == ["run", "cloud", "region", "hosts"]
     assert shared.json("ls")["runs"][0]["state"] == "failed"
 

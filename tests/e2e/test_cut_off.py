@@ -56,13 +56,13 @@ def test_an_interrupted_launch_leaves_nothing(gpuctl: Gpuctl, project: Path, too
     for number, moment in enumerate(moments(took, count)):
         name = f"interrupt-{number}"
         code, said = launch_and(gpuctl, project, signal.SIGINT, moment, name)
-        if code == 0 or "is training" in said:
+        if code == 0 or "has started" in said:
             assert [r["run"] for r in gpuctl.json("ls")["runs"]] == [name]
             gpuctl("down", name, "-y", "--discard")
         else:
             assert code in (130, -signal.SIGINT), f"exit code {code} after {moment:.2f} s: {said}"
         assert in_account(gpuctl.ec2()) == {}, f"after {moment:.2f} s"
-        assert not (gpuctl.home / "state/runs" / name / "run.json").exists() or code == 0 or "is training" in said
+        assert not (gpuctl.home / "state/runs" / name / "run.json").exists() or code == 0 or "has started" in said
 
 
 def test_a_half_made_launch_goes_on(gpuctl: Gpuctl, project: Path, took: float) -> None:

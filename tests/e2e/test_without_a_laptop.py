@@ -63,7 +63,7 @@ def test_a_launch_that_was_killed_at_its_start_goes_on_whatever_has_come_of_it(s
         # As a kill leaves it between that word and the host's answer.
         progress.write_text(json.dumps({**json.loads(progress.read_text()), "started": True, "start_answered": False}))
         before = json.loads((root / "run/1/state.json").read_text())["started"] if expected else None
-        assert "cut is training" in shared(*words).out
+        assert "cut has started" in shared(*words).out
         after = json.loads((root / "run/1/state.json").read_text())["started"]
         assert before in (None, after)
     assert instances(shared) == [instance]
