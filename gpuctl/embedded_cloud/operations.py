@@ -23,7 +23,8 @@ _EC2 = """
     RevokeSecurityGroupEgress DeleteSecurityGroup CreateTags DeleteTags DescribeTags DescribeImages CreateVolume
     DescribeVolumes DeleteVolume CreateNetworkInterface DescribeNetworkInterfaces
     DeleteNetworkInterface DescribeVpcs DescribeSubnets DescribeAvailabilityZones DescribeRegions CreateSubnet
-    DeleteSubnet CreateVpc DeleteVpc DescribeRouteTables DescribeInternetGateways DescribeSpotPriceHistory
+    DeleteSubnet CreateVpc DeleteVpc CreateRouteTable AssociateRouteTable DescribeRouteTables CreateRoute DeleteRoute
+    DescribeInternetGateways DescribeSpotPriceHistory
     DescribeSpotInstanceRequests CreateKeyPair ImportKeyPair DeleteKeyPair DescribeKeyPairs AllocateAddress
     DescribeAddresses ReleaseAddress CreateSnapshot DescribeSnapshots DeleteSnapshot DescribeAccountAttributes
 """

@@ -116,6 +116,27 @@ class Made:
     def address(self) -> str:
         return str(self.ec2.allocate_address(Domain="vpc")["AllocationId"])
 
+    @cached_property
+    def default_vpc(self) -> str:
+        of_account = [{"Name": "is-default", "Values": ["true"]}]
+        return str(self.ec2.describe_vpcs(Filters=of_account)["Vpcs"][0]["VpcId"])
+
+    @property
+    def routes(self) -> str:
+        """A route table of the default VPC."""
+        return str(self.ec2.create_route_table(VpcId=self.default_vpc)["RouteTable"]["RouteTableId"])
+
+    @property
+    def routed(self) -> str:
+        """One with a route to the internet."""
+        table = self.routes
+        self.ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=self.gateway)
+        return table
+
+    @cached_property
+    def gateway(self) -> str:
+        return str(self.ec2.describe_internet_gateways()["InternetGateways"][0]["InternetGatewayId"])
+
     @property
     def key(self) -> str:
         return str(self.ec2.create_key_pair(KeyName=self.name)["KeyName"])
@@ -391,7 +412,25 @@ ROWS = (
         note="errors-overview spells InvalidVpcRange, EC2 answers InvalidVpc.Range",
     ),
     Row("DeleteVpc", lambda made: {"VpcId": made.vpc}, {"VpcId": VPC}),
+    Row("CreateRouteTable", lambda made: {"VpcId": made.default_vpc}, {"VpcId": VPC}),
+    Row(
+        "AssociateRouteTable",
+        lambda made: {"RouteTableId": made.routed, "SubnetId": made.subnet},
+        {"RouteTableId": ROUTES, "SubnetId": SUBNET},
+    ),
     Row("DescribeRouteTables", ids={"RouteTableIds": ROUTES}),
+    Row(
+        "CreateRoute",
+        lambda made: {"RouteTableId": made.routes, "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": made.gateway},
+        {"RouteTableId": ROUTES},
+        (({"DestinationCidrBlock": "nowhere"}, "InvalidParameterValue"),),
+    ),
+    Row(
+        "DeleteRoute",
+        lambda made: {"RouteTableId": made.routed, "DestinationCidrBlock": "0.0.0.0/0"},
+        {"RouteTableId": ROUTES},
+        (({"DestinationCidrBlock": "192.0.2.0/24"}, "InvalidRoute.NotFound"),),
+    ),
     Row("DescribeInternetGateways", ids={"InternetGatewayIds": GATEWAY}),
     Row("DescribeSpotPriceHistory", lambda _: {"InstanceTypes": ["g5.xlarge"]}),
     Row("DescribeSpotInstanceRequests", ids={"SpotInstanceRequestIds": SPOT}),
