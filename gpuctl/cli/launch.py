@@ -31,9 +31,11 @@ from gpuctl.core.outputs import Wish
 if TYPE_CHECKING:
     from gpuctl.core.answers import LaunchAnswer
     from gpuctl.core.plan import Plan
+    from gpuctl.core.profile import Profile
+    from gpuctl.state.paths import Paths
     from gpuctl.workflows.hosts import RunHandle
     from gpuctl.workflows.launch import Launched
-    from gpuctl.workflows.planning import Request
+    from gpuctl.workflows.planning import Asked, Planned, Request
 
 
 def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Decimal | None:
@@ -151,12 +153,7 @@ def command(
     added to the job's command; any others replace it.
     """
     from gpuctl.cli.following import detached
-    from gpuctl.ui.console import show, tell
-    from gpuctl.ui.plan import launch_question, render_plan
-    from gpuctl.ui.progress import Phases
-    from gpuctl.workflows.launch import launch
-    from gpuctl.workflows.planning import plan_launch, read_request
-    from gpuctl.workflows.pull import free_place
+    from gpuctl.workflows.planning import read_request
 
     _check_end(returns=detach or as_json, comes_home=bool(pull_to or down_after))
     _check_then(asked["then_s"], discard=asked["discard"], down_after=down_after)
@@ -164,29 +161,64 @@ def command(
     if not dry_run:
         check_can_ask("launch", yes=yes)
     profile, here = profile_of(cloud)
-    with Phases() as phases:
-        phases.phase("plan", "credentials, prices, image, your address")
-        planned = plan_launch(request, profile=profile, paths=here, now=now())
+    planned = _plan(request, profile, here)
     plan = planned.plan
-    if pull_to or down_after:
-        pull_to = free_place(pull_to or Path(plan.run), plan.run)
+    home = _home(plan, pull_to) if pull_to or down_after else None
     if dry_run:
-        print_json(_plan_row(plan, pull_to)) if as_json else show(render_plan(plan, home=pull_to, now=now()))
-        return 0
-    tell(render_plan(plan, home=pull_to, now=now()))
-    if not agreed(launch_question(plan, now=now()), yes=yes):
-        raise Interrupted("not launched", "nothing was created")
+        return _show(plan, home, as_json=as_json)
+    _agree(plan, home, yes=yes)
     try:
-        with Phases() as phases:
-            alive_s = ALIVE_S if detach or as_json else 0.0
-            launched = launch(planned, profile=profile, paths=here, reporter=phases, alive_s=alive_s)
+        launched = _launch(planned, profile, here, alive_s=ALIVE_S if detach or as_json else 0.0)
         if as_json:
             print_json(_answer(launched))
         if detach or as_json:
             return _say_what_next(launched, open_run_of(plan.run, cloud, None), to_stderr=as_json)
     except KeyboardInterrupt:
         return detached(plan.run)
-    return _follow(plan.run, cloud, pull_to, down_after=down_after, wish=Wish(max_size))
+    return _follow(plan.run, cloud, home, down_after=down_after, wish=Wish(max_size))
+
+
+def _plan(request: Asked, profile: Profile, here: Paths) -> Planned:
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.planning import plan_launch
+
+    with Phases() as phases:
+        phases.phase("plan", "credentials, prices, image, your address")
+        return plan_launch(request, profile=profile, paths=here, now=now())
+
+
+def _home(plan: Plan, pull_to: Path | None) -> Path:
+    """Where the outputs will go."""
+    from gpuctl.workflows.pull import free_place
+
+    return free_place(pull_to or Path(plan.run), plan.run)
+
+
+def _show(plan: Plan, home: Path | None, *, as_json: bool) -> int:
+    """The plan as the answer to `--dry-run`; the exit code."""
+    from gpuctl.ui.console import show
+    from gpuctl.ui.plan import render_plan
+
+    print_json(_plan_row(plan, home)) if as_json else show(render_plan(plan, home=home, now=now()))
+    return 0
+
+
+def _agree(plan: Plan, home: Path | None, *, yes: bool) -> None:
+    """Show the plan and ask. Raises Interrupted if the answer is no."""
+    from gpuctl.ui.console import tell
+    from gpuctl.ui.plan import launch_question, render_plan
+
+    tell(render_plan(plan, home=home, now=now()))
+    if not agreed(launch_question(plan, now=now()), yes=yes):
+        raise Interrupted("not launched", "nothing was created")
+
+
+def _launch(planned: Planned, profile: Profile, here: Paths, *, alive_s: float) -> Launched:
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.launch import launch
+
+    with Phases() as phases:
+        return launch(planned, profile=profile, paths=here, reporter=phases, alive_s=alive_s)
 
 
 def _check_end(*, returns: bool, comes_home: bool) -> None:
