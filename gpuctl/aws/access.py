@@ -50,7 +50,7 @@ def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
         text = raw.decode("ascii").strip() if len(raw) <= _ADDRESS_LIMIT else ""
         found: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
-        raise CloudError(f"{source} did not answer with an address", "is there a sign-in page in between?") from None
+        raise CloudError(f"{source} did not answer with an address", "is a sign-in page in the way?") from None
     address = found.ipv4_mapped if isinstance(found, IPv6Address) else found
     if address is None:
         raise CloudError(

@@ -179,7 +179,7 @@ def _usable(info: InstanceTypeInfoTypeDef) -> InstanceType:
             f"{gpu.get('Manufacturer', '')} {gpu.get('Name', '')}" for gpu in info.get("GpuInfo", {}).get("Gpus", [])
         ]
         has = ", ".join(makers) or "an accelerator that is no GPU"
-        raise UsageError(f"{info['InstanceType']} has {has}", "only whole NVIDIA GPUs will do: `gpuctl offers`")
+        raise UsageError(f"{info['InstanceType']} has {has}", "only whole NVIDIA GPUs can be used: see `gpuctl offers`")
     return kind
 
 

@@ -181,7 +181,9 @@ def suitable(kinds: Iterable[InstanceType], wanted: Requirements) -> list[Instan
         return kinds
     found = [kind for kind in kinds if kind.gpus == 1 and kind.bf16 and kind.gpu_memory_gib >= DEFAULT_GPU_MEMORY_GIB]
     if not found:
-        raise NoCapacity("no GPU with 16 GB and bfloat16 is offered here", "try another --region, or name one by --gpu")
+        raise NoCapacity(
+            "no GPU with 16 GB and bfloat16 is offered here", "try another --region, or name one with --gpu"
+        )
     return found
 
 
@@ -193,7 +195,7 @@ def rank(offers: Iterable[Offer], wanted: Requirements) -> list[Offer]:
     on_market = [offer for offer in offers if offer.market in wanted.markets]
     if not on_market:
         what = " or ".join(wanted.markets)
-        raise NoCapacity(f"nothing that would do is offered ({what})", "try another --region, --gpu or --on-demand")
+        raise NoCapacity(f"nothing suitable is offered ({what})", "try another --region, --gpu or --on-demand")
     kinds = set(suitable({offer.instance_type: None for offer in on_market}, wanted))
     matching = sorted((offer for offer in on_market if offer.instance_type in kinds), key=_order)
     limit = wanted.max_price_usd_per_hour

@@ -87,13 +87,13 @@ class Answers:
                 return self._said.get(timeout=TICK_S)
             except queue.Empty:
                 waited += waited_s(TICK_S, since=began)
-        raise HostSilent(f"{self._name} does not say whether a file came whole", "try again")
+        raise HostSilent(f"{self._name} did not say whether a file arrived whole", "try again")
 
     def _read(self) -> None:
         try:
             for count, event in enumerate(self._streams.session.events(read=self._streams.stderr.read)):
                 if count > 2 * len(self._wanted) + _MOST_UNASKED:
-                    raise HostError(f"{self._name} tells of more files than it was asked for", "try again")
+                    raise HostError(f"{self._name} sent more files than it was asked for", "try again")
                 self._last = event
                 found = _parse(event)
                 if found is not None and found.path in self._wanted:

@@ -146,7 +146,7 @@ def _load_key(identity_file: Path, target: SSHTarget) -> paramiko.PKey:
         reason = error.strerror if isinstance(error, OSError) else "not an ed25519 private key"
         raise HostError(
             f"this laptop has no key to {name_of(target)} ({identity_file}: {reason})",
-            "go on from the laptop that launched the run",
+            "use the laptop that launched the run",
         ) from error
 
 

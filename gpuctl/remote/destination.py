@@ -151,7 +151,7 @@ class Destination:
             folder = _open_below(self._root, _MARK_FOLDER, make=True)
         except OSError as error:
             raise UsageError(
-                f"{self._path / _MARK_FOLDER} is no folder, and the log is to lie in it", "pull into another folder"
+                f"{self._path / _MARK_FOLDER} is not a folder, but the log goes into it", "pull into another folder"
             ) from error
         try:
             found = _read_mark(folder)
@@ -280,7 +280,7 @@ class Destination:
         except OSError as error:
             if error.errno in _FULL:
                 raise GpuctlError(
-                    f"the disk that {self._path} is on is full: not all came home, and the host is kept",
+                    f"the disk that {self._path} is on is full: not everything was downloaded, and the host is kept",
                     "make room, or pull into a folder on another disk",
                 ) from error
             raise GpuctlError(f"{self._path} cannot be written ({error.strerror})", None) from error

@@ -118,7 +118,7 @@ def follow(
                 return
             progress.check()
             yield from progress.took(event)
-    raise HostError(f"{host.name} stopped telling of the run before its end", "try again")
+    raise HostError(f"{host.name} stopped reporting on the run before its end", "try again")
 
 
 class _Progress:
@@ -187,5 +187,5 @@ def _new(host: Host, event: Event, reached: int) -> tuple[int, bytes]:
     except (ValueError, binascii.Error):
         raise HostError(f"{host.name} answered with a log that cannot be read", "try again") from None
     if offset != 0 and not reached >= offset >= 0:
-        raise HostError(f"{host.name} left a part of the log out", "try again")
+        raise HostError(f"{host.name} left out part of the log", "try again")
     return (0, data) if offset == 0 else (reached, data[reached - offset :])

@@ -310,7 +310,7 @@ class _Pull:
             except NoTarStream as error:
                 if source.ended:  # then the host may say itself what went wrong
                     answers.finish()
-                raise HostError(f"{self._host.name} sent something that is no tar stream", "try again") from error
+                raise HostError(f"{self._host.name} sent something that is not a tar stream", "try again") from error
             if whole:
                 self._finish(answers, left)
         # Changed, vanished or refused since the manifest: the next one tells which.

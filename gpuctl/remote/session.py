@@ -138,7 +138,7 @@ class Session:
             raise GpuctlError(f"what was to be sent to {self._name} could not be read") from self._feeding
         raise HostError(
             f"{self._name}: the command there ended without an answer (exit code {status}){self._last_words()}",
-            "try again; what is done already is found done",
+            "try again; what has been done already is not done again",
         )
 
     def exit_status(self) -> int:
@@ -181,7 +181,7 @@ class Session:
                 if time.monotonic() < probe_at:
                     continue
                 if not self._alive():
-                    raise HostUnreachable(f"{self._name} does not answer any more", "try again") from None
+                    raise HostUnreachable(f"{self._name} no longer answers", "try again") from None
                 probe_at = time.monotonic() + self._quiet_s
 
     def _start(self, work: Callable[[], None], what: str) -> None:

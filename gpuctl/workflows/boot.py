@@ -97,10 +97,10 @@ class _Look:
 
     def _judge(self, instance: Instance) -> None:
         if instance.state in ("shutting-down", "terminated"):
-            raise HostGone(f"{instance.instance_id} has ended while it was waited for: {_reason(instance)}")
+            raise HostGone(f"{instance.instance_id} ended while gpuctl was waiting for it: {_reason(instance)}")
         if instance.state in ("stopping", "stopped"):
             raise HostStopped(
-                f"{instance.instance_id} was switched off while it was waited for: {_reason(instance)}",
+                f"{instance.instance_id} was switched off while gpuctl was waiting for it: {_reason(instance)}",
                 f"`gpuctl down {self._run.name}` removes it",
             )
         try:
@@ -128,7 +128,7 @@ def open_host_started(run: RunHandle) -> Host:
     if instance.tags.lease_ends < datetime.now(timezone.utc) + _TIME_TO_PULL:
         raise HostStopped(
             f"the host of {run.name} ({instance.instance_id}) is switched off, and its lease is over: "
-            "started, it would end itself at once",
+            "if started, it would terminate itself at once",
             f"attach its disk to an instance of your own, {lose}",
         )
     run.tell(f"the host of {run.name} was switched off: starting it, and it costs again from now on")

@@ -131,7 +131,7 @@ def living_instance(run: RunHandle) -> Instance:
     if instance is not None and instance.state in ("stopping", "stopped"):
         raise HostStopped(
             f"the host of {run.alias} ({instance.instance_id}) is switched off, and its disk is kept",
-            f"`gpuctl pull {run.name}` starts it, which costs again, and brings its outputs home; "
+            f"`gpuctl pull {run.name}` starts it, which costs money again, and brings its outputs home; "
             f"`gpuctl down {run.name}` then removes it",
         )
     progress = run.folder.progress()
@@ -142,7 +142,7 @@ def living_instance(run: RunHandle) -> Instance:
     if progress.home:
         why = f"it has ended, and all that it wrote is home in {progress.destination}"
     raise HostGone(
-        f"run {run.alias} has no host any more: {why}",
+        f"run {run.alias} no longer has a host: {why}",
         f"`gpuctl down {run.name}` removes what is left",
     )
 

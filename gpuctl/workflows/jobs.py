@@ -163,10 +163,10 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
         if not colon or (not Path(source).exists() and Path(word).exists()):
             source, name = word, ""
         if not source:
-            raise UsageError(f"--put {word!r} names no file", "name a file or folder of this laptop")
+            raise UsageError(f"--put {word!r} names no file", "name a file or folder on this laptop")
         path = Path(source).expanduser()
         if not path.exists():
-            raise UsageError(f"--put: there is no {source}", "name a file or folder of this laptop")
+            raise UsageError(f"--put: there is no {source}", "name a file or folder on this laptop")
         name = name or path.resolve().name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UsageError(f"--put: {name!r} would lie outside the workspace", "give a relative name after the colon")

@@ -22,10 +22,10 @@ def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: 
         raise NameInUse(f"what this laptop knows of a run called {folder.name} is damaged: it may be up", step)
     if stored is not None and not folder.progress().down:
         if stored.schema > SCHEMA:
-            raise NameInUse(f"the name {folder.name} is that of a run which a newer gpuctl launched", step)
+            raise NameInUse(f"the name {folder.name} belongs to a run that a newer gpuctl launched", step)
         if stored.cloud != cloud or region not in _regions(folder, stored):
             where = stored.region if stored.cloud == cloud else f"{stored.region} of the cloud {stored.cloud}"
-            raise NameInUse(f"the name {folder.name} is that of a run in {where}", step)
+            raise NameInUse(f"the name {folder.name} belongs to a run in {where}", step)
     seen = folder.progress()
     half_made = folder.exists() and folder.has_key() and (not folder.may_have_started() or seen.start_answered is False)
     if in_use and not half_made:

@@ -32,7 +32,9 @@ def ssh_command(
     """
     program = shutil.which("ssh")
     if program is None:
-        raise GpuctlError("this machine has no ssh program", "install OpenSSH's client; `tail` and `pull` do without")
+        raise GpuctlError(
+            "this machine has no ssh program", "install OpenSSH's client; `tail` and `pull` work without it"
+        )
     refresh_ssh_target(run)
     reached = [program, "-F", str(run.folder.ssh_config), *options]
     if not remote and on_terminal and opens_shell(options):

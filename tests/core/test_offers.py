@@ -177,7 +177,7 @@ def test_a_maximum_price_that_nothing_meets_names_the_cheapest() -> None:
 
 def test_no_offer_at_all_is_no_capacity() -> None:
     """Exit code 4, not a crash on an empty list."""
-    with pytest.raises(NoCapacity, match="nothing that would do is offered"):
+    with pytest.raises(NoCapacity, match="nothing suitable is offered"):
         rank([], Requirements())
     with pytest.raises(NoCapacity, match="bfloat16"):
         rank([offer(G4DN, "0.2")], Requirements())

@@ -135,5 +135,5 @@ def test_a_host_is_gone_only_where_aws_says_so(
         ec2.terminate_instances(InstanceIds=[held])
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "run unsure has no host any more" in said.decode()
+    assert "run unsure no longer has a host" in said.decode()
     wait_for(lambda: held not in in_account(ec2).get("instances", []), what="the end of the host")

@@ -373,6 +373,6 @@ def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: 
     status = own_cloud("status", "lost")
     assert f"the embedded cloud had died; lost with it: {instance} (run lost)" in status.err
     assert re.search(r"^state +interrupted$", status.out, re.MULTILINE)
-    assert "run lost has no host any more" in the_error(own_cloud("tail", "lost", "-n", "1", code=1))
+    assert "run lost no longer has a host" in the_error(own_cloud("tail", "lost", "-n", "1", code=1))
     assert own_cloud.json("down", "lost") == {"removed": [], "left": [], "failed": []}
     assert re.search(r"^state +down$", own_cloud("status", "lost").out, re.MULTILINE)

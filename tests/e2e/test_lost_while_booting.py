@@ -60,7 +60,7 @@ def test_a_host_that_was_terminated_ends_the_launch(
     _, said = process.communicate(timeout=200)
     assert process.returncode == 1
     error = the_error(Answer(1, "", said.decode()))
-    assert f"{instance} has ended while it was waited for: somebody has ended it" in error
+    assert f"{instance} ended while gpuctl was waiting for it: somebody has ended it" in error
     assert in_account(shared.ec2()) == {}
 
 

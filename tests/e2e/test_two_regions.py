@@ -88,7 +88,7 @@ def test_a_name_that_is_a_runs_in_another_region_is_refused(gpuctl: Gpuctl, laun
     run = launched(name="taken")
     words = ("launch", "project", "--name", run, "--region", ELSEWHERE, "-y", "--", "python", "train.py")
     refused = the_error(gpuctl(*words, code=2))
-    assert f"the name {run} is that of a run in us-east-1" in refused and f"gpuctl down {run}" in refused
+    assert f"the name {run} belongs to a run in us-east-1" in refused and f"gpuctl down {run}" in refused
     assert "train loss" in gpuctl("tail", run, "--no-follow").out
     down = gpuctl("down", run, "--region", ELSEWHERE, "-y")
     assert "nothing is left" in down.out and (gpuctl.folder / run / "outputs/checkpoint.pt").exists()

@@ -687,7 +687,7 @@ def test_a_full_disk_at_home_is_told(tmp_path: Path) -> None:
     try:
         with (
             Destination(tmp_path) as home,
-            pytest.raises(GpuctlError, match="is full: not all came home, and the host is kept"),
+            pytest.raises(GpuctlError, match="is full: not everything was downloaded, and the host is kept"),
             home.aside() as aside,
         ):
             os.dup2(full, aside.descriptor)
