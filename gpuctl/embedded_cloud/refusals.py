@@ -65,6 +65,10 @@ class Refusals(EC2Response):
         if held or referred:
             raise EC2ClientError("DependencyViolation", f"resource {group.id} has a dependent object")
 
+    def associate_route_table(self) -> ActionResult:
+        self.ec2_backend.get_route_table(self._get_param("RouteTableId"))
+        return super().associate_route_table()
+
     def create_volume(self) -> ActionResult:
         zone = self._get_param("AvailabilityZone")
         if zone and zone not in self._zones():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import secrets
+import string
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import InstanceState
-from moto.ec2.utils import convert_tag_spec, parse_user_data, random_spot_request_id
+from moto.ec2.utils import convert_tag_spec, parse_user_data
 
 _TAGGED = ("instance", "volume", "network-interface", "spot-instances-request", "elastic-gpu")
 
@@ -75,10 +77,15 @@ def launch(backend: Any, request: Request) -> Any:
     return reservation
 
 
+def _spot_request_id() -> str:
+    """As EC2 makes them, shorter than other ids."""
+    return "sir-" + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
 def _finish(instance: Any, data: Mapping[str, Any], *, interface_tags: Mapping[str, str], market: str) -> None:
     instance._state = InstanceState("pending", 0)
     instance.virtualization_type = "hvm"
-    instance.spot_instance_request_id = random_spot_request_id() if market == "spot" else None
+    instance.spot_instance_request_id = _spot_request_id() if market == "spot" else None
     for interface in instance.nics.values():
         interface.add_tags(dict(interface_tags))
     profile = data.get("IamInstanceProfile") or {}

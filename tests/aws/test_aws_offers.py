@@ -89,8 +89,9 @@ def test_on_demand_prices_come_from_the_price_list(account: Account) -> None:
 def test_zones_that_do_not_have_the_type_are_no_offers(account: Account) -> None:
     """Each offer is a type in a zone that EC2 says has it, with a default subnet."""
     offers = find_offers(account, Requirements(gpu="a10g"))
-    answer = account.client("ec2").describe_instance_type_offerings(LocationType="availability-zone")
-    having = {(one["InstanceType"], one["Location"]) for one in answer["InstanceTypeOfferings"]}
+    pages = account.client("ec2").get_paginator("describe_instance_type_offerings")
+    answers = pages.paginate(LocationType="availability-zone")
+    having = {(one["InstanceType"], one["Location"]) for page in answers for one in page["InstanceTypeOfferings"]}
     assert {(one.instance_type.name, one.zone) for one in offers} <= having
 
 

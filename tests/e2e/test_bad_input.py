@@ -315,7 +315,7 @@ def test_a_name_in_use_is_refused_and_what_has_it_stays(cloud: Gpuctl) -> None:
     tags = [{"Key": "gpuctl:run", "Value": "taken"}, {"Key": "gpuctl:owner", "Value": "somebody"}]
     ec2.create_security_group(
         GroupName="theirs",
-        Description="another's",
+        Description="of somebody else",
         TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
     )
     try:

@@ -324,10 +324,10 @@ def test_a_command_that_dies_of_an_import_is_told_by_a_detached_launch(
 ) -> None:
     """Though it has printed before, and what it lacks may be typed."""
     script = "import time; print('begun', flush=True); time.sleep(0.3); import not_to_be_had"
-    answer = toy("lacks", code=3, command=["python", "-c", script])
+    answer = toy("lacks", "--json", code=3, command=["python", "-c", script])
     hint = "if not_to_be_had is a package, launch with `--requirement not_to_be_had`"
     assert answer.err.endswith(f"gpuctl: the training command of lacks failed with exit code 1; {hint}\n")
-    assert "lacks has failed already" in answer.out and "No module named 'not_to_be_had'" in answer.err
+    assert "lacks has failed already" in answer.err and "No module named 'not_to_be_had'" in answer.err
     assert list(json.loads(answer.out)) == ["run", "cloud", "region", "hosts"]
     assert shared.json("ls")["runs"][0]["state"] == "failed"
 

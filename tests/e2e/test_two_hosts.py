@@ -137,7 +137,7 @@ def test_a_host_that_is_lost_does_not_keep_what_the_other_has(
     stopped = gpuctl("stop", run, "--json", code=1)
     answer = json.loads(stopped.out)
     assert (answer["state"], [one["host"] for one in answer["others"]]) == ("stopped", [1])
-    assert "not stopped: host 1 of half: run half-1 has no host any more" in the_error(stopped)
+    assert "not stopped: host 1 of half: run half-1 no longer has a host" in the_error(stopped)
     out, err = following.communicate(timeout=60)
     said = Answer(following.returncode, out.decode(), err.decode())
     assert said.code == 1 and "no more of the log of host 1: " in said.err

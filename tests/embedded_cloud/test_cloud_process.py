@@ -58,7 +58,7 @@ def test_a_start_beside_a_running_cloud_does_not_pay_for_moto(state: Path) -> No
 def test_stop_leaves_nothing_and_may_be_said_twice(state: Path) -> None:
     """After stop there is no process, no cloud.json, no host's folder; the next cloud has the same port."""
     cloud = Cloud.start(state, "--host-command", STAND_IN)
-    (instance_id,) = ids(cloud.fleet(cloud.template("t")))
+    (instance_id,) = ids(cloud.fleet(cloud.template("template")))
     cloud.wait_for_state(instance_id, "running")
     host_pid = json.loads((state / "hosts" / instance_id / "config.json").read_text())["pid"]
     assert json.loads(run_cloud("stop", state).stdout) == {"stopped": True}
@@ -114,7 +114,7 @@ def test_a_stale_file_is_noticed(state: Path, tmp_path: Path) -> None:
 def test_a_killed_cloud_takes_its_hosts_and_the_next_says_what_is_lost(state: Path, hosts: list[str]) -> None:
     """kill -9 of the cloud: hosts end by themselves, the next start names the instances once, their disks are gone."""
     cloud = Cloud.start(state, *hosts)
-    lost = sorted(ids(cloud.fleet(cloud.template("t"), count=2)))
+    lost = sorted(ids(cloud.fleet(cloud.template("template"), count=2)))
     for instance_id in lost:
         cloud.wait_for_state(instance_id, "running")
     pids = [int(entry.read_text() or 0) for entry in (state / "instances").iterdir()]

@@ -28,7 +28,7 @@ def launch(cloud: Cloud, caller: KeyPair, *, group_id: str) -> str:
         keys=BootKeys(host_private=host.private, host_public=host.public, caller_public=caller.public),
     )
     encoded = base64.b64encode(text.encode()).decode()
-    answer = cloud.fleet(cloud.template("t", groups=[group_id], UserData=encoded))
+    answer = cloud.fleet(cloud.template("template", groups=[group_id], UserData=encoded))
     (instance_id,) = ids(answer)
     cloud.wait_for_state(instance_id, "running")
     return instance_id
