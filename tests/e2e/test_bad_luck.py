@@ -342,6 +342,7 @@ def test_requirements_that_cannot_be_installed_undo_the_launch(shared: Gpuctl, p
     assert in_account(shared.ec2()) == {} and not (shared.home / "state/runs/pip").exists()
 
 
+@pytest.mark.prove
 def test_who_follows_is_told_at_once_that_the_cloud_is_another(own_cloud: Gpuctl, project: Path) -> None:
     """It was stopped and started again on the same port: its host has gone, and is not waited for."""
     own_cloud("launch", str(project), "--name", "lost", "-d", "--", *TRAINING)

@@ -64,6 +64,7 @@ def test_a_host_that_was_terminated_ends_the_launch(
     assert in_account(shared.ec2()) == {}
 
 
+@pytest.mark.prove
 def test_a_host_that_is_at_another_address_by_now_is_found_there(
     shared: Gpuctl, booting: Callable[[str], tuple[subprocess.Popen[bytes], str]]
 ) -> None:

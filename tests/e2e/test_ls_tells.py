@@ -78,6 +78,7 @@ def test_a_frozen_host_keeps_no_other_waiting(shared: Gpuctl, three: Callable[[s
     wait_for(lambda: three("freezes")["state"] == "running", what="an answer again")
 
 
+@pytest.mark.prove
 def test_a_host_on_which_nothing_was_started_is_up(shared: Gpuctl, three: Callable[[str], dict[str, Any]]) -> None:
     """kill -9 on the launch once its host boots: while it lives it is starting; afterwards its host is up, no more.
 

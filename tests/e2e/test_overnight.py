@@ -99,6 +99,7 @@ def test_outputs_wait_for_a_laptop_through_a_restart(shared: Gpuctl, other: Gpuc
     assert shared.json("down", "kept")["left"] == []
 
 
+@pytest.mark.prove
 def test_a_host_that_may_drop_its_outputs_goes_though_it_was_restarted(
     shared: Gpuctl, other: Gpuctl, project: Path
 ) -> None:

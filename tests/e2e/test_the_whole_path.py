@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from e2e_tool import Gpuctl, wait_for
 
 
@@ -42,6 +43,7 @@ def test_launch_follows_to_the_end_and_can_do_all_the_rest(gpuctl: Gpuctl, proje
     assert gpuctl.json("ls") == {"runs": []}
 
 
+@pytest.mark.prove
 def test_a_command_that_fails_says_so(gpuctl: Gpuctl, project: Path) -> None:
     """Exit code 3, the state `failed`, the command's last lines, and its outputs are home."""
     lines = (

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e_tool import Answer, Gpuctl, in_account, the_error, wait_for
 
 from gpuctl import web
@@ -110,6 +111,7 @@ def test_both_hosts_of_a_run_are_saved_before_either_is_removed(
     assert all("train loss" in (kept / number / "log").read_text() for number in ("0", "1"))
 
 
+@pytest.mark.prove
 def test_a_host_that_is_lost_does_not_keep_what_the_other_has(
     gpuctl: Gpuctl, project: Path, launched: Callable[..., str]
 ) -> None:

@@ -65,6 +65,7 @@ def test_every_region_in_which_something_was_begun_is_cleared(gpuctl: Gpuctl, pr
     assert [find_resources(account, run="regions") for account in accounts] == [[], []]
 
 
+@pytest.mark.prove
 def test_a_region_that_is_silent_keeps_no_host_in_another(gpuctl: Gpuctl, project: Path) -> None:
     """`down` removes the host that costs, says of which region it does not know, and the same again finishes it."""
     profile, here = embedded_profile(gpuctl.cloud()), paths({"GPUCTL_HOME": str(gpuctl.home)})
