@@ -62,21 +62,15 @@ def read_command(paths: Paths, spec: Mapping[str, Any], provisioned: Mapping[str
         PYTHONUNBUFFERED="1",
         GPUCTL_RUN=str(spec["run"]),
         GPUCTL_METRICS=str(paths.metrics),
-        GPUCTL_OUTPUTS=str(_outputs(paths, spec)),
+        GPUCTL_OUTPUTS=str(_made_outputs(paths, spec)),
     )
     environment.update({str(name): str(value) for name, value in (spec.get("env") or {}).items()})
     return Command(words=list(spec["command"]), environment=environment, cwd=paths.work)
 
 
-def _outputs(paths: Paths, spec: Mapping[str, Any]) -> Path:
-    """The first output path; of one that names a file (`model.pt`) or is a pattern, the folder that it will be in.
-
-    It is made where the job names it: a program that knows nothing of gpuctl makes its own `outputs`, which must not be
-    there yet.
-    """
-    named = (spec.get("outputs") or {}).get("paths")
-    if not named:
-        return paths.work / "outputs"
+def _made_outputs(paths: Paths, spec: Mapping[str, Any]) -> Path:
+    """The first output path; of one that names a file (`model.pt`) or is a pattern, the folder that it will be in."""
+    named = (spec.get("outputs") or {}).get("paths") or ["outputs"]
     first = PurePosixPath(named[0])
     plain = list(itertools.takewhile(lambda part: not _WILD.intersection(part), first.parts))
     outputs = paths.work.joinpath(*(plain[:-1] if len(plain) == len(first.parts) and first.suffix else plain))

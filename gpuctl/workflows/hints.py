@@ -14,6 +14,7 @@ _MISSING = re.compile(
     rb"^(?:\[\w{1,20}\]: )?(?:ModuleNotFoundError|\S*python[0-9.]*): No module named '?([A-Za-z_]\w{0,63})\b",
     re.M | re.A,
 )
+_THERE = re.compile(rb"^(?:\[\w{1,20}\]: )?FileExistsError: .*'(?:[^'\n]*/)?outputs/?'$", re.M)
 _CALLED = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
@@ -25,9 +26,11 @@ _CALLED = {
 
 
 def hint_after_failure(run: RunHandle) -> str | None:
-    """What to type where a module was missing; None where the kept log ends otherwise."""
-    modules = (missing_module(LocalCopy(host.kept.log).end(_END_BYTES)) for host in hosts_known(run))
-    module = next(filter(None, modules), None)
+    """What to change where a module was missing or `outputs` was there; None where the kept logs end otherwise."""
+    ends = [LocalCopy(host.kept.log).end(_END_BYTES) for host in hosts_known(run)]
+    if any(_THERE.search(end.replace(b"\r\n", b"\n")) for end in ends):
+        return "`outputs` is made before the command starts: make it with `os.makedirs(..., exist_ok=True)`"
+    module = next(filter(None, map(missing_module, ends)), None)
     if module is None:
         return None
     if _lies_in_project(run, module):

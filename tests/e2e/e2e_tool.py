@@ -33,7 +33,6 @@ TRAIN = """
 import os, signal, sys, time
 
 out = os.environ["GPUCTL_OUTPUTS"]
-os.makedirs(out, exist_ok=True)
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 pause = float(sys.argv[2]) if len(sys.argv) > 2 else 0.02
 step = 0

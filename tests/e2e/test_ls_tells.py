@@ -16,7 +16,6 @@ from e2e_tool import Gpuctl, wait_for
 
 TRAIN = """
 import os, pathlib, time
-os.mkdir(os.environ["GPUCTL_OUTPUTS"])
 print("begun", flush=True)
 while not (pathlib.Path(os.environ["GPUCTL_OUTPUTS"]) / "end").exists():
     time.sleep(0.05)

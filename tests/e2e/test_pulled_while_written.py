@@ -14,7 +14,6 @@ WRITER = """
 import hashlib, os, time
 
 out = os.environ["GPUCTL_OUTPUTS"]
-os.mkdir(out)
 
 def content(i):
     body = os.urandom(20_000 + 100 * i)

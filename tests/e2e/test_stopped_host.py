@@ -12,7 +12,6 @@ from e2e_tool import Gpuctl, in_account, the_error, wait_for
 
 TRAIN = """
 import os, pathlib, time
-os.makedirs(os.environ["GPUCTL_OUTPUTS"], exist_ok=True)
 (pathlib.Path(os.environ["GPUCTL_OUTPUTS"]) / "model.pt").write_bytes(b"model")
 print("saved", flush=True)
 time.sleep(600)

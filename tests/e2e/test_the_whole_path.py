@@ -46,11 +46,7 @@ def test_launch_follows_to_the_end_and_can_do_all_the_rest(gpuctl: Gpuctl, proje
 @pytest.mark.prove
 def test_a_command_that_fails_says_so(gpuctl: Gpuctl, project: Path) -> None:
     """Exit code 3, the state `failed`, the command's last lines, and its outputs are home."""
-    lines = (
-        "import os, sys",
-        "os.mkdir('outputs')",
-        "open(os.environ['GPUCTL_OUTPUTS'] + '/left.txt', 'w').write('kept')",
-    )
+    lines = ("import os, sys", "open(os.environ['GPUCTL_OUTPUTS'] + '/left.txt', 'w').write('kept')")
     (project / "fails.py").write_text("\n".join([*lines, "sys.exit('no such data')"]))
     words = ("--pull", "home", "--", "python", "fails.py")
     answer = gpuctl("launch", str(project), "--name", "toy", "-y", *words, code=3)

@@ -78,9 +78,8 @@ CASES = {
     "a file where outputs go": Case(
         ["true"], 126, "outputs/a is no folder", {"outputs/a": b"mine"}, more={"outputs": {"paths": ["outputs/a/deep"]}}
     ),
-    "no workspace": Case(
-        ["true"], 126, "is gone: provision", before=lambda work: (work.rmdir(), work.write_text("gone"))
-    ),
+    "a file called outputs": Case(["true"], 126, "outputs is no folder", {"outputs": b"mine"}),
+    "no workspace": Case(["true"], 126, "is no folder", before=lambda work: (work.rmdir(), work.write_text("gone"))),
 }
 
 

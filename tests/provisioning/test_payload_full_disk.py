@@ -23,7 +23,7 @@ import os, time
 print("up", flush=True)
 while not os.path.getsize("../run/log"):
     time.sleep(0.05)
-with open("all", "wb", buffering=0) as file:
+with open("outputs/all", "wb", buffering=0) as file:
     try:
         while True:
             file.write(bytes(4096))
@@ -97,7 +97,7 @@ def test_a_full_disk_ends_nothing_that_needs_none(small: Host) -> None:
 
 def test_a_training_that_dies_of_a_full_disk_is_told_as_that(small: Host) -> None:
     """Its exit code is what it was, and the reason stands beside it."""
-    small.train("print('up', flush=True)\nopen('m.pt', 'wb').write(bytes(10 ** 7))", idle_s=3600)
+    small.train("print('up', flush=True)\nopen('outputs/m.pt', 'wb').write(bytes(10 ** 7))", idle_s=3600)
     over = wait_for(lambda: (state := small.state())["state"] == "failed" and state)
     assert over["exit_code"] == 1
     assert over["why"] == "the host's disk ran full (0.0 GiB)"

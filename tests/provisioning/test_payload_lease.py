@@ -13,7 +13,7 @@ from payload_host import Host, wait_for
 
 from provisioning.state import parse_gpus
 
-TINY = "open('m.pt', 'w').write('m')"
+TINY = "open('outputs/m.pt', 'w').write('m')"
 
 
 def asked(host: Host) -> list[str]:
@@ -87,7 +87,7 @@ def test_a_waiting_supervisor_gives_way(host: Host) -> None:
     ("script", "goes"),
     [
         ("raise SystemExit(1)", True),
-        ("open('log.txt', 'w').write('x'); raise SystemExit(1)", False),
+        ("open('outputs/log.txt', 'w').write('x'); raise SystemExit(1)", False),
         ("print('done')", False),
     ],
     ids=["failed, nothing left", "failed, with outputs", "succeeded"],

@@ -199,7 +199,7 @@ for name, at in (("old", -10), ("late", 16 * 10**9)):
 
 def test_listing_and_sending_write_nothing(host: Host) -> None:
     """A host whose disk is full can still be asked for what it has: nothing below `~/gpuctl` changes."""
-    finished(host, "open('m.pt', 'w').write('m')")
+    finished(host, "open('outputs/m.pt', 'w').write('m')")
 
     def seen() -> dict[str, int]:
         return {str(path): path.lstat().st_mtime_ns for path in host.root.rglob("*")}

@@ -140,7 +140,6 @@ def test_a_young_file_is_not_complete_until_training_has_ended(host: Host) -> No
     """While it trains, a file counts once it has been left alone for two seconds, whatever its mtime says."""
     script = """
 import os, time
-os.mkdir("outputs")
 open("outputs/old.pt", "w").write("old")
 print("up", flush=True)
 while True:
@@ -159,8 +158,7 @@ while True:
 def test_a_writer_that_pauses_is_not_taken_for_done(host: Host) -> None:
     """What training holds open to write in place is not complete after two seconds; a log that it appends to is."""
     script = """
-import os, time
-os.mkdir("outputs")
+import time
 half, log = open("outputs/half.pt", "wb", buffering=0), open("outputs/log.txt", "ab", buffering=0)
 half.write(b"half"); log.write(b"line\\n")
 print("up", flush=True); time.sleep(600)
@@ -176,7 +174,6 @@ print("up", flush=True); time.sleep(600)
 WRITERS = """
 import os, random, time
 random.seed(0)
-os.mkdir("outputs")
 
 def content(name, version):
     return (b"%s %d " % (name.encode(), version)) * random.randrange(10, 4000)

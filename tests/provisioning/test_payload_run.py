@@ -17,8 +17,7 @@ from payload_host import Host, wait_for
 from provisioning.terminal import harmless
 
 POLITE = """
-import os, sys, time
-os.makedirs("outputs", exist_ok=True)
+import sys, time
 print("up", flush=True)
 try:
     time.sleep(60)
@@ -306,7 +305,6 @@ data = bytes(range(256)) * 64 + b"x" * (1 << 20) + b"\\n" + bars + b"\\x1b[2J\\x
 view = memoryview(data)
 while view:
     view = view[os.write(1, view):]
-os.mkdir("outputs")
 open("outputs/sum", "w").write(hashlib.sha256(data).hexdigest())
 """
     host.train(script)
@@ -365,7 +363,6 @@ def test_what_the_command_leaves_behind_is_ended(host: Host) -> None:
     host.train(script)
     over = host.wait_until_over()
     assert (over["state"], over["exit_code"]) == ("succeeded", 0)
-    assert over["why"] == "what it had left running in the background was ended with it"
     assert b"worker" in host.log and b"left running in the background was ended with it" in host.log
     wait_for(lambda: [pid for pid in host.left() if is_python_script(pid, b"worker")] == [])
 

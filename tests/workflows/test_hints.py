@@ -34,6 +34,9 @@ TRACEBACK = b'Traceback (most recent call last):\n  File "train.py", line 1\nMod
         (TRACEBACK + b"'-r'\n", None),
         (TRACEBACK + b"'" + b"x" * 70 + b"'\n", None),
         (b"No module named 'torch' in the docs\n", None),
+        (b"FileExistsError: [Errno 17] File exists: 'outputs'\n", "exist_ok=True"),
+        (b"FileExistsError: [Errno 17] File exists: '/home/ubuntu/gpuctl/work/outputs/'\r\n", "exist_ok=True"),
+        (b"FileExistsError: [Errno 17] File exists: 'outputs/model.pt'\n", None),
         (b"", None),
     ],
 )
