@@ -93,8 +93,9 @@ def _supervise(paths: Paths, spec: dict[str, Any], provisioned: dict[str, Any], 
         note_traceback(paths)
         run.note(why)
     if run.log_is_cut or (state == "failed" and _died_of_a_full_disk(paths)):
-        why = why or f"the host's disk ran full{_disk_size(paths)}"
-        run.note(why)
+        full = f"the host's disk ran full{_disk_size(paths)}"
+        run.note(full)
+        why = f"{full}; {why}" if why else full
     with suppress(OSError):  # before the end is told, so that whoever hears of it hears of this
         after_training(paths, spec, state=state, took_s=time.time() - run.began)
     write_json(paths.exit, {"state": state, "exit_code": code, "ended": time.time(), "why": why})

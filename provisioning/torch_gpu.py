@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,8 @@ Tell = Callable[[str], None]
 
 PATIENCE_S = 300.0
 """A first import reads gigabytes from a disk that a new host fetches block by block."""
+_NEVER = re.compile("driver|kernel image|capability|compiled", re.IGNORECASE)
+"""What torch says of a GPU that it will not be able to use later either; memory in use, say, may be free by then."""
 _ASK = """
 import importlib.util, json, sys
 if importlib.util.find_spec("torch") is None:
@@ -42,14 +46,19 @@ def check_torch(python: Path, variables: Mapping[str, str], tell: Tell, *, patie
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **variables},
             timeout=patience_s,
             check=False,
         )
         version, cuda, why = json.loads(asked.stdout.splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError, TypeError):
+        return
+    if not isinstance(version, str) or not isinstance(why, str):
         return
     if cuda is None:
         tell(f"torch {version} is built for CPUs alone and will not use the GPU: require one that is built for CUDA")
+    elif why and not _NEVER.search(why):
+        tell(f"torch {version} could not use the GPU just now: {why[:200]}")
     elif why:
         raise PayloadError(
             f"torch {version} cannot use this host's GPU: {why[:200]}",

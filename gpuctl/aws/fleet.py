@@ -210,12 +210,17 @@ def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
         return NoCapacity(f"EC2 made no {market} instance and gave no reason", _CAPACITY_STEP)
     means = {classify(error.code) for error in errors}
     final = next((error for error in errors if is_free_plan(error.message)), None)
+    if {error.code for error in errors} == {"PendingVerification"}:
+        final = errors[0]
     if final is None and not means & {ErrorClass.ANOTHER_OFFER, ErrorClass.ANOTHER_REGION_OR_USER, ErrorClass.WAIT}:
         final = errors[0]
     if final is not None:
         return explain(final.code, final.message, doing="create the fleet", permission="ec2:CreateFleet")
-    if ErrorClass.ANOTHER_REGION_OR_USER in means:
+    if means == {ErrorClass.ANOTHER_REGION_OR_USER}:
         return NoCapacity(f"the account's quotas allow no {market} host now: {_by_reason(errors)}", _QUOTA_STEP)
+    if ErrorClass.ANOTHER_REGION_OR_USER in means:
+        what = f"no {market} capacity, and quotas that allow no more: {_by_reason(errors)}"
+        return NoCapacity(what, f"{_CAPACITY_STEP}; or {_QUOTA_STEP}")
     return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", _CAPACITY_STEP)
 
 

@@ -174,7 +174,10 @@ def suitable(kinds: Iterable[InstanceType], wanted: Requirements) -> list[Instan
         kinds = _named(kinds, wanted.instance_type)
         _require_driven(kinds)
     if wanted.gpu == ANY_GPU:
-        return [kind for kind in kinds if kind.gpus and kind.driven]
+        driven = [kind for kind in kinds if kind.gpus and kind.driven]
+        if not driven:
+            raise NoCapacity("no GPU that the image's driver knows is offered here", "try another --region")
+        return driven
     if wanted.gpu is not None:
         return _with_gpu(kinds, parse_gpu(wanted.gpu), wanted)
     if wanted.instance_type is not None:

@@ -121,6 +121,8 @@ def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Report
     if not found:
         _check_place(run, accounts)
     brought = _bring_home(run, accounts, now, reporter, wish) if found and not discard else []
+    if silent:
+        run.folder.note(home=False)  # a host in a region that does not tell may hold more
     removed: list[Resource] = []
     if found or may_have_made(run.folder):
         regions = ", ".join(account.region for account in accounts)

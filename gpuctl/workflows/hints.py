@@ -50,4 +50,7 @@ def _lies_in_project(run: RunHandle, module: str) -> bool:
     except GpuctlError:
         return False
     tops = [Path(one.source) for one in uploads if one.name == "."]
-    return any((top / module).is_dir() or (top / f"{module}.py").is_file() for top in tops)
+    try:
+        return any((top / module).is_dir() or (top / f"{module}.py").is_file() for top in tops)
+    except OSError:
+        return False

@@ -23,6 +23,7 @@ _BUILT = ("pyproject.toml", "setup.py")
 _NOT_READ = (*_BUILT, "environment.yml", "environment.yaml", "Pipfile", "uv.lock")
 """Where projects say what they import, and which gpuctl does not read."""
 _ITSELF = re.compile(r"(?:(?:-e|--editable)[ =]*)?\./?(?:\[.*\])?")
+_ADDRESS = re.compile(r"(?:(?:git|hg|svn|bzr)\+\w+|https?)://\S+")
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
 
 
@@ -218,21 +219,24 @@ def _check_requirement(word: str, loaded: LoadedJob) -> None:
     wrong = UsageError(
         f"--requirement {word!r} is not a requirement", "name a package (torch, 'torch>=2.4'), or a folder (./lib)"
     )
-    if not word.isprintable() or word.startswith(("-", "/", "~")):
+    if not word.isprintable() or word != word.strip() or word.startswith(("-", "/", "~")):
         raise wrong
     if is_path(word):
         path = loaded.working_folder / word.split("[")[0]
-        if not is_inside(path, loaded.root) or not (path.is_dir() or (path.is_file() and word.endswith(_ARCHIVES))):
+        there = path.is_dir() or (path.is_file() and word.endswith(_ARCHIVES))
+        if not there or not any(is_inside(path, Path(one.source)) for one in loaded.uploads):
             raise UsageError(
-                f"--requirement {word}: the job has no such folder", f"name one that lies in {loaded.root}"
+                f"--requirement {word}: nothing of that name is uploaded", f"name a folder in {loaded.working_folder}"
             )
         return
-    if "://" in word and "@" not in word.split("://")[0]:
+    if _ADDRESS.fullmatch(word):
         return
     try:
-        Requirement(word)
+        url = Requirement(word).url
     except InvalidRequirement:
         raise wrong from None
+    if url and not _ADDRESS.fullmatch(url):
+        raise wrong
 
 
 def _unread(folder: Path, requirements: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 
@@ -45,6 +46,8 @@ def ssh_command(
 def opens_shell(options: Sequence[str]) -> bool:
     """Whether ssh, given these options and no command, opens a shell on the host."""
     for word in options:
+        if re.search("remotecommand|sessiontype", word, re.IGNORECASE):
+            return False
         letters = word[1:] if word.startswith("-") else ""
         for letter in letters:
             if letter in _WITHOUT_SHELL:

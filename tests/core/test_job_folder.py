@@ -111,14 +111,36 @@ def test_a_project_file_that_names_no_packages_is_not_told_of(tmp_path: Path, te
     assert load_job(tmp_path).unread == (("pyproject.toml",) if unread else ())
 
 
+NO_ADDRESSES = (
+    "torch --index-url https://example.org/cpu",
+    " --index-url https://example.org/cpu",
+    "https://example.org -r /etc/passwd",
+    "file:///home/me/x.whl",
+    "x @ file:///home/me/x.whl",
+)
+
+
 def test_packages_named_beside_a_projects_own_are_checked(tmp_path: Path) -> None:
     """What pip would refuse on the host is refused here, and nothing outside of the project is named."""
     folder = written(tmp_path / "job", requirements="numpy\n")
     (folder / "lib").mkdir()
     (tmp_path / "other").mkdir()
+    (tmp_path / ".git").mkdir()  # of which the job is a part, and alone goes up
     words = ["torch>=2.4", "x[y]", "./lib", "lib/", ".", "git+https://x.org/y.git", "z @ https://x.org/z.whl"]
     assert with_requirements(load_job(folder), words).requirements == ("numpy", *words)
-    for wrong in ("", "-r more.txt", "torch>=", "a b", "x\n-r y", "./gone", "../other", "/tmp", "~/lib", "lib/../.."):
+    for wrong in (
+        "",
+        "-r more.txt",
+        "torch>=",
+        "a b",
+        "x\n-r y",
+        "./gone",
+        "../other",
+        "/tmp",
+        "~/lib",
+        "lib/../..",
+        *NO_ADDRESSES,
+    ):
         with pytest.raises(UsageError, match="--requirement"):
             with_requirements(load_job(folder), [wrong])
 

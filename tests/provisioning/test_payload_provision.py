@@ -311,6 +311,12 @@ def test_a_torch_that_cannot_use_the_gpu_is_refused(with_torch: Callable[..., tu
     assert "older CUDA than 13.0" in events[-1]["next"] and "\n" not in events[-1]["message"]
 
 
+def test_a_gpu_that_is_not_free_just_now_is_told(with_torch: Callable[..., tuple[int, list[Any]]]) -> None:
+    """Another program may hold its memory, and it may be free when the training asks."""
+    code, events = with_torch("13.0", "CUDA error: out of memory")
+    assert code == 0 and any("could not use the GPU just now: CUDA error" in str(event) for event in events)
+
+
 def test_a_torch_for_cpus_alone_is_told(with_torch: Callable[..., tuple[int, list[Any]]]) -> None:
     """It may be meant, beside another library that uses the GPU."""
     code, events = with_torch(None, "Torch not compiled with CUDA enabled")
