@@ -121,7 +121,7 @@ def terminal(folder: Path, environment: Mapping[str, str], width: int, height: i
 def walk(shell: Terminal) -> None:
     """From an offer to nothing left. Raises LineMissing."""
     shell.type("gpuctl launch char_rnn --dry-run")
-    shell.keep("The plan of a packaged job", "costs +at most")
+    shell.keep("The plan of a packaged job", r"costs +\$")
     launch_it(shell)
     watch_it(shell)
     bring_it_home(shell)
@@ -211,11 +211,9 @@ def main(page: Path = PAGE) -> None:
                     finally:
                         lines += [f"\n## {width} × {height}"]
                         for title, screen in shell.kept:
-                            text = screen.replace(str(cloud.paths.state.parent), "~/.gpuctl")
+                            text = screen.replace(str(cloud.paths.state.parent), "~/.gpuctl").replace(str(folder), "~")
                             lines += [f"\n### {title}\n", "```", text, "```"]
-                        page.write_text(
-                            "\n".join(lines).replace(str(folder), "~").replace(str(PAGE.parents[1]), "~/gpuctl") + "\n"
-                        )
+                        page.write_text("\n".join(lines).replace(str(PAGE.parents[1]), "~/gpuctl") + "\n")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
