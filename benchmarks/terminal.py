@@ -71,6 +71,11 @@ class Terminal:
         time.sleep(0.3)
         self.see(see) if see else self.ended()
 
+    def press(self, *keys: str) -> None:
+        """Press keys that end what runs, and wait until it has."""
+        self.keys(*keys)
+        self.ended()
+
     def ended(self) -> None:
         """Wait for the shell's prompt."""
         self._wait(lambda: self.screen().rstrip().split("\n")[-1].strip() == PROMPT.strip(), "the prompt")
@@ -133,8 +138,7 @@ def launch_it(shell: Terminal) -> None:
     """The plan, its question, the launch."""
     shell.type("gpuctl launch ./project --name mine --budget 1 -d -- python train.py", see=r"\[Y/n\]")
     shell.keep("What a launch asks", r"\[Y/n\]")
-    shell.keys("y", "Enter")
-    shell.ended()
+    shell.press("y", "Enter")
     shell.keep("Launched", "gpuctl down mine")
     shell.type("gpuctl ls")
     shell.keep("Its row", "mine +running")
@@ -153,12 +157,10 @@ def watch_it(shell: Terminal) -> None:
     shell.resize(width, height)
     time.sleep(1)
     shell.keep("watch, as large as before", "^mine  running", "train .*step")
-    shell.keys("q")
-    shell.ended()
+    shell.press("q")
     shell.keep("watch, left by q", "mine keeps running")
     shell.type("gpuctl tail mine -n 3", see="step")
-    shell.keys("C-c")
-    shell.ended()
+    shell.press("C-c")
     shell.keep("tail, left by Ctrl-C", "mine keeps running")
 
 
@@ -168,16 +170,14 @@ def bring_it_home(shell: Terminal) -> None:
     shell.type("gpuctl pull mine ./home")
     shell.keep("pull", "Downloaded [0-9]+ files")
     shell.type("gpuctl down mine", see=r"\[Y/n\]")
-    shell.keys("y", "Enter")
-    shell.ended()
+    shell.press("y", "Enter")
     shell.keep("down", "mine: nothing is left")
 
 
 def undo(shell: Terminal) -> None:
     """Ctrl-C before training has started."""
     shell.type("gpuctl launch ./project --name undone -y -- python train.py", see="✓ (fleet|acquire|host)|boot")
-    shell.keys("C-c")
-    shell.ended()
+    shell.press("C-c")
     shell.keep("A launch undone by Ctrl-C", "✓ undo")
 
 

@@ -109,7 +109,7 @@ def _report(went: DownResult, opened: tuple[RunHandle, ...], *, as_json: bool) -
             click.echo(f"{gone or 'no runs'}: nothing is left")
     for run, error in went.failed:
         unknown = isinstance(error, NotFound)
-        click.echo(safe(str(error) if unknown else f"{run} is still there: {error}"), err=True)
+        click.echo(safe(str(error) if unknown else f"{run} is not down: {error}"), err=True)
     if went.failed:
         raise GpuctlError(f"{len(went.failed)} of {len(opened)} runs could not be taken down, see above")
     if went.left:

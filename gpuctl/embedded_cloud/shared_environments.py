@@ -102,7 +102,7 @@ def _in_use(hosts: Path) -> set[Path]:
 
 @contextmanager
 def _nobody_builds(path: Path) -> Iterator[bool]:
-    """Whether nobody builds it, and nobody does until this ends."""
+    """Whether nobody builds it, and nobody does until this ends: the payload's own lock, flock(2) on that file."""
     with path.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -135,11 +135,11 @@ def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Report
     left = [one for account in accounts for one in find_resources(account, run=run.name)]
     if not left and not silent:
         _forget(run.folder)
-    return DownResult(tuple(removed), tuple(left), tuple(brought), tuple((run.name, error) for error in silent))
+    return DownResult(tuple(removed), tuple(left), tuple(brought), ((run.name, silent),) if silent else ())
 
 
-def _looked(run: RunHandle) -> tuple[list[Account], list[Resource], list[GpuctlError]]:
-    """The regions that tell what is there of the run, as accounts; what that is; which ones do not tell, and why.
+def _looked(run: RunHandle) -> tuple[list[Account], list[Resource], GpuctlError | None]:
+    """The regions that tell what is there of the run, as accounts; what that is; the error of those that do not.
 
     One that does not keeps no host elsewhere, which costs. Raises its error where nothing is found in any other.
     """
@@ -157,9 +157,9 @@ def _looked(run: RunHandle) -> tuple[list[Account], list[Resource], list[GpuctlE
             accounts.append(account)
     if silent and not found:
         raise silent[0][1]
+    regions = " and ".join(f"{region} ({why.message})" for region, why in silent)
     later = f"`gpuctl down {run.name}` removes it once AWS answers there"
-    unknown = [GpuctlError(f"nobody knows what is left in {region} ({why.message})", later) for region, why in silent]
-    return accounts, found, unknown
+    return accounts, found, GpuctlError(f"nobody knows what is left in {regions}", later) if silent else None
 
 
 def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:

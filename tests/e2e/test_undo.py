@@ -356,7 +356,7 @@ def test_down_takes_each_run_by_itself(slow: Slow) -> None:
     answer, frozen = json.loads(went.out), folders["frozen"].name
     assert [one["run"] for one in answer["failed"]] == [frozen] and answer["left"] == []
     assert [one["kind"] for one in answer["removed"]].count("instance") == 2
-    (line,) = [line for line in went.err.splitlines() if line.startswith(f"{frozen} is still there: ")]
+    (line,) = [line for line in went.err.splitlines() if line.startswith(f"{frozen} is not down: ")]
     assert "--discard" in line and "an hour" in line
     assert the_error(went) == "1 of 3 runs could not be taken down, see above"
     assert slow.tool("down", frozen, "-y", "--discard").out.endswith(f"{frozen}: nothing is left\n")

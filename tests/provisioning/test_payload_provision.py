@@ -205,6 +205,16 @@ def test_an_output_path_outside_the_workspace_is_refused(host: Host) -> None:
         assert code == 1
 
 
+def ensured(host: Host, pci: Path, *, within_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """The payload looks for a driver on a host with these devices; what it prints."""
+    script = (
+        "from pathlib import Path\nfrom provisioning.driver import ensure_driver\n"
+        f"print(ensure_driver(print, Path({str(pci)!r}), within_s={within_s}))"
+    )
+    environment = {**host.environment, "PYTHONPATH": str(host.pyz)}
+    return subprocess.run([host.python, "-c", script], env=environment, capture_output=True, text=True)
+
+
 def test_a_driver_is_installed_by_ubuntus_own_means(host: Host, tmp_path: Path) -> None:
     """On a host with an NVIDIA device and no driver: packages, module, tools of the same branch, then a look."""
     device = tmp_path / "pci" / "0000:00:1e.0"
@@ -216,16 +226,7 @@ def test_a_driver_is_installed_by_ubuntus_own_means(host: Host, tmp_path: Path) 
         host.stand_in(command, f'echo "{command} $*" >>"{asked}"; echo "{command} says"')
     host.stand_in("modprobe", f'echo "modprobe $*" >>"{asked}"; touch "{tmp_path}/loaded"')
     host.stand_in("nvidia-smi", f'test -e "{tmp_path}/loaded"')
-    script = (
-        "from pathlib import Path\nfrom provisioning.driver import ensure_driver\n"
-        f"print(ensure_driver(print, Path({str(tmp_path / 'pci')!r})))"
-    )
-    done = subprocess.run(
-        [host.python, "-c", script],
-        env={**host.environment, "PYTHONPATH": str(host.pyz)},
-        capture_output=True,
-        text=True,
-    )
+    done = ensured(host, tmp_path / "pci")
     assert done.stdout.splitlines()[-1] == "installed", done.stderr
     words = [line.split() for line in asked.read_text().splitlines()]
     programs = [line for line in words if line[0] != "sudo"]
@@ -237,16 +238,7 @@ def test_a_driver_is_installed_by_ubuntus_own_means(host: Host, tmp_path: Path) 
 def test_a_host_without_an_nvidia_device_needs_no_driver(host: Host, tmp_path: Path) -> None:
     """Nothing is installed where there is nothing to drive."""
     (tmp_path / "pci").mkdir()
-    script = (
-        "from pathlib import Path\nfrom provisioning.driver import ensure_driver\n"
-        f"print(ensure_driver(print, Path({str(tmp_path / 'pci')!r})))"
-    )
-    done = subprocess.run(
-        [host.python, "-c", script],
-        env={**host.environment, "PYTHONPATH": str(host.pyz)},
-        capture_output=True,
-        text=True,
-    )
+    done = ensured(host, tmp_path / "pci")
     assert "no NVIDIA device" in done.stdout
     assert not any("apt-get" in line for line in (tmp_path / "asked").read_text().splitlines())
 
@@ -263,16 +255,7 @@ def test_a_slow_nvidia_smi_is_no_missing_driver(host: Host, tmp_path: Path) -> N
     (tmp_path / "pci/0").mkdir(parents=True)
     (tmp_path / "pci/0/vendor").write_text("0x10de\n")
     host.stand_in("nvidia-smi", "exec sleep 10")
-    script = (
-        "from pathlib import Path\nfrom provisioning.driver import ensure_driver\n"
-        f"print(ensure_driver(print, Path({str(tmp_path / 'pci')!r}), within_s=0.3))"
-    )
-    done = subprocess.run(
-        [host.python, "-c", script],
-        env={**host.environment, "PYTHONPATH": str(host.pyz)},
-        capture_output=True,
-        text=True,
-    )
+    done = ensured(host, tmp_path / "pci", within_s=0.3)
     assert done.stdout == "found\n", done.stderr
     assert not (tmp_path / "asked").exists()
 
