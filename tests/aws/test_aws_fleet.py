@@ -149,6 +149,14 @@ def test_a_fleet_that_is_refused_whole_is_told(planned, cloud, code: str, kind: 
         launch.start()
 
 
+def test_an_account_under_review_has_no_capacity_and_no_quota_to_ask_for(planned, cloud) -> None:
+    """EC2 says so of each pool: what helps is to wait for its mail."""
+    launch = planned()
+    cloud.fault("CreateFleet", capacity=True, code="PendingVerification", message="as AWS says", times=-1)
+    with pytest.raises(NoCapacity, match=r"as AWS says.*AWS sends a mail"):
+        launch.start()
+
+
 def test_throttling_is_waited_out(planned, account: Account, cloud) -> None:
     """Twice too many requests, then the host."""
     launch = planned()

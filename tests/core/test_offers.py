@@ -56,6 +56,8 @@ def test_a_gpu_that_the_image_cannot_drive_is_refused_by_name(wish: Requirements
 def test_a_gpu_that_the_image_cannot_drive_is_not_offered() -> None:
     """Neither in the list of all that there is, nor as a way out."""
     assert suitable([*KINDS, V100], Requirements(gpu="any")) == KINDS
+    with pytest.raises(NoCapacity, match="another --region"):
+        suitable([V100], Requirements(gpu="any"))
     with pytest.raises(UsageError) as error:
         suitable([*KINDS, V100], Requirements(gpu="v1000"))
     assert "V100" not in str(error.value.next_step)

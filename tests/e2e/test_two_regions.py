@@ -19,6 +19,7 @@ from gpuctl.core.offers import Requirements, rank
 from gpuctl.core.plan import images_wanted, plan_attempts
 from gpuctl.core.profile import Profile
 from gpuctl.state.paths import Paths, paths
+from gpuctl.state.runs import run_folder
 from gpuctl.workflows.clouds import embedded_profile
 from gpuctl.workflows.down import down, run_by_name
 from gpuctl.workflows.launch import launch
@@ -67,18 +68,21 @@ def test_every_region_in_which_something_was_begun_is_cleared(gpuctl: Gpuctl, pr
 
 @pytest.mark.prove
 def test_a_region_that_is_silent_keeps_no_host_in_another(gpuctl: Gpuctl, project: Path) -> None:
-    """`down` removes the host that costs, says of which region it does not know, and the same again finishes it."""
+    """`down` saves and removes the host that costs, says of which region it does not know, what the host there has is
+    not called home, and the same again finishes it."""
     profile, here = embedded_profile(gpuctl.cloud()), paths({"GPUCTL_HOME": str(gpuctl.home)})
     planned = planned_in_two_regions(profile, here, project)
     for pool in planned.plan.attempts[0].pools:
         gpuctl.fault(operation="CreateFleet", zone=pool.zone, times=-1)
     launch(planned, profile=profile, paths=here, reporter=Silent())
+    gpuctl("stop", "regions")
     gpuctl.fault(operation="DescribeLaunchTemplates", drop=True, times=-1, region="us-east-1")
-    went = gpuctl("down", "regions", "--discard", "--json", code=1)
+    went = gpuctl("down", "regions", "-y", "--json", code=1)
     answer = json.loads(went.out)
     assert "instance" in {one["kind"] for one in answer["removed"]}
     assert "nobody knows what is left in us-east-1" in answer["failed"][0]["error"]
     assert find_resources(planned.account.in_region(ELSEWHERE), run="regions") == []
+    assert (gpuctl.folder / "regions/outputs").is_dir() and not run_folder(here.runs, "regions").progress().home
     gpuctl.no_faults()
     assert "regions: nothing is left" in gpuctl("down", "regions", "--discard").out
     assert find_resources(planned.account, run="regions") == []

@@ -19,6 +19,8 @@ from gpuctl.workflows.shell import opens_shell
         ("-fNL 6006:localhost:6006", False),
         ("-W localhost:22", False),
         ("-O check", False),
+        ("-o RemoteCommand=top", False),
+        ("-osessiontype=none", False),
         ("-G", False),
     ],
 )
