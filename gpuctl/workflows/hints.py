@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from gpuctl.core.errors import GpuctlError
@@ -33,8 +34,9 @@ def hint_after_failure(run: RunHandle) -> str | None:
     module = next(filter(None, map(missing_module, ends)), None)
     if module is None:
         return None
-    if _lies_in_project(run, module):
-        return f"{module} lies in the project: `--env PYTHONPATH=.` lets scripts in its folders import it"
+    folder = _folder_in_project(run, module)
+    if folder is not None:
+        return f"{module} is in the project: `--env PYTHONPATH={shlex.quote(folder)}` lets any script import it"
     return f"if {module} is a package, launch with `--requirement {_CALLED.get(module, module)}`"
 
 
@@ -44,13 +46,15 @@ def missing_module(end: bytes) -> str | None:
     return found[-1].decode("ascii") if found else None
 
 
-def _lies_in_project(run: RunHandle, module: str) -> bool:
+def _folder_in_project(run: RunHandle, module: str) -> str | None:
+    """The project's folder, or one in it, that holds the module; `.` is the project's own."""
     try:
         uploads = run.folder.read().plan.workload.uploads
     except GpuctlError:
-        return False
-    tops = [Path(one.source) for one in uploads if one.name == "."]
-    try:
-        return any((top / module).is_dir() or (top / f"{module}.py").is_file() for top in tops)
-    except OSError:
-        return False
+        return None
+    for top in (Path(one.source) for one in uploads if one.name == "."):
+        for pattern in (f"{module}.py", module, f"[!.]*/{module}.py", f"[!.]*/{module}/__init__.py"):
+            for found in top.glob(pattern):
+                holder = found.parent.parent if found.name == "__init__.py" else found.parent
+                return str(holder.relative_to(top))
+    return None

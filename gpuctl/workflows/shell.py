@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 
 from gpuctl.core.errors import GpuctlError
-from gpuctl.remote.ssh_config import quoted
 from gpuctl.state.paths import Paths
 from gpuctl.workflows.hosts import RunHandle, refresh_ssh_target
 
@@ -21,6 +20,8 @@ _IN_WORKSPACE = (
 _WITHOUT_SHELL = frozenset("NWOsTfGVQ")
 _WITH_VALUE = frozenset("BbcDEeFIiJLlmOopPQRSWw")
 """Of ssh's options, those with which it opens no shell, and those that a value follows. https://man.openbsd.org/ssh"""
+
+_SPECIAL = re.compile(r'[%$*?\[\]{}\\"]')
 
 
 def ssh_command(
@@ -58,5 +59,8 @@ def opens_shell(options: Sequence[str]) -> bool:
 
 
 def include_line(paths: Paths) -> str:
-    """The line with which `ssh`, editors and whatever else reads ~/.ssh/config know the hosts of all runs."""
-    return f"Include {quoted(paths.runs / '*' / 'ssh_config')}"
+    """The line with which `ssh`, editors and whatever else reads ~/.ssh/config know the hosts of all runs.
+
+    What a pattern, a token or a variable could begin with is matched by `?`: only newer OpenSSH expands the last two.
+    """
+    return f'Include "{_SPECIAL.sub("?", str(paths.runs))}/*/ssh_config"'

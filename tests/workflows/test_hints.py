@@ -28,7 +28,10 @@ TRACEBACK = b'Traceback (most recent call last):\n  File "train.py", line 1\nMod
         (TRACEBACK + b"'sklearn.svm'; 'sklearn' is not a package\n", "--requirement scikit-learn`"),
         (b"/home/u/gpuctl/venv/bin/python: No module named accelerate.commands\n", "--requirement accelerate`"),
         (b"[rank0]: ModuleNotFoundError: No module named 'wandb'\r\nE1128 torch.distributed: failed\n", "wandb`"),
-        (TRACEBACK + b"'models'\n", "models lies in the project: `--env PYTHONPATH=.`"),
+        (TRACEBACK + b"'models'\n", "models is in the project: `--env PYTHONPATH=.`"),
+        (TRACEBACK + b"'losses'\n", "losses is in the project: `--env PYTHONPATH=src`"),
+        (TRACEBACK + b"'layers'\n", "layers is in the project: `--env PYTHONPATH='my code'`"),
+        (TRACEBACK + b"'hidden'\n", "--requirement hidden`"),
         (TRACEBACK + b"'$(reboot)'\n", None),
         (TRACEBACK + b"'\x1b[2Jx'\n", None),
         (TRACEBACK + b"'-r'\n", None),
@@ -42,7 +45,10 @@ TRACEBACK = b'Traceback (most recent call last):\n  File "train.py", line 1\nMod
 )
 def test_a_missing_module_is_told_with_what_to_type(tmp_path: Path, log: bytes, hint: str | None) -> None:
     """As far as it is a plain name, and of a module of the project's own that it is one."""
-    (tmp_path / "project/models").mkdir(parents=True)
+    for name in ("models/a.py", "src/losses.py", "my code/layers/__init__.py", ".venv/hidden/__init__.py"):
+        path = tmp_path / "project" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
     run = RunHandle("r", cast(Profile, None), cast(Account, None), run_folder(tmp_path / "runs", "r"))
     plan = a_plan(run="r")
     workload = plan.workload.__class__(**{**vars(plan.workload), "uploads": (Upload(f"{tmp_path}/project", "."),)})
