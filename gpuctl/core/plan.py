@@ -8,7 +8,7 @@ money.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from gpuctl.core.lease import Lease
@@ -147,6 +147,34 @@ def most_usd_per_hour(attempts: Sequence[Attempt]) -> Decimal:
     """The most that an hour can cost: by the pools' limits, and by the price of now where there is none."""
     pools = [(attempt, pool) for attempt in attempts for pool in attempt.pools]
     return max(attempt.limit_usd_per_hour(pool) or pool.price_usd_per_hour for attempt, pool in pools)
+
+
+def unlike(agreed: Plan, stored: Plan, number: int) -> str | None:
+    """What of a stored plan and its attempt of that number a person did not agree to; None if that goes on as agreed.
+
+    Prices and hours move between two launches of the same words: less than was agreed to is as agreed.
+    """
+    attempt = stored.attempt(number)
+    same = [one for one in agreed.attempts if (one.region, one.market) == (attempt.region, attempt.market)]
+    types = {pool.instance_type for one in same for pool in one.pools}
+    most = same[0].max_price_usd_per_hour if same else None
+    limit = attempt.max_price_usd_per_hour
+    found = {
+        "job": stored.job != agreed.job,
+        "command": stored.workload.command != agreed.workload.command,
+        "region or market": not same,
+        "instance type": not types.issuperset(pool.instance_type for pool in attempt.pools),
+        "maximum price": most is not None and (limit is None or limit > most),
+        "end of its lease": stored.lease.ends > agreed.lease.ends,
+        "--then or --discard": replace(stored.lease, ends=agreed.lease.ends) != agreed.lease,
+        "workload": _asked(stored.workload) != _asked(agreed.workload),
+    }
+    return next((what for what, differs in found.items() if differs), None)
+
+
+def _asked(workload: Workload) -> Workload:
+    """A workload without what was only seen of its project."""
+    return replace(workload, unread=(), content=None)
 
 
 def images_wanted(ranked: Sequence[Offer]) -> list[tuple[str, str]]:

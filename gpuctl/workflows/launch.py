@@ -29,7 +29,7 @@ from gpuctl.core.fleet import fleet_request, template_request
 from gpuctl.core.host_state import HostState
 from gpuctl.core.hosts import Instance
 from gpuctl.core.outputs import amount
-from gpuctl.core.plan import Plan
+from gpuctl.core.plan import Plan, unlike
 from gpuctl.core.profile import Profile
 from gpuctl.core.uploads import readable
 from gpuctl.remote.host import Host
@@ -84,6 +84,9 @@ def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Report
     with EndingSignals() as signals, folder.locked():
         half_made = _half_made(planned, folder)
         started = half_made is not None and folder.progress().started
+        if half_made is not None and half_made.fleet_request is not None:
+            ends = half_made.plan.lease.ends.astimezone()
+            reporter.note(f"going on with the launch that was cut off; its host ends at {ends:%H:%M on %a %d %b}")
         try:
             try:
                 record = half_made or _begin(planned, folder)
@@ -115,13 +118,14 @@ def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
     if not in_use:
         return None
     stored = folder.read()
-    if (stored.plan.job, stored.plan.workload.command) != (plan.job, plan.workload.command):
+    requested = stored.fleet_request is not None
+    what = unlike(plan, stored.plan, stored.attempt)
+    if what is not None and (requested or what in ("job", "command")):
         raise UsageError(
-            f"the name {name} belongs to a half-made launch of {stored.plan.job}", f"`gpuctl down {name}` first"
+            f"the name {name} belongs to a half-made launch of {stored.plan.job} with another {what}",
+            f"`gpuctl down {name}` first, or choose another --name",
         )
-    if stored.fleet_request is not None:
-        return stored
-    return RunRecord(plan, attempt=min(stored.attempt, len(plan.attempts)))
+    return stored if requested else RunRecord(plan, attempt=min(stored.attempt, len(plan.attempts)))
 
 
 def _begin(planned: Planned, folder: RunFolder) -> RunRecord:

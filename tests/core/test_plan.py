@@ -15,7 +15,7 @@ from gpuctl.core.cost import cost_usd
 from gpuctl.core.errors import UsageError
 from gpuctl.core.lease import check_then, lease_ends
 from gpuctl.core.offers import InstanceType, Market, Offer, Subnet
-from gpuctl.core.plan import Attempt, Plan, images_wanted, most_usd_per_hour, plan_attempts
+from gpuctl.core.plan import Access, Attempt, Plan, images_wanted, most_usd_per_hour, plan_attempts, unlike
 from gpuctl.core.run_names import is_run_name, new_run_name
 from tests.plans import IMAGE, a_plan, a_pool, an_attempt
 
@@ -108,3 +108,33 @@ def test_cost_is_never_rounded_down(price: Decimal, seconds: int) -> None:
 def test_a_new_name_is_a_name(job: str) -> None:
     """Whatever a job's folder is called, the run's id made from it is one that gpuctl takes."""
     assert is_run_name(new_run_name(job))
+
+
+LATER = timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("what", "agreed"),
+    [
+        (None, a_plan()),
+        (
+            None,
+            a_plan(lease=replace(a_plan().lease, ends=a_plan().lease.ends + LATER), access=Access("198.51.100.1/32")),
+        ),
+        (None, a_plan(an_attempt(a_pool(price="0.9"), a_pool("g5.xlarge", "us-east-1b"), a_pool("g6.2xlarge")))),
+        ("command", a_plan(workload=replace(a_plan().workload, command=("python", "other.py")))),
+        ("job", a_plan(job="gan")),
+        ("workload", a_plan(workload=replace(a_plan().workload, requirements=()))),
+        ("workload", a_plan(workload=replace(a_plan().workload, outputs=("model.pt",)))),
+        ("end of its lease", a_plan(lease=replace(a_plan().lease, ends=a_plan().lease.ends - LATER))),
+        ("--then or --discard", a_plan(lease=replace(a_plan().lease, then_s=900))),
+        ("--then or --discard", a_plan(lease=replace(a_plan().lease, discard=True))),
+        ("region or market", a_plan(an_attempt(market="on-demand"))),
+        ("region or market", a_plan(an_attempt(region="eu-west-1"))),
+        ("instance type", a_plan(an_attempt(a_pool("p5.48xlarge")))),
+        ("maximum price", a_plan(an_attempt(max_price_usd_per_hour=Decimal("0.5")))),
+    ],
+)
+def test_a_half_made_launch_is_held_against_what_was_agreed(what: str | None, agreed: Plan) -> None:
+    """Whatever would run longer, cost more, keep less or train something else is named."""
+    assert unlike(agreed, a_plan(), 1) == what

@@ -297,7 +297,9 @@ def test_a_launch_that_was_cut_off_in_the_fleet_call_goes_on(
     process.communicate()
     wait_for(lambda: in_account(shared.ec2()).get("instances"), what="the instance")
     other = shared("launch", str(project), "--name", "half", "-d", "--", "python", "other.py", code=2)
-    assert "belongs to a half-made launch" in the_error(other)
+    assert "belongs to a half-made launch of project with another command" in the_error(other)
+    shorter = shared("launch", str(project), "--name", "half", "-d", "--max-hours", "1", "--", *TRAINING, code=2)
+    assert "with another end of its lease; `gpuctl down half` first" in the_error(shorter)
     toy("half")
     assert len(in_account(shared.ec2())["instances"]) == 1
 
