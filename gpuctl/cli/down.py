@@ -21,7 +21,7 @@ from gpuctl.cli.options import (
     profile_of,
     yes_option,
 )
-from gpuctl.core.errors import GpuctlError, Interrupted, NotFound, NotHome, UsageError
+from gpuctl.core.errors import GpuctlError, Interrupted, LeftBehind, NotFound, NotHome, UsageError
 from gpuctl.core.outputs import Wish
 from gpuctl.core.text import safe
 from gpuctl.state.paths import paths
@@ -68,8 +68,8 @@ def command(
         went = _go_down(opened, discard=discard, wish=Wish(max_size, all_written), yes=yes)
     except KeyboardInterrupt as interrupt:
         again = " ".join(run.name for run in opened)
-        raise Interrupted(
-            f"{names} may still be there, and cost money", f"`gpuctl down {again}` goes on"
+        raise LeftBehind(
+            f"interrupted; {names} may still be there, and cost money", f"`gpuctl down {again}` goes on"
         ) from interrupt
     except GpuctlError as error:
         if as_json:

@@ -12,7 +12,16 @@ import click
 
 from gpuctl.cli.options import now
 from gpuctl.core.endings import ending, failure
-from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable, NotHome, TrainingFailed
+from gpuctl.core.errors import (
+    GpuctlError,
+    HostError,
+    HostKeyMismatch,
+    HostUnreachable,
+    Interrupted,
+    LeftBehind,
+    NotHome,
+    TrainingFailed,
+)
 from gpuctl.core.host_state import HostState
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.outputs import Wish
@@ -144,6 +153,16 @@ def detached(run: str) -> int:
         raise KeyboardInterrupt
     click.echo(f"\ndetached; {run} keeps running. Next: gpuctl tail {run}, gpuctl down {run}", err=True)
     return 0
+
+
+def still_there(run: str) -> GpuctlError:
+    """What Ctrl-C leaves once training has ended, as the error that ends the command."""
+    if run_folder(paths().runs, run).progress().down:
+        return Interrupted(f"interrupted; {run} is down")
+    return LeftBehind(
+        f"interrupted; the host of {run} may still run and cost money",
+        f"`gpuctl pull {run}` downloads its outputs, `gpuctl down {run}` does so and deletes the host",
+    )
 
 
 def after_the_end(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,9 +174,9 @@ def command(
             print_json(_answer(launched))
         if detach or as_json:
             return _say_what_next(launched, open_run_of(plan.run, cloud, None), to_stderr=as_json)
+        return _follow(plan.run, cloud, home, down_after=down_after, wish=Wish(max_size))
     except KeyboardInterrupt:
         return detached(plan.run)
-    return _follow(plan.run, cloud, home, down_after=down_after, wish=Wish(max_size))
 
 
 def _plan(request: Asked, profile: Profile, here: Paths) -> Planned:
@@ -308,9 +309,23 @@ def _then_line(plan: Plan) -> list[str]:
 
 
 def _follow(run: str, cloud: str | None, pull_to: Path | None, *, down_after: bool, wish: Wish) -> int:
-    """Follow to the end of training, then download and take down if asked to; the exit code."""
-    from gpuctl.cli.following import after_the_end, follow_log
+    """Follow to the end of training, then download and take down if asked to; the exit code.
 
-    state = follow_log(open_run_of(run, cloud, None), lines=None)
-    # Opened anew: hours later the credentials on the disk may be others.
-    return after_the_end(open_run_of(run, cloud, None), state, pull_to=pull_to, down_after=down_after, wish=wish)
+    A reader of the log that goes away (`| head`) ends only the showing if there is something to do afterwards.
+    """
+    from gpuctl.cli.following import after_the_end, detached, follow_log, still_there
+    from gpuctl.ui.console import unfailing
+
+    state = None
+    if pull_to is not None or down_after:
+        sys.stdout = unfailing(sys.stdout)
+    try:
+        state = follow_log(open_run_of(run, cloud, None), lines=None)
+        # Opened anew: hours later the credentials on the disk may be others.
+        return after_the_end(open_run_of(run, cloud, None), state, pull_to=pull_to, down_after=down_after, wish=wish)
+    except BrokenPipeError:
+        return detached(run)
+    except KeyboardInterrupt as interrupt:
+        if state is None:
+            return detached(run)
+        raise still_there(run) from interrupt

@@ -18,7 +18,7 @@
     │   ├── HostKeyMismatch   1   what answers is not the host that was launched
     │   ├── HostRefused       1   it answered, but what it was asked to do failed
     │   └── NotHome           1   what a run wrote is only on the host: removing the host would lose it
-    ├── LeftBehind            1   a launch that ended, but not all that it created could be removed
+    ├── LeftBehind            1   it ended early, and something that a run created may still be there
     └── Interrupted         130   Ctrl-C; what was half done has been undone
 
 An error is one line for a person: what happened, to what, what to do next. It is shown once, by the entry point.
@@ -120,7 +120,7 @@ class NotHome(HostError):
 
 
 class LeftBehind(GpuctlError):
-    """A launch that ended, but not all that it created could be removed."""
+    """A command that ended early, and something that a run created may still be there."""
 
 
 class Interrupted(GpuctlError):

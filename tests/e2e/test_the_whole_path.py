@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from e2e_tool import Gpuctl, wait_for
+
+TOY = ("python", "train.py", "10")
 
 
 def test_a_project_goes_to_a_host_and_comes_home(gpuctl: Gpuctl, project: Path) -> None:
@@ -40,6 +43,39 @@ def test_launch_follows_to_the_end_and_can_do_all_the_rest(gpuctl: Gpuctl, proje
     assert f"into {gpuctl.folder / 'home/toy'}" in again.err
     assert (gpuctl.folder / "home" / model).read_bytes() == (10).to_bytes(4, "big") * 50_000
     assert (gpuctl.folder / "home/toy" / model).read_bytes() == (5).to_bytes(4, "big") * 50_000
+    assert gpuctl.json("ls") == {"runs": []}
+
+
+def test_a_reader_that_goes_away_ends_the_showing_alone(gpuctl: Gpuctl, project: Path) -> None:
+    """`launch … --pull --down | head -2`: nobody reads on, and the run comes home and down all the same. Without these
+    two it goes on, and that is said."""
+    line = ("launch", str(project), "--name", "toy")
+    for more, steps in (("--pull", "home", "--down"), "100"), ((), "100000"):
+        process = gpuctl.start(*line, *more, "--", "python", "train.py", steps)
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() and process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        process.stderr.close()
+        assert process.wait(60) == 0, said
+        assert (f"{'toy: nothing is left' if more else 'toy keeps running'}") in said
+        assert gpuctl.json("ls")["runs"] == [] or not more
+    assert (gpuctl.folder / "home/outputs/checkpoint.pt").read_bytes() == (100).to_bytes(4, "big") * 50_000
+    gpuctl("down", "toy", "--discard")
+
+
+def test_ctrl_c_once_training_has_ended_names_the_host(gpuctl: Gpuctl, project: Path) -> None:
+    """It cuts off the download and the taking down: exit code 1, what still costs money, what to type."""
+    process = gpuctl.start("launch", str(project), "--name", "toy", "--pull", "home", "--down", "--", *TOY)
+    assert process.stderr
+    for said in process.stderr:
+        if said.startswith(b"toy succeeded"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1 and "the host of toy may still run and cost money; `gpuctl pull toy`" in rest
+    assert [run["run"] for run in gpuctl.json("ls")["runs"]] == ["toy"]
+    gpuctl("down", "toy")
     assert gpuctl.json("ls") == {"runs": []}
 
 
