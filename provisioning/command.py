@@ -47,7 +47,7 @@ class Command:
 
 
 def _dangling(path: Path) -> str:
-    return f" (a link to {os.readlink(path)}, which is not there)" if os.path.islink(path) else ""
+    return f" (a link to {os.readlink(path)}, which does not exist)" if os.path.islink(path) else ""
 
 
 def read_command(paths: Paths, spec: Mapping[str, Any], provisioned: Mapping[str, Any]) -> Command:
@@ -79,7 +79,7 @@ def _made_outputs(paths: Paths, spec: Mapping[str, Any]) -> Path:
     except (FileExistsError, NotADirectoryError):
         in_the_way = next(path for path in reversed((outputs, *outputs.parents)) if _no_folder(path))
         raise CannotRun(
-            f"{in_the_way.relative_to(paths.work)} is no folder, and outputs are to be written into "
+            f"{in_the_way.relative_to(paths.work)} is not a folder, but outputs go into "
             f"{outputs.relative_to(paths.work)}: rename it, or name another folder in job.toml's [outputs] paths"
         ) from None
     return outputs

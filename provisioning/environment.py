@@ -176,7 +176,7 @@ def _where_it_lies(line: str, work: Path) -> str:
 def _what_next(done: Done) -> str:
     if any("No space left" in line for line in done.last_lines):
         return "give the host a larger disk"
-    return "see the lines above, and mend the job's requirements"
+    return "see the lines above, and correct the job's requirements"
 
 
 def _installer(paths: Paths, path: Path, variables: Mapping[str, str], tell: Tell) -> list[str]:
@@ -211,7 +211,9 @@ def _make_pip(paths: Paths, tell: Tell) -> Path:
         [sys.executable, "-I", "-m", "venv", str(aside)], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if made.returncode != 0:
-        raise PayloadError("this host's python3 can make no virtualenv", "launch from an image that has python3-venv")
+        raise PayloadError(
+            "this host's python3 cannot create a virtualenv", "launch from an image that has python3-venv"
+        )
     shutil.rmtree(paths.pip, ignore_errors=True)
     aside.replace(paths.pip)
     return _site_packages(paths.pip) / "pip"
@@ -253,7 +255,7 @@ class Watched:
             name, size = fetched
             before, self._bytes = self._bytes, self._bytes + size
             if size > LARGE_BYTES or before <= LARGE_BYTES < self._bytes:
-                self._tell(f"fetching {name}: {size / 1e6:.0f} MB ({self._bytes / 1e6:.0f} MB with what came before)")
+                self._tell(f"downloading {name}: {size / 1e6:.0f} MB ({self._bytes / 1e6:.0f} MB in all)")
         self._tell(line)
 
 

@@ -232,7 +232,7 @@ class Listing:
         return largest is not None and (unasked.bytes > largest or unasked.files > MOST_UNASKED)
 
     def _larger(self) -> str:
-        return f"more than {(self._wish.largest or 0) / 1e9:.3g} GB, and no checkpoint"
+        return f"more than {(self._wish.largest or 0) / 1e9:.3g} GB, and not a checkpoint"
 
     def _entries(self, above: int, path: str, name: str, *, remade: bool) -> Iterator[Entry]:
         try:
@@ -240,7 +240,7 @@ class Listing:
         except FileNotFoundError:
             return  # it went while we looked
         except OSError as error:
-            yield Left(path, "unreadable", f"cannot be looked at: {error.strerror}", files=None)
+            yield Left(path, "unreadable", f"cannot be inspected: {error.strerror}", files=None)
             return
         if stat.S_ISDIR(status.st_mode):
             yield from self._descend(above, path, name, remade=remade)
@@ -254,13 +254,13 @@ class Listing:
             if not self._code.has_link(path, status):
                 yield self._link(above, path, name)
         else:
-            yield Left(path, "special", "not a regular file: it holds nothing")
+            yield Left(path, "special", "not a regular file: it holds no data")
 
     def _file(self, above: int, name: str, file: OutputFile, status: os.stat_result) -> Iterator[Entry]:
         if self._code.unchanged(file):
             return
         if file.path in OWN_NAMES:
-            yield Left(file.path, "reserved", "the name is gpuctl's own", files=1, bytes=file.size)
+            yield Left(file.path, "reserved", "the name is reserved for gpuctl", files=1, bytes=file.size)
         elif not _readable(above, name, status):
             why = f"cannot be read: its mode is {stat.S_IMODE(status.st_mode):03o}"
             yield Left(file.path, "unreadable", why, files=1, bytes=file.size)
@@ -296,18 +296,18 @@ class Listing:
         real = os.path.realpath(self._work / path)
         if real != self._real and not real.startswith(self._real + os.sep):
             self.outside[path] = real
-            return Left(path, "link", f"a link, to {target!r}, outside the workspace")
+            return Left(path, "link", f"a link to {target!r}, outside the workspace")
         to = os.path.relpath(real, self._real)
         try:
             status = os.lstat(real)
         except OSError:
-            return Left(path, "link", f"a link, to {target!r}, which is not there")
+            return Left(path, "link", f"a link to {target!r}, which does not exist")
         regular = stat.S_ISREG(status.st_mode)
         if (regular or stat.S_ISDIR(status.st_mode)) and not _REMADE.isdisjoint(PurePosixPath(to).parts):
             files, size = (1, status.st_size) if regular else (None, 0)
-            return Left(path, "link", f"a link, to {target!r}, which does not come", files=files, bytes=size)
+            return Left(path, "link", f"a link to {target!r}, which is not downloaded", files=files, bytes=size)
         if to == "." or not (regular or stat.S_ISDIR(status.st_mode)):
-            return Left(path, "link", f"a link, to {target!r}")
+            return Left(path, "link", f"a link to {target!r}")
         return Link(path, to)
 
 

@@ -54,7 +54,7 @@ def provision_verb(paths: Paths, channel: Channel) -> int:
     request = channel.read_request()
     _check(request)
     phases = _Phases(channel)
-    with phases("deadline", "is the host's end set?"):
+    with phases("deadline", "is the host's deadline set?"):
         _find_deadline(request)
     if read_state(paths).state != RUNNING:
         paths = replace(paths, attempt=attempt_of(request.fields))
@@ -74,7 +74,7 @@ def _provision(paths: Paths, channel: Channel, request: Request, phases: _Phases
             driver = ensure_driver(phases.tell)
             phases.tell(f"NVIDIA driver: {driver}")
     if request.flag("files"):
-        with phases("files", "the workspace" if idle else "left as they are: training runs"):
+        with phases("files", "the workspace" if idle else "left as they are: training is running"):
             if idle:
                 unpack(channel.body, paths)
             else:
@@ -173,5 +173,5 @@ def _find_deadline(request: Request) -> None:
     end = time.monotonic() + _ARMED_WITHIN_S
     while not deadline_armed(deadline, run):
         if time.monotonic() >= end:
-            raise PayloadError("the host's deadline is not armed: it would not end by itself", "launch again")
+            raise PayloadError("the host's deadline is not set: it would not terminate by itself", "launch again")
         time.sleep(0.05)

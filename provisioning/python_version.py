@@ -21,7 +21,7 @@ def check_python(requires: Optional[str]) -> None:
         version = ".".join(map(str, here))
         raise PayloadError(
             f"the job needs Python {requires}, and this host's python3 is {version}",
-            "launch from an image that has such a Python, or mend `requires-python`",
+            "launch from an image that has such a Python, or correct `requires-python`",
         )
 
 
@@ -33,7 +33,7 @@ def satisfies(requires: str, version: tuple[int, ...]) -> bool:
 def _clause(text: str, version: tuple[int, ...]) -> bool:
     found = _CLAUSE.fullmatch(text)
     if found is None:
-        raise PayloadError(f"{text!r} is no version specifier", "mend the job's `requires-python`")
+        raise PayloadError(f"{text!r} is not a version specifier", "correct the job's `requires-python`")
     operator, numbers, any_after = found.group(1), tuple(map(int, found.group(2).split("."))), bool(found.group(3))
     longest = max(len(numbers), len(version))
     wanted, here = _padded(numbers, longest), _padded(version, longest)

@@ -44,7 +44,7 @@ def check_file(name: str, path: Path) -> None:
     if path.is_dir():
         raise CannotRun(f"{name} is a folder, not a program")
     if not os.access(path, os.X_OK):
-        raise CannotRun(f"permission denied: {name} is not executable (`chmod +x` it, or name its interpreter first)")
+        raise CannotRun(f"permission denied: {name} is not executable (`chmod +x` it, or put its interpreter in front)")
     head = _head(path)
     if head is None:
         return
@@ -55,7 +55,7 @@ def check_file(name: str, path: Path) -> None:
     first = head.split(b"\n", 1)[0]
     if first.endswith(b"\r") and is_script(head):
         begins = _shown(first) + "\\r" if first.startswith(b"#!") else "a line that ends in \\r"
-        raise CannotRun(f"{name} begins with {begins}: it has Windows line ends; convert it with dos2unix")
+        raise CannotRun(f"{name} begins with {begins}: it has Windows line endings; convert it with dos2unix")
 
 
 def is_script(head: bytes) -> bool:
@@ -90,11 +90,11 @@ def check_words(words: list[str], environment: Mapping[str, str]) -> None:
         (f"the variable {name}", value) for name, value in environment.items()
     ]:
         if "\0" in text:
-            raise CannotRun(f"{said} has a NUL character in it, which no program can be given")
+            raise CannotRun(f"{said} contains a NUL character, which cannot be passed to a program")
         try:
             os.fsencode(text)
         except UnicodeEncodeError:
-            raise CannotRun(f"{said} has a character in it that is no text: {text!a}") from None
+            raise CannotRun(f"{said} contains a character that is not text: {text!a}") from None
     for name in environment:
         if not name or "=" in name or "\0" in name:
             raise CannotRun(f"{name!r} cannot be the name of an environment variable")
@@ -119,7 +119,7 @@ def _missing_interpreter(name: str, head: bytes) -> str:
         return f"{name} begins with {_shown(head.splitlines()[0])}, which this host does not have"
     if head.startswith(_ELF):
         return f"{name} needs a program loader that this host does not have: it was built for another system"
-    return f"{name} could not be started: it, or what it needs, is not there"
+    return f"{name} could not be started: it, or something it needs, does not exist"
 
 
 def _kind(head: bytes) -> str:

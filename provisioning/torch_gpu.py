@@ -56,7 +56,7 @@ def check_torch(python: Path, variables: Mapping[str, str], tell: Tell, *, patie
     if not isinstance(version, str) or not isinstance(why, str):
         return
     if cuda is None:
-        tell(f"torch {version} is built for CPUs alone and will not use the GPU: require one that is built for CUDA")
+        tell(f"torch {version} is built for CPUs only and will not use the GPU: require a CUDA build")
     elif why and not _NEVER.search(why):
         tell(f"torch {version} could not use the GPU just now: {why[:200]}")
     elif why:

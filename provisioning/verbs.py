@@ -21,7 +21,7 @@ VERBS = {
     "send": "provisioning.transfer",
     "receipt": "provisioning.lease",
 }
-_MAKE_ROOM = "make room there (`gpuctl ssh`), or launch again with less to put on it"
+_MAKE_ROOM = "make room there (`gpuctl ssh`), or launch again with less data"
 
 
 def dispatch(arguments: list[str]) -> int:

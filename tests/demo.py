@@ -45,11 +45,11 @@ def watch_it_train(began: float) -> int:
     """The demo's steps."""
     launch = ("launch", "char_rnn", "--name", RUN, "-y", "--max-hours", "1", "--", "--preset", "laptop", *SETTINGS)
     if gpuctl(*launch):
-        say("the launch failed: why is said above")
+        say("the launch failed: the reason is above")
         return 1
     points = [json.loads(line) for line in answer("metrics", RUN, "--json").splitlines()]
     if gpuctl("pull", RUN, str(OUTPUTS)):
-        say("its outputs did not come home: why is said above")
+        say("its outputs were not downloaded: the reason is above")
         return 1
     down = json.loads(answer("down", RUN, "-y", "--json"))
     runs = json.loads(answer("ls", "--json"))["runs"]
@@ -79,7 +79,7 @@ def tell_losses(points: list[dict[str, Any]]) -> bool:
         return True
     if step < STEPS:
         say(f"this machine is too slow, or too busy, to show the losses fall: {LIMIT_S} s were enough for {step} of")
-        say(f"{STEPS} steps. The rest of the demo worked; try again when less else runs here")
+        say(f"{STEPS} steps. The rest of the demo worked; try again when this machine is less busy")
     else:
         say(f"the validation loss fell by {fall:.2f} in {step} steps, less than {LEAST_FALL}: please report it")
     return False

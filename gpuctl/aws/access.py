@@ -37,7 +37,7 @@ def caller_cidr(profile: Profile) -> str:
         raw = web.get(url, limit=_ADDRESS_LIMIT + 1, timeout_s=_ADDRESS_TIMEOUT_S, key=profile.cloud_key)
     except OSError as error:
         step = "check the network: SSH to a host goes the same way, over IPv4 and without a proxy"
-        raise CloudError(f"{url} did not say what this machine's address is: {error}", step) from error
+        raise CloudError(f"could not get this machine's address from {url}: {error}", step) from error
     return parse_address(raw, loopback=web.is_loopback(url), source=url)
 
 
@@ -50,11 +50,11 @@ def parse_address(raw: bytes, *, loopback: bool, source: str) -> str:
         text = raw.decode("ascii").strip() if len(raw) <= _ADDRESS_LIMIT else ""
         found: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
-        raise CloudError(f"{source} did not answer with an address", "is a sign-in page in the way?") from None
+        raise CloudError(f"{source} did not answer with an address", "is there a sign-in page in the way?") from None
     address = found.ipv4_mapped if isinstance(found, IPv6Address) else found
     if address is None:
         raise CloudError(
-            f"{source} answered with {found}, but hosts are reached over IPv4 alone", "use a network that has IPv4"
+            f"{source} answered with {found}, but hosts can only be reached over IPv4", "use a network that has IPv4"
         )
     fits = address.is_loopback if loopback else address.is_global and not address.is_multicast
     if not fits:
@@ -75,7 +75,7 @@ def default_subnets(account: Account) -> list[Subnet]:
     if not found:
         raise CloudError(
             f"the account has no default VPC with subnets in {account.region}",
-            f"make one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
+            f"create one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
         )
     reached = [one for one in found if _is_reached(one, tables)]
     if not reached:
@@ -184,7 +184,7 @@ def allow_ssh_from(
 
 def allows_ssh(account: Account, group_id: str, cidr: str) -> bool:
     """Whether the group lets SSH in from `cidr`."""
-    with aws_errors(f"look who may reach {group_id}"):
+    with aws_errors(f"check who may reach {group_id}"):
         held = account.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
     return _key(_ssh_from(cidr)) in {_key(rule) for rule in _rules(held)}
 
@@ -209,7 +209,7 @@ def _own_group(
         return found[0]
 
     in_use = NameInUse(
-        f"the name {run} is being used by another launch: {name} is there already",
+        f"the name {run} is being used by another launch: {name} already exists",
         f"choose another --name, or `gpuctl down {run}` first",
     )
     if claim is None:

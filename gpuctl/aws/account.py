@@ -152,7 +152,7 @@ class Account:
         if self.region in known:
             return
         near = get_close_matches(self.region.lower(), known, n=3, cutoff=0.6)
-        hint = f"near it: {', '.join(near)}" if near else f"for example {LAST_RESORT_REGION}, eu-west-1, us-west-2"
+        hint = f"similar: {', '.join(near)}" if near else f"for example {LAST_RESORT_REGION}, eu-west-1, us-west-2"
         raise UsageError(f"there is no AWS region {self.region!r} (from {self.region_source})", hint)
 
 

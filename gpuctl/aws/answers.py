@@ -64,9 +64,9 @@ class _Proofs:
             return
         if found or status == _KEY_REFUSED:
             raise CloudGone(
-                f"{operation_model.name} was answered by another than the embedded cloud that was asked: that one is "
-                "gone, and its hosts with it",
-                "`gpuctl cloud status` tells which one runs now",
+                f"{operation_model.name} was answered by a different embedded cloud: the one that was asked is gone, "
+                "and its hosts with it",
+                "`gpuctl cloud status` shows which one is running now",
             )
         raise NotAnAnswer(f"no answer to {operation_model.name}")
 

@@ -136,7 +136,7 @@ _BAD_DISK = "Client.InternalError"
 """An instance that ends at its launch with this StateReason could not use its disk, most often for a customer's KMS key
 that the caller or the spot role may not use (https://repost.aws/knowledge-center/encrypted-volumes-stops-immediately).
 EC2 says Client.InvalidKMSKey.InvalidState of it, too."""
-_NOT_AN_ANSWER = "is a proxy or a sign-in page in between? Try again in a moment"
+_NOT_AN_ANSWER = "is there a proxy or a sign-in page in between? Try again in a moment"
 _MESSAGE_WIDTH = 400
 _CODE_WIDTH = 80
 _MAKE_SPOT_ROLE = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
@@ -181,7 +181,9 @@ def explain(code: str, message: str, *, doing: str, permission: str = "") -> Gpu
     if means is ErrorClass.ANOTHER_REGION_OR_USER:
         return NoCapacity(said, "ask AWS for a larger quota (docs/aws.md, Quotas), or try another --region")
     if code.isdigit() or code in ("", "Unknown"):
-        return NoAnswer(f"could not {doing}: what answered is not AWS ({code or 'no code'}: {text})", _NOT_AN_ANSWER)
+        return NoAnswer(
+            f"could not {doing}: the answer did not come from AWS ({code or 'no code'}: {text})", _NOT_AN_ANSWER
+        )
     if means is ErrorClass.WAIT:
         return (NoAnswer if code in _FAILED else CloudError)(said, "try again in a moment")
     return CloudError(said)
@@ -206,7 +208,7 @@ def _account_refused(code: str, text: str, *, doing: str) -> GpuctlError | None:
             "upgrade the account to the paid plan (AWS console, Billing and Cost Management)",
         )
     if code == "PendingVerification":
-        step = "AWS sends a mail when it has checked the account, mostly within hours; or try another --region"
+        step = "AWS sends an email when it has checked the account, usually within hours; or try another --region"
         return NoCapacity(f"could not {doing}: {text} ({code})", step)
     return None
 
@@ -226,7 +228,7 @@ def aws_errors(doing: str) -> Iterator[None]:
     except (GpuctlError, NotReady):
         raise
     except Exception as error:  # what a parser, a socket or an answer without its parts raises: the one border
-        raise NoAnswer(f"could not {doing}: what came is not AWS's answer ({_kind(error)})", _NOT_AN_ANSWER) from error
+        raise NoAnswer(f"could not {doing}: that is not an answer from AWS ({_kind(error)})", _NOT_AN_ANSWER) from error
 
 
 def _kind(error: Exception) -> str:
@@ -240,7 +242,7 @@ def _not_allowed(code: str, text: str, *, doing: str, permission: str) -> NotAll
         return NotAllowed(f"could not {doing}: {text}", "set this machine's clock")
     if code in _BAD_KEY:
         step = (
-            "check them with `aws sts get-caller-identity --region us-east-1`; where that works, the region is not "
+            "check them with `aws sts get-caller-identity --region us-east-1`; if that works, the region is not "
             "enabled for the account: try another --region, or enable it (AWS console, Account, AWS Regions)"
         )
         return NotAllowed(f"could not {doing}: AWS does not accept the credentials ({code})", step)
@@ -249,7 +251,7 @@ def _not_allowed(code: str, text: str, *, doing: str, permission: str) -> NotAll
     named = re.search(r"perform: ([\w-]+:\w+)", text)
     needed = named[1] if named else permission
     step = f"ask an administrator for the permission {needed}" if needed else "ask an administrator for the permission"
-    return NotAllowed(f"may not {doing}: {text} ({code})", step)
+    return NotAllowed(f"not allowed to {doing}: {text} ({code})", step)
 
 
 def _without_answer(error: Exception, doing: str) -> GpuctlError:
@@ -282,7 +284,7 @@ def _no_answer(error: Exception, text: str, doing: str) -> NoAnswer:
 
     url = getattr(error, "kwargs", {}).get("endpoint_url")
     if isinstance(error, EndpointConnectionError) and isinstance(url, str) and is_loopback(url):
-        step = "`gpuctl cloud start` starts the embedded cloud again and says what was lost with it"
+        step = "`gpuctl cloud start` starts the embedded cloud again and says what was lost"
         return CloudGone(f"could not {doing}: nothing answers at {safe(url)} any more", step)
     return NoAnswer(f"could not {doing}: no answer from AWS: {text}", "check the network connection, then try again")
 

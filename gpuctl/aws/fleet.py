@@ -71,7 +71,9 @@ def create_template(
             sleep=sleep,
         )
     if _run_of(found.get("Tags", [])) != _run_of(request["TagSpecifications"][0]["Tags"]):
-        raise CloudError(f"there is a launch template {name} that is not this run's", "give the run another --name")
+        raise CloudError(
+            f"there is a launch template {name} that does not belong to this run", "give the run another --name"
+        )
     return found["LaunchTemplateId"]
 
 
@@ -107,7 +109,7 @@ def create_fleet(
             answer = poll(attempt, deadline=deadline, sleep=sleep)
         except NotReady as error:
             raise CloudError(
-                f"EC2 does not know what was made for the fleet: {error}", "try again in a moment"
+                f"EC2 does not yet know what was created for the fleet: {error}", "try again in a moment"
             ) from error
     if not answer.instance_ids:
         raise _none_made(answer.errors, request["TargetCapacitySpecification"]["DefaultTargetCapacityType"])
@@ -148,9 +150,7 @@ def _once_known(look: Callable[[], T], *, deadline: float, sleep: Callable[[floa
     try:
         return poll(known, deadline=deadline, sleep=sleep)
     except NotReady as error:
-        raise CloudError(
-            f"EC2 says that it is there, and does not know it: {error}", "try again in a moment"
-        ) from error
+        raise CloudError(f"EC2 says that it exists, but cannot find it: {error}", "try again in a moment") from error
 
 
 def wait_until_running(
@@ -207,7 +207,7 @@ def _pool_error(raw: Any) -> PoolError:
 def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
     """Why there is no instance: what no other pool or market would change, a quota, else no capacity."""
     if not errors:
-        return NoCapacity(f"EC2 made no {market} instance and gave no reason", _CAPACITY_STEP)
+        return NoCapacity(f"EC2 created no {market} instance and gave no reason", _CAPACITY_STEP)
     means = {classify(error.code) for error in errors}
     final = next((error for error in errors if is_free_plan(error.message)), None)
     if {error.code for error in errors} == {"PendingVerification"}:
@@ -219,7 +219,7 @@ def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
     if means == {ErrorClass.ANOTHER_REGION_OR_USER}:
         return NoCapacity(f"the account's quotas allow no {market} host now: {_by_reason(errors)}", _QUOTA_STEP)
     if ErrorClass.ANOTHER_REGION_OR_USER in means:
-        what = f"no {market} capacity, and quotas that allow no more: {_by_reason(errors)}"
+        what = f"no {market} capacity, and quotas do not allow any more: {_by_reason(errors)}"
         return NoCapacity(what, f"{_CAPACITY_STEP}; or {_QUOTA_STEP}")
     return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", _CAPACITY_STEP)
 

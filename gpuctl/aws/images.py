@@ -27,7 +27,7 @@ def find_image(account: Account, architecture: str) -> Image:
 
 
 def _described(account: Account, image_id: str) -> Image:
-    with aws_errors(f"look at the image {image_id}"):
+    with aws_errors(f"check the image {image_id}"):
         found = account.client("ec2").describe_images(ImageIds=[image_id])["Images"]
     if not found:
         raise CloudError(f"the image {image_id} is not in {account.region}", "try another --region")

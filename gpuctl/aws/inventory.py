@@ -92,7 +92,7 @@ def _lists(account: Account, *, run: str | None, owner: str | None) -> list[Call
 def _list(account: Account, kind: Kind, *, run: str | None, owner: str | None) -> list[Resource]:
     """Tags are compared here too, so that what is removed never hangs on how a filter reads a value."""
     ec2: Any = account.client("ec2")
-    with aws_errors(f"list what there is ({kind.name})"):
+    with aws_errors(f"list the run's resources ({kind.name})"):
         pages = list(ec2.get_paginator(kind.describe).paginate(Filters=_tag_filters(run, owner)))
     found = []
     for item in (item for page in pages for item in page[kind.items]):

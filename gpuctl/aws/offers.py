@@ -178,7 +178,7 @@ def _usable(info: InstanceTypeInfoTypeDef) -> InstanceType:
         makers = [
             f"{gpu.get('Manufacturer', '')} {gpu.get('Name', '')}" for gpu in info.get("GpuInfo", {}).get("Gpus", [])
         ]
-        has = ", ".join(makers) or "an accelerator that is no GPU"
+        has = ", ".join(makers) or "an accelerator that is not a GPU"
         raise UsageError(f"{info['InstanceType']} has {has}", "only whole NVIDIA GPUs can be used: see `gpuctl offers`")
     return kind
 

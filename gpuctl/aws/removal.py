@@ -98,7 +98,7 @@ class _Ending:
     def carry_out(self, *, deadline: float, sleep: Sleep) -> None:
         """To the end of all. Raises the first refusal, or CloudError at the deadline."""
         try:
-            with aws_errors("end the instances"):
+            with aws_errors("terminate the instances"):
                 poll(self._look, deadline=deadline, sleep=sleep)
         except NotReady as error:
             raise CloudError(

@@ -71,7 +71,7 @@ def status(as_json: bool) -> None:
         click.echo("not running; `gpuctl --cloud embedded launch JOB` or `gpuctl cloud start` starts it")
     if not as_json and (there := cloud["environments"])["count"]:
         size = amount(there["bytes"])
-        click.echo(f"installed for hosts, in {there['folder']}: {size}; `gpuctl cloud clean` removes what none uses")
+        click.echo(f"installed for hosts, in {there['folder']}: {size}; `gpuctl cloud clean` removes what no host uses")
 
 
 @command.command()

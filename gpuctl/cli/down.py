@@ -69,7 +69,7 @@ def command(
     except KeyboardInterrupt as interrupt:
         again = " ".join(run.name for run in opened)
         raise LeftBehind(
-            f"interrupted; {names} may still be there, and cost money", f"`gpuctl down {again}` goes on"
+            f"interrupted; {names} may still exist and cost money", f"`gpuctl down {again}` continues"
         ) from interrupt
     except GpuctlError as error:
         if as_json:

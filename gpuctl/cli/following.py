@@ -103,7 +103,7 @@ class _ShownLogs:
         if self._lost:
             of = {place: self.followers[place].run.number for place in self._lost}
             lost = [Outcome[None](of[place], error=error) for place, error in self._lost.items()]
-            raise_failed("the log is not whole of", self._run.name, lost)
+            raise_failed("the log is incomplete:", self._run.name, lost)
         return self._ended[0]
 
     def _lose(self, place: int, error: GpuctlError) -> None:
@@ -118,7 +118,7 @@ class _ShownLogs:
         self._lost[place] = error
         if len(self.followers) > 1:
             self._printer.finish()
-            click.echo(safe(f"no more of the log of host {follower.run.number}: {error.message}"), err=True)
+            click.echo(safe(f"no more log from host {follower.run.number}: {error.message}"), err=True)
 
     def _show(self, place: int, lines: Sequence[LogLine]) -> None:
         from gpuctl.ui.log import of_host
@@ -210,7 +210,9 @@ def after_the_end(
         click.echo(f"{name}: {'nothing is left' if not went.left else f'resources left: {len(went.left)}'}", err=True)
     if not down_after:
         by_itself = _until(state, run.folder.read().plan, home=pull_to is not None and left is None)
-        click.echo(f"the host still runs{by_itself} and costs money: gpuctl pull {name}, gpuctl down {name}", err=True)
+        click.echo(
+            f"the host keeps running{by_itself} and costs money: gpuctl pull {name}, gpuctl down {name}", err=True
+        )
     raise_if_failed(run, state)
     if left is not None:
         raise left
@@ -238,7 +240,7 @@ def only_what_is_here(run: RunHandle, error: HostError) -> None:
     if isinstance(error, HostKeyMismatch):
         raise error
     if not run.folder.progress().down:
-        click.echo(safe(f"{error.message}; showing what arrived before"), err=True)
+        click.echo(safe(f"{error.message}; showing what had arrived by then"), err=True)
 
 
 def last_of(lines: Sequence[LogLine], count: int) -> list[LogLine]:
@@ -263,7 +265,7 @@ def show_last(run: RunHandle, *, lines: int, to_stderr: bool = False) -> None:
     for one in found:
         printer.show(*(line if len(found) == 1 else of_host(line, one.number) for line in one.result or ()))
         printer.finish()
-    raise_failed("no log came of", run.name, found)
+    raise_failed("no log from", run.name, found)
 
 
 def _last_lines(host: RunHandle, lines: int) -> list[LogLine]:

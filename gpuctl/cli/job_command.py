@@ -26,7 +26,7 @@ class JobCommand(click.Command):
                 raise
             what = f"{ctx.command_path} has no option {error.option_name}"
             typed = shlex.join([*ctx.command_path.split(), *line])
-            raise UsageError(what, f"options for the job's own program go after two dashes: {typed}") from error
+            raise UsageError(what, f"options for the job's own program go after --: {typed}") from error
 
     def _in_order(self, ctx: click.Context, words: list[str]) -> list[str] | None:
         """The words of a command line, the job first, every option that is not ours after the dashes; None if that

@@ -48,7 +48,7 @@ def _amount(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     except InvalidOperation:
         raise click.BadParameter(f"{value!r} is not a number") from None
     if not amount.is_finite() or amount <= 0:
-        raise click.BadParameter(f"{value} is not above 0")
+        raise click.BadParameter(f"{value} is not more than 0")
     return amount
 
 

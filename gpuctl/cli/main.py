@@ -35,7 +35,7 @@ COMMANDS = {
     "jobs": "List the packaged jobs.",
     "local": "Run a job on this machine.",
     "offers": "Show GPU instance types and their current prices.",
-    "cloud": "Manage the embedded cloud: start, stop, status, env.",
+    "cloud": "Manage the embedded cloud: start, stop, status, env, clean.",
 }
 """Every command and its summary. The module and the function have the command's name (`ls` is `list_runs`)."""
 
@@ -157,7 +157,7 @@ def run(words: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  (the one place where what nobody foresaw is told)
         where = _remember(debug)
         if isinstance(error, FileNotFoundError) and not error.filename and _folder_is_gone():
-            _tell("the folder that this shell is in was deleted; cd to one that is there")
+            _tell("the current folder was deleted; cd to another one")
             return 1
         if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
             if not error.filename:

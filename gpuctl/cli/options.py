@@ -62,7 +62,7 @@ def max_size_option(function: F) -> F:
 
 def everything_option(function: F) -> F:
     """`--everything`."""
-    text = "Download everything that the command wrote, whatever [outputs] in job.toml says."
+    text = "Download everything that the command wrote, regardless of [outputs] in job.toml."
     return click.option("--everything", "all_written", is_flag=True, help=text)(function)
 
 
@@ -78,7 +78,7 @@ def requirement_option(function: F) -> F:
         "--requirement",
         multiple=True,
         metavar="NAME",
-        help="Package that the job needs, beside those of its requirements.txt. Repeatable.",
+        help="Package that the job needs in addition to its requirements.txt. Repeatable.",
     )(function)
 
 
@@ -89,9 +89,9 @@ def json_option(function: F) -> F:
 
 def yes_option(function: F) -> F:
     """`-y`."""
-    return click.option(
-        "-y", "--yes", is_flag=True, help="Do not ask for confirmation; needed if there is no terminal."
-    )(function)
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")(
+        function
+    )
 
 
 def chosen_cloud(cloud: str | None) -> str | None:
@@ -146,7 +146,7 @@ def print_json(value: object) -> None:
 def check_can_ask(command: str, *, yes: bool) -> None:
     """Refuse what asks for confirmation if it is neither given nor anybody there to ask. Raises UsageError."""
     if not yes and not sys.stdin.isatty():
-        raise UsageError(f"{command} asks for confirmation, and this is not a terminal", "add -y to confirm")
+        raise UsageError(f"{command} needs confirmation, and this is not a terminal", "add -y to confirm")
 
 
 def agreed(question: str, *, yes: bool, default: bool = True) -> bool:

@@ -33,7 +33,7 @@ def _show_include(ctx: click.Context, _param: click.Parameter, asked: bool) -> N
     is_eager=True,
     expose_value=False,
     callback=_show_include,
-    help="Print the line for ~/.ssh/config by which ssh and editors know the hosts.",
+    help="Print the line for ~/.ssh/config that lets ssh and editors find the hosts.",
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def command(run: RunHandle, words: tuple[str, ...]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(run: RunHandle, lines: int, follow: bool) -> None:
     """Follow the log, with losses highlighted. Ctrl-C only stops following.
 
-    The exit code is 3 if training failed, and 1 if the log of one of several hosts did not come to its end.
+    The exit code is 3 if training failed, and 1 if the log of one of several hosts is incomplete.
     """
     if not follow:
         show_last(run, lines=lines)

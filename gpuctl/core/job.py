@@ -95,10 +95,10 @@ def merge_command(job_command: Sequence[str], words: Sequence[str]) -> tuple[str
         _refuse_shell_words(words)
         return tuple(words)
     if not job_command:
-        what = "nothing for them to be added to" if words else "no command to run"
+        what = "no command to add them to" if words else "no command to run"
         raise JobError(
             f"there is {what}: the job has no command of its own",
-            "give one after two dashes (`-- python train.py`), or write `command` into its job.toml",
+            "give one after -- (`-- python train.py`), or set `command` in its job.toml",
         )
     return (*job_command, *words)
 
@@ -107,16 +107,16 @@ def _refuse_shell_words(words: Sequence[str]) -> None:
     """No shell reads the words after `--`: what only a shell understands would fail on a host that is paid for."""
     first, by_shell = words[0], "run it with a shell: `-- sh -c '…'`"
     if not first.strip():
-        raise JobError("the command is an empty word", "name a program after the two dashes (`-- python train.py`)")
+        raise JobError("the command is empty", "name a program after -- (`-- python train.py`)")
     if _ASSIGNMENT.match(first):
         raise JobError(f"the command starts with {first!r}, which is not a program", f"use --env, or {by_shell}")
     if len(words) == 1 and len(first.split()) > 1 and not first.startswith(("/", "./", "../")):
         raise JobError(
-            f"the command {first!r} is one word, and no program is called so", f"drop the quotes, or {by_shell}"
+            f"the command {first!r} is a single word, and no program has that name", f"drop the quotes, or {by_shell}"
         )
     for word in words:
         if word in _ONLY_FOR_A_SHELL or (word == first and word in _SHELL_BUILTINS):
-            raise JobError(f"no shell reads the command, and {word!r} means something to a shell alone", by_shell)
+            raise JobError(f"the command is not run by a shell, and only a shell understands {word!r}", by_shell)
 
 
 def check_preset(job: Job, words: Sequence[str]) -> None:
@@ -125,7 +125,7 @@ def check_preset(job: Job, words: Sequence[str]) -> None:
         name = following if word == "--preset" else word.removeprefix("--preset=")
         if job.presets and word.split("=")[0] == "--preset" and name not in job.presets:
             near = difflib.get_close_matches(name, job.presets, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(job.presets)}"
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(job.presets)}"
             raise UsageError(f"{job.name} has no preset {name!r}", hint)
 
 
@@ -169,7 +169,7 @@ class _Table:
         for key in self._values:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
-                hint = f"did you mean `{self._prefix}{near[0]}`?" if near else f"there are {', '.join(keys)}"
+                hint = f"did you mean `{self._prefix}{near[0]}`?" if near else f"choose from {', '.join(keys)}"
                 raise JobError(f"{self._source}: unknown key `{self._prefix}{safe(key)}`", hint)
 
     def table(self, key: str) -> _Table:
@@ -235,11 +235,9 @@ def _words(value: Any, what: str) -> tuple[str, ...]:
         raise _WrongError(f"must be {what}, not {_kind(value)}")
     for item in value:
         if not isinstance(item, str):
-            raise _WrongError(f"must be {what}; it holds {_kind(item)}")
+            raise _WrongError(f"must be {what}; it contains {_kind(item)}")
         if not item or "\0" in item:
-            raise _WrongError(
-                f"must be {what}; it holds an empty one" if not item else f"must be {what}; one holds a NUL"
-            )
+            raise _WrongError(f"must be {what}; one is empty" if not item else f"must be {what}; one contains a NUL")
     return tuple(value)
 
 
@@ -254,9 +252,7 @@ def _command(value: Any) -> tuple[str, ...]:
         shell = [word for word in words if word in _SHELL_WORDS]
         if shell or (words and _ASSIGNMENT.match(words[0])):
             said = shell[0] if shell else words[0]
-            raise _WrongError(
-                f"is not run by a shell, and {said!r} means something to a shell alone: use sh -c '…', or a list"
-            )
+            raise _WrongError(f"is not run by a shell, and only a shell understands {said!r}: use sh -c '…', or a list")
     if not words or "\0" in "".join(words):
         raise _WrongError("must name a program to run")
     return words
@@ -271,7 +267,7 @@ def _requirements(value: Any) -> tuple[str, ...] | str:
     for line in lines:
         if line.startswith("-") or not line.isprintable():
             raise _WrongError(
-                f"is a list of requirements, and {line!r} is none: pip's options go into a file that it names"
+                f"is a list of requirements, and {line!r} is not one: put pip's options in a requirements file"
             )
     return lines
 
@@ -312,7 +308,7 @@ def _presets(value: Any) -> tuple[str, ...]:
     names = _words(value, "a list of names")
     for name in names:
         if not _PRESET.fullmatch(name):
-            raise _WrongError(f"must be a list of names, and {name!r} is none")
+            raise _WrongError(f"must be a list of names, and {name!r} is not one")
     return names
 
 
@@ -326,7 +322,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
     for pattern in _words(value, "a list of paths"):
         if pattern.startswith("!"):
             raise _WrongError(
-                f"has no `!` patterns ({pattern!r}): what is not to come home goes into `outputs.exclude`"
+                f"takes no `!` patterns ({pattern!r}): use `outputs.exclude` for what should not be downloaded"
             )
         patterns.append(("./" if pattern.startswith("./") else "") + _path(pattern))
     return tuple(patterns)
@@ -335,14 +331,14 @@ def _patterns(value: Any) -> tuple[str, ...]:
 def _path(path: str) -> str:
     """A relative path that stays where it is counted from. Raises _WrongError."""
     if not path.isprintable() or not path:
-        raise _WrongError(f"must hold paths of printable characters, not {path!r}")
+        raise _WrongError(f"must contain paths of printable characters, not {path!r}")
     if path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or "\\" in path:
-        raise _WrongError(f"must hold relative paths with / between, not {path!r}")
+        raise _WrongError(f"must contain relative paths with / as the separator, not {path!r}")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise _WrongError(f"must hold paths that stay inside, not {path!r}")
+        raise _WrongError(f"must contain paths without `..`, not {path!r}")
     if not parts:
-        raise _WrongError(f"must name something inside, not {path!r}")
+        raise _WrongError(f"must name a file or folder inside, not {path!r}")
     return "/".join(parts) + ("/" if path.endswith("/") else "")
 
 

@@ -64,5 +64,5 @@ def check_then(then_s: int | None, lease: timedelta) -> None:
     if then_s is not None and then_s >= lease.total_seconds():
         raise UsageError(
             f"--then down:{then_s / 60:g} is longer than the whole lease ({lease.total_seconds() / 60:.0f} min)",
-            "say fewer minutes, or more with --max-hours or --budget",
+            "choose fewer minutes, or raise --max-hours or --budget",
         )

@@ -176,7 +176,7 @@ def suitable(kinds: Iterable[InstanceType], wanted: Requirements) -> list[Instan
     if wanted.gpu == ANY_GPU:
         driven = [kind for kind in kinds if kind.gpus and kind.driven]
         if not driven:
-            raise NoCapacity("no GPU that the image's driver knows is offered here", "try another --region")
+            raise NoCapacity("no GPU that the image's driver supports is offered here", "try another --region")
         return driven
     if wanted.gpu is not None:
         return _with_gpu(kinds, parse_gpu(wanted.gpu), wanted)
@@ -198,7 +198,7 @@ def rank(offers: Iterable[Offer], wanted: Requirements) -> list[Offer]:
     on_market = [offer for offer in offers if offer.market in wanted.markets]
     if not on_market:
         what = " or ".join(wanted.markets)
-        raise NoCapacity(f"nothing suitable is offered ({what})", "try another --region, --gpu or --on-demand")
+        raise NoCapacity(f"no suitable host is offered ({what})", "try another --region, --gpu or --on-demand")
     kinds = set(suitable({offer.instance_type: None for offer in on_market}, wanted))
     matching = sorted((offer for offer in on_market if offer.instance_type in kinds), key=_order)
     limit = wanted.max_price_usd_per_hour
@@ -206,7 +206,7 @@ def rank(offers: Iterable[Offer], wanted: Requirements) -> list[Offer]:
     if not found:
         cheapest = min(matching, key=lambda offer: (offer.price_usd_per_hour, _order(offer)))
         raise NoCapacity(
-            f"nothing costs at most ${limit:f} an hour; the cheapest is {cheapest.instance_type.name} "
+            f"nothing costs ${limit:f} an hour or less; the cheapest is {cheapest.instance_type.name} "
             f"({cheapest.market}) in {cheapest.zone} at ${cheapest.price_usd_per_hour:f}",
             f"raise --max-price to {cheapest.price_usd_per_hour:f} or more",
         )
@@ -226,7 +226,7 @@ def _named(kinds: list[InstanceType], name: str) -> list[InstanceType]:
     found = [kind for kind in kinds if kind.name == name.strip().lower()]
     if not found:
         near = get_close_matches(name.strip().lower(), sorted(kind.name for kind in kinds), n=4, cutoff=0.6)
-        hint = f"near it: {', '.join(near)}" if near else "`gpuctl offers` lists what there is"
+        hint = f"similar: {', '.join(near)}" if near else "`gpuctl offers` lists what is available"
         raise UsageError(f"no instance type {name!r} is offered here", hint)
     return found
 
@@ -249,7 +249,7 @@ def _with_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements) ->
     count = counts[0] if wish.gpus is None else wish.gpus
     if count not in counts:
         gpu = found[0].gpu
-        raise UsageError(f"no host with {count} × {gpu} is offered here", f"it comes as {_either(counts)} a host")
+        raise UsageError(f"no host with {count} × {gpu} is offered here", f"hosts have {_either(counts)}")
     return [kind for kind in found if kind.gpus == count]
 
 
@@ -257,14 +257,14 @@ def _no_such_gpu(kinds: list[InstanceType], wish: GpuSpec, wanted: Requirements)
     here = sorted({kind.gpu for kind in kinds if kind.gpus and kind.driven})
     if wanted.instance_type is not None:
         has = ", ".join(f"{kind.gpus} × {kind.gpu}" if kind.gpus else "no GPU" for kind in kinds)
-        return UsageError(f"{wanted.instance_type} has {has}, not --gpu {wish.text}", "give one of the two")
+        return UsageError(f"{wanted.instance_type} has {has}, not --gpu {wish.text}", "use only one of the two options")
     known = {_plain(name): name for name in COMPUTE_CAPABILITY}
     if wish.name in known and known[wish.name] not in here:
-        there = f"here there is {', '.join(here)}" if here else "here there is no NVIDIA GPU at all"
+        there = f"this one has {', '.join(here)}" if here else "this one has no NVIDIA GPU at all"
         return NoCapacity(f"{known[wish.name]} is not offered in this region", f"try another --region; {there}")
     near = get_close_matches(wish.name, [_plain(name) for name in here], n=3, cutoff=0.5)
     names = [name for name in here if _plain(name) in near] or here
-    what = "near it" if near else "there is"
+    what = "similar" if near else "available"
     return UsageError(f"no GPU {wish.text!r} is offered here", f"{what}: {', '.join(names) or 'none in this region'}")
 
 

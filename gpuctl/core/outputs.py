@@ -199,7 +199,7 @@ def refusal(path: str) -> str | None:
     if not path:
         return "its name is empty"
     if "\0" in path:
-        return "its name holds a NUL"
+        return "its name contains a NUL"
     if path.startswith("/"):
         return "its name is an absolute path"
     parts = path.split("/")
@@ -208,13 +208,13 @@ def refusal(path: str) -> str | None:
     if "" in parts or "." in parts:
         return "its name is not a plain path"
     if parts[0].casefold() == ASIDE or path.casefold() == MARK:
-        return "the name is gpuctl's own"
+        return "the name is reserved for gpuctl"
     if any(is_never_written(part) for part in parts):
-        return "such a folder may hold commands, and is never written"
+        return "such a folder may contain commands and is never written"
     try:
         encoded = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return "its name is no file name"
+        return "its name is not a valid file name"
     return "its name is too long" if len(encoded) > _LONGEST_PATH else None
 
 

@@ -48,10 +48,10 @@ def allows(requires: str, python: str) -> bool:
 
 
 def refuse_python(job: str, requires: str | None, python: str | None, *, where: str) -> None:
-    """Raises JobError where the job is known to need another Python than is there. `where` says whose that one is."""
+    """Raises JobError where the job is known to need another Python than is there. `where` says what has that one."""
     if requires is None or python is None or allows(requires, python):
         return
     raise JobError(
-        f"job {job} needs Python {requires}, and {where} is {python}",
-        f"where it runs on {python} too, say so: `requires-python` in its job.toml",
+        f"job {job} needs Python {requires}, but {where} {python}",
+        f"if it also runs on {python}, say so with `requires-python` in its job.toml",
     )

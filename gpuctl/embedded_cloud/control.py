@@ -95,7 +95,7 @@ def start(place: Place, options: Options) -> Started:
                 return _spawn(place, options)
     port = int(found.endpoint.rpartition(":")[2])
     if options.port not in (0, port):
-        raise CloudProcessError(f"the cloud in {place.state} already runs on port {port}, not on {options.port}")
+        raise CloudProcessError(f"the cloud in {place.state} is already running on port {port}, not on {options.port}")
     if pythons:
         _require_pythons(found, pythons)
     return Started(endpoint=found.endpoint, pid=found.pid, started=found.started)
@@ -108,7 +108,7 @@ def _require_pythons(found: Running, pythons: list[Python]) -> None:
     if there != pythons:
         has, asked = (", ".join(f"Python {one.version} ({one.path})" for one in some) for some in (there, pythons))
         raise OptionsError(
-            f"the embedded cloud already runs, with {has} and not with {asked}; end it first: gpuctl cloud stop"
+            f"the embedded cloud is already running, with {has} and not {asked}; stop it first: gpuctl cloud stop"
         )
 
 

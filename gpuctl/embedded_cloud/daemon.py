@@ -53,7 +53,7 @@ def serve(place: Place, options: Options) -> int:
         with _listen(place, options.port) as listener:
             return _run(place, options, listener, ended=ended)
     except Timeout:
-        return _fail(f"a cloud already runs in {place.state}")
+        return _fail(f"a cloud is already running in {place.state}")
     except (CannotServeError, PythonError) as error:
         return _fail(str(error))
     finally:

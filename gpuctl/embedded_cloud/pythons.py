@@ -56,7 +56,9 @@ def find_pythons(named: Iterable[str]) -> list[Python]:
         python = ask(name)
         for other in found:
             if other.minor == python.minor:
-                raise PythonError(f"{python.path} and {other.path} are both Python {python.minor}: name one of them")
+                raise PythonError(
+                    f"{python.path} and {other.path} are both Python {python.minor}: name only one of them"
+                )
         found.append(python)
     return found or [ask(sys.executable)]
 

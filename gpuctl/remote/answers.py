@@ -87,7 +87,7 @@ class Answers:
                 return self._said.get(timeout=TICK_S)
             except queue.Empty:
                 waited += waited_s(TICK_S, since=began)
-        raise HostSilent(f"{self._name} did not say whether a file arrived whole", "try again")
+        raise HostSilent(f"{self._name} did not say whether a file arrived intact", "try again")
 
     def _read(self) -> None:
         try:

@@ -33,7 +33,7 @@ DEAD_LINK_S = 30
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 """TCP_KEEPALIVE is what macOS calls TCP_KEEPIDLE."""
 
-_LOOK = "see `gpuctl ls` for what EC2 says of it"
+_LOOK = "`gpuctl ls` shows what EC2 says about it"
 
 
 class KeyRejected(HostError):
@@ -124,7 +124,7 @@ def _pin(connection: Connection, known_hosts_file: Path, target: SSHTarget) -> N
     except OSError as error:
         raise HostKeyMismatch(
             f"{name_of(target)}: its pinned host key cannot be read ({known_hosts_file}: {error.strerror})",
-            "nothing was sent; without that file the host cannot be told from another",
+            "nothing was sent; without that file the host cannot be verified",
         ) from error
 
 
@@ -145,7 +145,7 @@ def _load_key(identity_file: Path, target: SSHTarget) -> paramiko.PKey:
     except (OSError, paramiko.SSHException, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not an ed25519 private key"
         raise HostError(
-            f"this laptop has no key to {name_of(target)} ({identity_file}: {reason})",
+            f"this laptop has no key for {name_of(target)} ({identity_file}: {reason})",
             "use the laptop that launched the run",
         ) from error
 
@@ -224,12 +224,14 @@ def translate_errors(name: str) -> Iterator[None]:
         raise HostKeyMismatch(
             f"{name} answered with another host key ({error.key.fingerprint}) "
             f"than the pinned one ({error.expected_key.fingerprint})",
-            "nothing was sent: its address may belong to another machine by now, or somebody stands between",
+            "nothing was sent: its address may now belong to another machine, or someone is in between",
         ) from error
     except AuthenticationException as error:
-        raise KeyRejected(f"{name} does not take the run's key", _LOOK) from error
+        raise KeyRejected(f"{name} does not accept the run's key", _LOOK) from error
     except IncompatiblePeer as error:
-        raise HostError(f"{name} speaks no SSH that this laptop does ({printable(str(error))})", _LOOK) from error
+        raise HostError(
+            f"{name} and this laptop have no common SSH algorithms ({printable(str(error))})", _LOOK
+        ) from error
     except (TimeoutError, EOFError) as error:
         raise HostUnreachable(f"{name} does not answer", _LOOK) from error
     except OSError as error:

@@ -138,7 +138,7 @@ class Destination:
         try:
             fcntl.flock(self._root, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"another pull into {self._path} is going on", "wait for it") from None
+            raise UsageError(f"another pull into {self._path} is in progress", "wait until it ends") from None
         except OSError:
             return  # a file system without locks (some network ones)
 
@@ -293,9 +293,9 @@ def _conflicts() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _UNNAMEABLE:
-            raise PathConflict("this disk cannot hold such a name") from error
+            raise PathConflict("this disk cannot store such a name") from error
         if error.errno in _OCCUPIED:
-            raise PathConflict("a link, a file or a folder stands in its way at home") from error
+            raise PathConflict("a link, file or folder is in its way in the destination") from error
         raise
 
 
@@ -304,7 +304,7 @@ def _refuse_to_replace(folder: int, name: str, *, replace: bool) -> None:
         return
     with contextlib.suppress(FileNotFoundError):
         os.stat(name, dir_fd=folder, follow_symlinks=False)
-        raise PathConflict("something stands in its place at home that no pull of this run brought")
+        raise PathConflict("the destination has something there that this run did not download")
 
 
 def _write_mark(folder: int, mark: RunMark) -> None:

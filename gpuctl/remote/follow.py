@@ -140,7 +140,7 @@ class _Progress:
         if self._still > self._still_s:
             raise HostSilent(f"{self._host.name} did not send its log in time", "try again")
         if self._bytes > _MOST_AT_ONCE:
-            raise HostError(f"{self._host.name} sends a log without end", "look at it with `gpuctl ssh`")
+            raise HostError(f"{self._host.name} sends an endless log", "look at it with `gpuctl ssh`")
 
     def took(self, event: Event) -> Iterator[Following]:
         """What an event means: of a file only what is new."""
@@ -163,7 +163,7 @@ class _Progress:
     def _differs(self, file: str) -> Differs:
         """That file is compared once, at its beginning."""
         if file in self._compared:
-            raise HostError(f"{self._host.name} compares the {file} again and again", "try again")
+            raise HostError(f"{self._host.name} keeps comparing the {file}", "try again")
         self._compared.add(file)
         self._reached[file] = 0
         return Differs(file)

@@ -216,7 +216,7 @@ class Host:
             last: Event | None = None
             for count, event in enumerate(session.events(), start=1):
                 if count > patience.events:
-                    raise HostError(f"{self.name} answers `{verb}` without end", _LOOK_AT_IT)
+                    raise HostError(f"{self.name} sends an endless answer to `{verb}`", _LOOK_AT_IT)
                 if on_event is not None and event["event"] != "error":
                     on_event(event)
                 last = event

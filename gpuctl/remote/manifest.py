@@ -76,7 +76,7 @@ class Manifest:
                 f"{self.name} lists more than {MOST_FILES} outputs", "name fewer in the job's `[outputs] paths`"
             )
         if found is None:
-            self.left[path] = Left(path, "the host lists it in a way that cannot be read")
+            self.left[path] = Left(path, "the host's entry for it cannot be read")
         elif isinstance(found, RemoteFile):
             self.files[path] = found
             why = refusal(path)
@@ -84,7 +84,7 @@ class Manifest:
                 self.refuse(path, why, "name")
         elif isinstance(found, Link):
             if link_text(found) is None:
-                self.left[path] = Left(path, "a link that may not stand at home", "link", files=0)
+                self.left[path] = Left(path, "a link that is not allowed in the destination", "link", files=0)
             else:
                 self.links[path] = found
         elif event["event"] == "missing":
@@ -100,14 +100,16 @@ def _refuse_repositories(manifest: Manifest, *, tells_case: bool) -> None:
         if name == "HEAD" or (not tells_case and name.casefold() == "head"):
             manifest.links.pop(path, None)
             if path in manifest.files:
-                manifest.refuse(path, "git would obey the folder that it is in", "name")
+                manifest.refuse(path, "git would take the folder that it is in for a repository", "name")
             else:
-                manifest.left[path] = Left(path, "git would obey the folder that it is in", "name", files=0)
+                manifest.left[path] = Left(
+                    path, "git would take the folder that it is in for a repository", "name", files=0
+                )
 
 
 def _name_of(event: Event) -> str:
     path = event.get("path")
-    return printable(path) if isinstance(path, str) else "a name that is no text"
+    return printable(path) if isinstance(path, str) else "a name that is not text"
 
 
 def _texts(found: RemoteFile | Link | Left | None, path: str) -> tuple[str, ...]:
@@ -141,7 +143,7 @@ def ask_manifest(host: Host, wish: Wish, *, tells_case: bool) -> Manifest:
     if not tells_case:
         for path, other in collisions([*manifest.files, *manifest.links]).items():
             if path in manifest.files:
-                manifest.refuse(path, f"this disk takes it for {printable(other)}", "name")
+                manifest.refuse(path, f"this disk does not tell it from {printable(other)}", "name")
             else:
                 del manifest.links[path]
     return manifest

@@ -214,7 +214,7 @@ class _Pull:
     def _keep_out_of_reserved(self) -> None:
         for path in (*self.manifest.files, *self.manifest.links) if self._reserved else ():
             if path.partition("/")[0] in self._reserved:
-                self._in_the_way[path] = "the outputs of another host of the run lie there at home"
+                self._in_the_way[path] = "the outputs of another host of the run are there"
 
     def _claim(self, wanted: dict[str, RemoteFile]) -> None:
         """Of what is to come, what may not take its place at home is told; the rest is this run's from now on."""
@@ -228,9 +228,9 @@ class _Pull:
 
     def _is_free(self, path: str) -> bool:
         if not self._home.own and path.startswith("."):
-            self._in_the_way[path] = "a hidden name, and the folder at home held something before"
+            self._in_the_way[path] = "a hidden name, and the destination was not empty before"
         elif self._home.stands(path):
-            self._in_the_way[path] = "something stands in its place at home that no pull of this run brought"
+            self._in_the_way[path] = "the destination has something there that this run did not download"
         return path not in self._in_the_way
 
     def _make_links(self) -> None:
@@ -243,7 +243,7 @@ class _Pull:
                 link.to in folders and self._home.is_folder(link.to)
             )
             if text is None or not is_home:
-                why = f"a link to {printable(link.to)}, which is not home"
+                why = f"a link to {printable(link.to)}, which was not downloaded"
                 self.manifest.left[path] = Left(path, why, "link", files=0)
             elif path not in self._in_the_way:
                 try:

@@ -135,9 +135,9 @@ class Session:
         if last is not None and status == 0:
             return last
         if self._feeding is not None:
-            raise GpuctlError(f"what was to be sent to {self._name} could not be read") from self._feeding
+            raise GpuctlError(f"could not read what was to be sent to {self._name}") from self._feeding
         raise HostError(
-            f"{self._name}: the command there ended without an answer (exit code {status}){self._last_words()}",
+            f"{self._name}: the command there ended without answering (exit code {status}){self._last_words()}",
             "try again; what has been done already is not done again",
         )
 
@@ -147,7 +147,7 @@ class Session:
         status = self._channel.exit_status
         transport = self._channel.get_transport()
         if status == -1 and not transport.is_active():
-            raise HostUnreachable(f"the connection to {self._name} broke", "try again: the run goes on without it")
+            raise HostUnreachable(f"the connection to {self._name} broke", "try again: the run continues without it")
         return status
 
     def _last_words(self) -> str:
@@ -229,4 +229,4 @@ def _link(name: str) -> Iterator[None]:
     except (GpuctlError, TimeoutError):
         raise
     except Exception as error:
-        raise HostUnreachable(f"the connection to {name} broke", "try again: the run goes on without it") from error
+        raise HostUnreachable(f"the connection to {name} broke", "try again: the run continues without it") from error

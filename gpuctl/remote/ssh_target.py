@@ -23,7 +23,8 @@ def ssh_target(profile: Profile, instance: Instance, *, alias: str, user: str) -
         return SSHTarget(alias=alias, address=address, port=port, user=user)
     if instance.public_ip is None:
         raise HostUnreachable(
-            f"host {instance.instance_id} has no public address", "its subnet must give one (see `gpuctl down`)"
+            f"host {instance.instance_id} has no public address",
+            "its subnet must assign one; `gpuctl down` removes the run",
         )
     return SSHTarget(alias=alias, address=instance.public_ip, port=22, user=user)
 
@@ -42,5 +43,5 @@ def _from_directory(url: str, instance_id: str, *, key: str | None) -> tuple[str
         return str(ipaddress.ip_address(entry.address)), entry.port
     except (OSError, ValueError) as error:
         raise HostUnreachable(
-            f"host {instance_id} is not in its cloud's directory ({error})", "is it still there? `gpuctl ls` tells"
+            f"host {instance_id} is not in its cloud's directory ({error})", "`gpuctl ls` shows whether it still exists"
         ) from error

@@ -91,8 +91,8 @@ class KeyOnlyTransport(paramiko.Transport):
 
 def _refuse_to_say_more() -> NoReturn:
     raise HostError(
-        "the host took the run's key and asks for a password or a code besides",
-        "nothing was sent: gpuctl's own hosts never ask, see `gpuctl ls` for what EC2 says of it",
+        "the host accepted the run's key but also asks for a password or a code",
+        "nothing was sent: gpuctl's own hosts never ask; `gpuctl ls` shows what EC2 says about it",
     )
 
 

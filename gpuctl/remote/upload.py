@@ -107,9 +107,9 @@ def _add_file(tar: tarfile.TarFile, source: str, name: str, *, planned: int, spa
             return None
         if status.st_size - planned > spare:
             raise GpuctlError(
-                f"{source} has grown to {status.st_size / 1e9:.1f} GB since the plan, and what would go to the host to "
-                f"more than {MOST_BYTES / 1e9:.1f} GB",
-                f"leave it out with {IGNORE_FILE}, and let the job fetch it",
+                f"{source} has grown to {status.st_size / 1e9:.1f} GB since the plan was made, and the upload to more "
+                f"than {MOST_BYTES / 1e9:.1f} GB",
+                f"leave it out with {IGNORE_FILE}, and have the job download it",
             )
         info = tarfile.TarInfo(name)
         info.size, info.mtime = status.st_size, int(status.st_mtime)
@@ -141,4 +141,4 @@ def _open(source: str) -> int:
 
 
 def _unreadable(source: str, error: OSError) -> GpuctlError:
-    return GpuctlError(f"{source} cannot be read whole ({error.strerror or 'it changed meanwhile'})", "try again")
+    return GpuctlError(f"{source} could not be read ({error.strerror or 'it changed while being read'})", "try again")

@@ -180,7 +180,7 @@ def checked(record: RunRecord) -> RunRecord:
     """The record, where its attempt is one of the plan's and each of those has a pool. Raises Unreadable."""
     attempts = record.plan.attempts
     if not 1 <= record.attempt <= len(attempts) or not all(attempt.pools for attempt in attempts):
-        raise Unreadable(f"attempt {record.attempt} of {len(attempts)} is none")
+        raise Unreadable(f"attempt {record.attempt} of {len(attempts)} does not exist")
     return record
 
 

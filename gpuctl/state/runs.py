@@ -111,8 +111,8 @@ class RunFolder:
             if header.schema <= SCHEMA:
                 return checked(from_plain(migrated(data), RunRecord))
         raise GpuctlError(
-            f"run {self.name} is untouched: a newer gpuctl launched it ({header.gpuctl}; this is {__version__})",
-            f"update gpuctl; `gpuctl down {self.name}` works without",
+            f"run {self.name} was left alone: a newer gpuctl launched it ({header.gpuctl}; this is {__version__})",
+            f"update gpuctl; `gpuctl down {self.name}` works without updating",
         )
 
     def _stored(self) -> Any:
@@ -124,7 +124,7 @@ class RunFolder:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise GpuctlError(
-                f"what this laptop knows of run {self.name} cannot be read ({self.path / 'run.json'}: {error!r})",
+                f"this laptop's record of run {self.name} cannot be read ({self.path / 'run.json'}: {error!r})",
                 "move that folder away; `gpuctl ls` and `gpuctl down` work without it",
             ) from error
 
@@ -198,7 +198,7 @@ class RunFolder:
             with lock.acquire(timeout=_LOOKED_AT_S):
                 yield
         except Timeout:
-            raise UsageError(f"another gpuctl is launching {self.name} now", "give this one another --name") from None
+            raise UsageError(f"another gpuctl is already launching {self.name}", "choose another --name") from None
 
     def being_launched(self) -> bool:
         """True while a launch of this run is at work on this laptop."""

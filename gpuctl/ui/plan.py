@@ -101,13 +101,13 @@ def _afterwards(lease: Lease) -> list[tuple[str, str, str]]:
     """What ends the host before its lease does, and when outputs that are not home are lost."""
     after = f"{lease.idle_s / 60:g} min after training has ended"
     if lease.discard:
-        return [("then", f"the host ends {after}; outputs not pulled by then are lost", "yellow")]
+        return [("then", f"the host ends {after}; outputs not downloaded by then are lost", "yellow")]
     if lease.then_s is None:
         return [
             ("", "outputs not downloaded by then are lost", "yellow"),
             ("", f"sooner: {after} and all outputs are downloaded", ""),
         ]
-    kept = f"outputs are kept until pulled, or until {clock(lease.ends)} at the latest"
+    kept = f"outputs are kept until downloaded, or until {clock(lease.ends)} at the latest"
     return [("then", f"the host ends {after} and all outputs are downloaded; {kept}", "yellow")]
 
 
@@ -162,7 +162,7 @@ def _names(left_out: NotUploaded) -> str:
 
 
 def _how_to_upload(left_out: NotUploaded) -> str:
-    return "; goes up with --put" if left_out.why in (SECRET, DEFAULT, DOWNLOADED) else ""
+    return "; upload it with --put" if left_out.why in (SECRET, DEFAULT, DOWNLOADED) else ""
 
 
 def _outputs(work: Workload, home: Path | None) -> str:

@@ -66,7 +66,7 @@ def jobs_table(rows: Sequence[JobRow]) -> RenderableType:
     """`jobs`: one line per job."""
     if not rows:
         return _text("no packaged jobs", "dim")
-    table = _table("job", "what it is", "presets")
+    table = _table("job", "description", "presets")
     for row in rows:
         table.add_row(_text(row.name, "bold"), _text(row.summary), _text(", ".join(row.presets), "dim"))
     return table
@@ -78,19 +78,19 @@ def job_view(row: JobDetails) -> RenderableType:
 
     lines = facts()
     lines.add_row("job", _text(row.name, "bold"))
-    lines.add_row("what it is", _text(row.summary))
+    lines.add_row("description", _text(row.summary))
     lines.add_row("command", _text(row.command))
     lines.add_row("presets", _text(", ".join(row.presets) or "-"))
     lines.add_row("Python", _text(row.requires_python or "any"))
     lines.add_row("installs", _text(", ".join(row.requirements) or "nothing"))
     lines.add_row("files", _text(", ".join(file.path for file in row.files)))
-    options = _table("option", "what it means", "default")
+    options = _table("option", "description", "default")
     for option in row.options:
         options.add_row(_text(option.option, "bold"), _text(option.help), _text(_defaults(option.defaults)))
     words = f"gpuctl launch {row.name} -- --preset {row.presets[0]}" if row.presets else ""
     shown: list[RenderableType] = [lines]
     if row.options:
-        shown += [_text(""), _text(f"its options, after two dashes: {words}", "dim"), options]
+        shown += [_text(""), _text(f"options go after --: {words}", "dim"), options]
     return Group(*shown)
 
 
@@ -139,7 +139,7 @@ def status_view(row: RunStatus, *, now: datetime | None = None) -> RenderableTyp
     lines.add_row("cost", _text(f"{money(row.cost_usd)} so far, {price(row.price_usd_per_hour)}"))
     lines.add_row("lease", _text("-" if ends is None else f"ends {left(ends, now)}, {clock(ends)}"))
     if off is not None:
-        lines.add_row("host ends", _text(f"itself {left(off, now)}, {clock(off)}"))
+        lines.add_row("host ends", _text(f"{left(off, now)}, {clock(off)}"))
     lines.add_row("losses", _losses(row.losses))
     lines.add_row("in AWS", _text(_resources(row.resources)))
     lines.add_row("ssh", _text(f"ssh -F {shlex.quote(row.ssh_config)} {row.run}" if row.ssh_config else "-"))

@@ -28,10 +28,10 @@ LOOK_EVERY_S = 5.0
 _ADMIT_EVERY = 4
 _TIME_TO_PULL = timedelta(minutes=3)
 _REASONS = {
-    "Server.SpotInstanceTermination": "EC2 has taken the spot host back",
+    "Server.SpotInstanceTermination": "EC2 has reclaimed the spot host",
     "Server.ScheduledStop": "AWS has retired the machine",
-    "Client.UserInitiatedShutdown": "somebody has ended it",
-    "Client.InstanceInitiatedShutdown": "it has powered itself off, as it does at its lease's end",
+    "Client.UserInitiatedShutdown": "somebody shut it down",
+    "Client.InstanceInitiatedShutdown": "it powered itself off, as it does when its lease ends",
 }
 
 
@@ -50,7 +50,7 @@ def wait_for_boot(run: RunHandle, instance: Instance, *, within_s: float = BOOT_
             host.wait_until_reachable(deadline, on_wait=_Look(run, instance.instance_id, target))
         except _Moved as moved:
             host.close()
-            run.tell(f"{instance.instance_id} is at another address now")
+            run.tell(f"{instance.instance_id} has a new address")
             target = moved.target
         except BaseException:
             host.close()
@@ -100,7 +100,7 @@ class _Look:
             raise HostGone(f"{instance.instance_id} ended while gpuctl was waiting for it: {_reason(instance)}")
         if instance.state in ("stopping", "stopped"):
             raise HostStopped(
-                f"{instance.instance_id} was switched off while gpuctl was waiting for it: {_reason(instance)}",
+                f"{instance.instance_id} was stopped while gpuctl was waiting for it: {_reason(instance)}",
                 f"`gpuctl down {self._run.name}` removes it",
             )
         try:
@@ -124,20 +124,20 @@ def open_host_started(run: RunHandle) -> Host:
         return open_host(run)
     except HostStopped:
         instance = stopped_instance(run)
-    lose = f"or lose what is on its disk with `gpuctl down {run.name} --discard`"
+    lose = f"or discard what is on its disk with `gpuctl down {run.name} --discard`"
     if instance.tags.lease_ends < datetime.now(timezone.utc) + _TIME_TO_PULL:
         raise HostStopped(
-            f"the host of {run.name} ({instance.instance_id}) is switched off, and its lease is over: "
+            f"the host of {run.name} ({instance.instance_id}) is stopped, and its lease has ended: "
             "if started, it would terminate itself at once",
             f"attach its disk to an instance of your own, {lose}",
         )
-    run.tell(f"the host of {run.name} was switched off: starting it, and it costs again from now on")
+    run.tell(f"the host of {run.name} was stopped: starting it again, which costs money")
     try:
         instance = start_instance(run.account, instance.instance_id, deadline=time.monotonic() + START_TIMEOUT_S)
         admit_caller(run)
     except GpuctlError as error:
-        again = "try again later" if instance.market == "on-demand" else "EC2 starts no spot host anew"
+        again = "try again later" if instance.market == "on-demand" else "EC2 does not restart spot hosts"
         raise HostStopped(
-            f"the host of {run.name} is switched off and cannot be started ({error.message})", f"{again}, {lose}"
+            f"the host of {run.name} is stopped and cannot be started ({error.message})", f"{again}, {lose}"
         ) from error
     return wait_for_boot(run, instance)

@@ -115,7 +115,7 @@ def lost_in_words(lost: Sequence[str], paths: Paths) -> str:
     """The hosts that were lost with an embedded cloud that had died, and of which of this laptop's runs they were."""
     runs = {one: folder.name for folder in all_run_folders(paths.runs) for one in folder.progress().instance_ids}
     named = [f"{one} (run {runs[one]})" if one in runs else one for one in lost]
-    return f"the embedded cloud had died; lost with it: {', '.join(named)}"
+    return f"the embedded cloud had died, and with it: {', '.join(named)}"
 
 
 def stop_embedded(paths: Paths) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
     if any(find_spec(needed) is None for needed in ("moto", "asyncssh", "psutil")):
         raise GpuctlError(
             "the embedded cloud is not installed (--cloud embedded)",
-            "get it in gpuctl's checkout with: pip install '.[embedded]' (or pipx install --force '.[embedded]')",
+            "in a checkout of gpuctl, run: pip install '.[embedded]' (or pipx install --force '.[embedded]')",
         )
     paths.cloud.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = module_command(sys.executable, "gpuctl.embedded_cloud", verb, "--state", str(paths.cloud))
@@ -169,7 +169,7 @@ def _cloud_command(paths: Paths, verb: str, *words: str) -> dict[str, Any]:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         if done.returncode == _NOT_AS_ASKED:
             raise UsageError(said[-1])
-        what = {"start": "could not start", "stop": "could not be stopped", "status": "cannot be asked"}.get(
+        what = {"start": "could not start", "stop": "could not be stopped", "status": "did not answer"}.get(
             verb, f"could not {verb}"
         )
         raise GpuctlError(f"the embedded cloud {what}: {said[-1]}", f"its log is {paths.cloud / 'cloud.log'}")

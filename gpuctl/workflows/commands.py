@@ -22,10 +22,10 @@ def check_command(words: Sequence[str], content: UploadContent) -> None:
         if source is None:
             raise JobError(
                 f"the command's program {first} is not among the uploaded files",
-                "check its name; a virtualenv's `python` is called `python` on the host",
+                "check its path; on the host, a virtualenv's Python is simply `python`",
             )
         if source and not os.access(source, os.X_OK):
-            raise JobError(f"{first} is not executable", f"run `chmod +x {first}`, or name its interpreter first")
+            raise JobError(f"{first} is not executable", f"run `chmod +x {first}`, or put its interpreter in front")
         _check_script(first, source)
     elif first in _SHELLS and len(words) > 1:
         _check_script(words[1], _source(words[1], content) or "")

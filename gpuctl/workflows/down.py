@@ -126,7 +126,8 @@ def _take_down(run: RunHandle, *, discard: bool, now: datetime, reporter: Report
     removed: list[Resource] = []
     if found or may_have_made(run.folder):
         regions = ", ".join(account.region for account in accounts)
-        reporter.phase("down", f"removing {len(found)} things of {run.name} in {regions}")
+        counted = f"{len(found)} resource{'s' * (len(found) != 1)}"
+        reporter.phase("down", f"removing {counted} of {run.name} in {regions}")
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
         remove_everywhere(
             accounts, run.name, run.folder, deadline=deadline, reporter=reporter, on_removed=removed.append
@@ -159,7 +160,7 @@ def _looked(run: RunHandle) -> tuple[list[Account], list[Resource], GpuctlError 
         raise silent[0][1]
     regions = " and ".join(f"{region} ({why.message})" for region, why in silent)
     later = f"`gpuctl down {run.name}` removes it once AWS answers there"
-    return accounts, found, GpuctlError(f"nobody knows what is left in {regions}", later) if silent else None
+    return accounts, found, GpuctlError(f"could not check what is left in {regions}", later) if silent else None
 
 
 def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
@@ -176,8 +177,8 @@ def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
     stored = _header(run.folder)
     if stored is None:
         raise NotFound(
-            f"nothing is tagged with {run.name} in {looked}, and what this laptop knows of it is damaged",
-            "say where it is with --cloud and --region",
+            f"nothing is tagged with {run.name} in {looked}, and this laptop's record of it is damaged",
+            "name its cloud and region with --cloud and --region",
         )
     if stored.cloud != run.profile.name:
         raise NotFound(
@@ -236,8 +237,8 @@ def _bring_home(
         return []
     if not run.folder.has_key():
         raise HostError(
-            f"this laptop has no key to run {run.name}, so its outputs cannot be brought home",
-            f"use the laptop that launched it, or lose them with --discard; {_waiting_costs(run, living, now)}",
+            f"this laptop has no key for run {run.name}, so it cannot download the outputs",
+            f"use the laptop that launched it, or discard them with --discard; {_waiting_costs(run, living, now)}",
         )
     if not run.folder.may_have_started():
         return []
@@ -248,11 +249,11 @@ def _bring_home(
             saved = _save_all(run, hosts, where=where, reporter=reporter, wish=wish)
     except HostError as error:
         if run.folder.progress().home and len(hosts) <= were_known:
-            reporter.note(f"{run.name} does not answer, and its outputs are home already")
+            reporter.note(f"{run.name} does not answer, but its outputs are already downloaded")
             return []
         raise HostError(
-            f"run {run.name} cannot be asked for its outputs ({error.message})",
-            f"try again, or lose them with --discard; {_waiting_costs(run, living, now)}",
+            f"could not get the outputs of run {run.name} ({error.message})",
+            f"try again, or discard them with --discard; {_waiting_costs(run, living, now)}",
         ) from error
     note_home(run, where, saved)
     for left in filter(None, (not_home(run.name, one) for one in saved)):
@@ -263,7 +264,9 @@ def _bring_home(
 @contextmanager
 def offering_discard(run: RunHandle, reporter: Reporter, *, after_s: float = OFFER_AFTER_S) -> Iterator[None]:
     """Whatever a host does, who waits for it is told how to go on without it."""
-    text = f"this takes long; to remove {run.name} without what is not home: Ctrl-C, gpuctl down {run.name} --discard"
+    text = (
+        f"still waiting; to delete {run.name} without its remaining outputs: Ctrl-C, gpuctl down {run.name} --discard"
+    )
     timer = threading.Timer(after_s, reporter.note, [text])
     timer.daemon = True
     timer.start()
@@ -312,14 +315,14 @@ def _save(
     """One host: its training ended politely, its outputs home, its log kept as far as that goes."""
     with open_host_started(run) as host:
         if training_state(host, gpus=False).training == "running":
-            reporter.phase("stop", f"{run.alias} still trains: asking it to save and end")
+            reporter.phase("stop", f"{run.alias} is still training: asking it to save and stop")
             stop_training(host, grace_s=POLITE_S)
         saved = pull_from(run, host, where, wish=wish, reporter=reporter)
         on_saved(saved)
         try:
             _keep_log(run, host)
         except HostError as error:  # among the outputs it is home
-            reporter.note(f"the last of the log of {run.alias} is not kept for `gpuctl tail` ({error.message})")
+            reporter.note(f"the end of the log of {run.alias} could not be saved for `gpuctl tail` ({error.message})")
         return saved
 
 
@@ -334,7 +337,7 @@ def _keep_log(run: RunHandle, host: Host) -> None:
 def _waiting_costs(run: RunHandle, living: list[Instance], now: datetime) -> str:
     """What refusing costs, in words."""
     if all(i.state in ("stopping", "stopped") for i in living):
-        return "its disk costs, until it is removed"
+        return "its disk costs money until it is removed"
     priced = prices(run.account, living)
     an_hour = sum((i.price_usd_per_hour or Decimal(0) for i in priced), Decimal(0))
     left = hours(max(i.tags.lease_ends for i in living) - now)

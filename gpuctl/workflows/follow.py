@@ -241,10 +241,10 @@ class Follower:
         self._compared += 1
         if self._compared > _MOST_COMPARED:
             raise HostError(
-                f"{self.run.alias} takes what it sent itself for another {file}, again and again",
+                f"{self.run.alias} keeps saying that the {file} it sent is not its own",
                 "look at it with `gpuctl ssh`",
             )
-        self.run.tell(f"what was here of the {file} of {self.run.name} is not what the host has: it is fetched again")
+        self.run.tell(f"the local copy of the {file} of {self.run.name} differs from the host's: fetching it again")
         if file == "log":
             self._log.differs()
             self.losses.forget_log()
@@ -294,7 +294,7 @@ class Follower:
         except OSError as error:
             if not self._not_kept:
                 why = error.strerror or error
-                self.run.tell(f"the log and metrics of {self.run.name} cannot be kept here ({why}); the host has them")
+                self.run.tell(f"the log and metrics of {self.run.name} cannot be saved here ({why}); the host has them")
             self._not_kept = True
 
 
@@ -343,7 +343,7 @@ def _losses_of(run: RunHandle) -> Losses:
     try:
         return Losses(_pattern_of(run.folder))
     except JobError as error:
-        run.tell(f"{error.message}: the losses of {run.name} are looked for in the known formats")
+        run.tell(f"{error.message}: looking for the losses of {run.name} in the known formats instead")
         return Losses()
 
 

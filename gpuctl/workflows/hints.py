@@ -30,7 +30,7 @@ def hint_after_failure(run: RunHandle) -> str | None:
     """What to change where a module was missing or `outputs` was there; None where the kept logs end otherwise."""
     ends = [LocalCopy(host.kept.log).end(_END_BYTES) for host in hosts_known(run)]
     if any(_THERE.search(end.replace(b"\r\n", b"\n")) for end in ends):
-        return "`outputs` is made before the command starts: make it with `os.makedirs(..., exist_ok=True)`"
+        return "`outputs` is created before the command starts: use `os.makedirs(..., exist_ok=True)`"
     module = next(filter(None, map(missing_module, ends)), None)
     if module is None:
         return None

@@ -130,17 +130,17 @@ def living_instance(run: RunHandle) -> Instance:
         return instance
     if instance is not None and instance.state in ("stopping", "stopped"):
         raise HostStopped(
-            f"the host of {run.alias} ({instance.instance_id}) is switched off, and its disk is kept",
-            f"`gpuctl pull {run.name}` starts it, which costs money again, and brings its outputs home; "
+            f"the host of {run.alias} ({instance.instance_id}) is stopped, and its disk is kept",
+            f"`gpuctl pull {run.name}` starts it again, which costs money, and downloads its outputs; "
             f"`gpuctl down {run.name}` then removes it",
         )
     progress = run.folder.progress()
     if progress.down:
-        home = f"what came home is in {progress.destination}" if progress.destination else "nothing came home"
+        home = f"its outputs are in {progress.destination}" if progress.destination else "nothing was downloaded"
         raise HostGone(f"run {run.name} was taken down", home)
     why = "it was reclaimed, or its lease ended"
     if progress.home:
-        why = f"it has ended, and all that it wrote is home in {progress.destination}"
+        why = f"it has ended, and everything it wrote is in {progress.destination}"
     raise HostGone(
         f"run {run.alias} no longer has a host: {why}",
         f"`gpuctl down {run.name}` removes what is left",
@@ -202,7 +202,7 @@ def _found_by_ec2(run: RunHandle, stored: SSHTarget, error: HostError) -> Host:
         raise
     except AWS_IS_SILENT as silent:
         raise type(error)(
-            f"{error.message}; AWS cannot be asked about it ({silent.message})", silent.next_step
+            f"{error.message}; AWS could not be asked about it ({silent.message})", silent.next_step
         ) from error
     if target == stored and not admitted:
         raise error
@@ -228,8 +228,8 @@ def _stored_target(run: RunHandle) -> SSHTarget | None:
     if not run.folder.has_key():
         living_instance(run)
         raise HostError(
-            f"this laptop has no key to run {run.name}",
-            f"use the laptop that launched it, or lose its outputs: gpuctl down {run.name} --discard",
+            f"this laptop has no key for run {run.name}",
+            f"use the laptop that launched it, or discard its outputs: gpuctl down {run.name} --discard",
         )
     return _target_of(run)
 
@@ -295,7 +295,7 @@ def admit_caller(run: RunHandle) -> bool:
     changed = [group for group in groups if not allows_ssh(run.account, group, cidr)]
     for group in changed:
         allow_ssh_from(run.account, group, cidr)
-        run.tell(f"your address has changed: {run.name} lets in {cidr} now, and no other")
+        run.tell(f"your address has changed: {run.name} now accepts SSH from {cidr} only")
     return bool(changed)
 
 

@@ -71,7 +71,7 @@ def packaged_job(name: str) -> LoadedJob:
     if not name.replace("-", "").replace("_", "").isalnum() or not (folder / "job.toml").is_file():
         names = [loaded.folder.name for loaded in packaged_jobs()]
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
         raise NotFound(f"no packaged job is called {name!r}", hint)
     return load_job(folder)
 
@@ -96,9 +96,9 @@ def copy_job(loaded: LoadedJob, to: Path) -> list[str]:
     the top, without its name and its `include`.
     """
     if to.exists() and not to.is_dir():
-        raise UsageError(f"{to} is a file", "name a folder that is not there yet")
+        raise UsageError(f"{to} is a file", "name a folder that does not exist yet")
     if to.is_dir() and any(to.iterdir()):
-        raise UsageError(f"{to} is there already and not empty", "name a folder that is not there yet")
+        raise UsageError(f"{to} already exists and is not empty", "name a folder that does not exist yet")
     lines = (loaded.folder / "job.toml").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if not line.startswith(("name =", "include ="))]
     files = {"job.toml": "".join(f"{line}\n" for line in kept).encode()}
@@ -123,7 +123,7 @@ def find_job(name: str) -> LoadedJob:
     if name and folder.exists():
         raise JobError(f"{name} is not a folder", "name the folder that holds the training script")
     near = difflib.get_close_matches(name, packaged, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(packaged)}, or name a folder"
+    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(packaged)}, or name a folder"
     raise NotFound(f"there is no job called {name!r}", hint)
 
 
@@ -164,13 +164,13 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
         if not colon or (not Path(source).exists() and Path(word).exists()):
             source, name = word, ""
         if not source:
-            raise UsageError(f"--put {word!r} names no file", "name a file or folder on this laptop")
+            raise UsageError(f"--put {word!r} has no file before the colon", "name a file or folder on this laptop")
         path = Path(source).expanduser()
         if not path.exists():
-            raise UsageError(f"--put: there is no {source}", "name a file or folder on this laptop")
+            raise UsageError(f"--put: {source} does not exist", "name a file or folder on this laptop")
         name = name or path.resolve().name
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UsageError(f"--put: {name!r} would lie outside the workspace", "give a relative name after the colon")
+            raise UsageError(f"--put: {name!r} would be outside the workspace", "give a relative name after the colon")
         uploads.append(Upload(str(path.absolute()), name))
     return tuple(uploads)
 
@@ -188,8 +188,8 @@ def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
     root = _root(folder)
     if not is_inside(file, root):
         raise JobError(
-            f"the requirements {file} lie outside {root}, and a job may only use its own files",
-            f"copy them into {folder}",
+            f"the requirements file {file} is outside {root}, and a job may only use its own files",
+            f"copy it into {folder}",
         )
     try:
         lines = read_project_file(file, root).splitlines()
@@ -210,9 +210,9 @@ def _included(line: str, file: Path, job: Job, folder: Path) -> str:
         source = Path(upload.source)
         if included.is_relative_to(source):
             if not included.is_file():
-                raise JobError(f"{file} names {found[2]}, and there is no {included}", "correct it, or add the file")
+                raise JobError(f"{file} names {found[2]}, but {included} does not exist", "correct it, or add the file")
             return f"-{found[1][0]} {Path(upload.name) / included.relative_to(source)}"
-    raise JobError(f"{file} names {found[2]}, which is not uploaded: it lies outside the job", f"copy it into {folder}")
+    raise JobError(f"{file} names {found[2]}, which is not uploaded: it is outside the job", f"copy it into {folder}")
 
 
 def _check_requirement(word: str, loaded: LoadedJob) -> None:
@@ -226,7 +226,7 @@ def _check_requirement(word: str, loaded: LoadedJob) -> None:
         there = path.is_dir() or (path.is_file() and word.endswith(_ARCHIVES))
         if not there or not any(is_inside(path, Path(one.source)) for one in loaded.uploads):
             raise UsageError(
-                f"--requirement {word}: nothing of that name is uploaded", f"name a folder in {loaded.working_folder}"
+                f"--requirement {word}: nothing with that name is uploaded", f"name a folder in {loaded.working_folder}"
             )
         return
     if _ADDRESS.fullmatch(word):
@@ -269,7 +269,7 @@ def _workspace(job: Job, folder: Path) -> tuple[Upload, ...]:
     uploads = [Upload(str(folder), f"{package.name}/{folder.name}")]
     for name in job.include:
         if not (package / name).is_dir():
-            raise JobError(f"{folder / 'job.toml'}: include names {name!r}, and there is no folder {package / name}")
+            raise JobError(f"{folder / 'job.toml'}: include names {name!r}, but there is no folder {package / name}")
         uploads.append(Upload(str(package / name), f"{package.name}/{name}"))
     if (package / "__init__.py").exists():
         uploads.append(Upload(str(package / "__init__.py"), f"{package.name}/__init__.py"))

@@ -101,7 +101,7 @@ def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Report
                 return Launched(record, tuple(instances), state)
             except BaseException as error:  # noqa: BLE001  (raised again below, once what was made is undone)
                 cause = error
-                signals.only_note(lambda: reporter.note("removing what was made; this takes a moment"))
+                signals.only_note(lambda: reporter.note("removing what was created; this takes a moment"))
         except KeyboardInterrupt as error:  # the one that could still come, between the two lines above
             cause = error
             signals.only_note(nobody)
@@ -122,8 +122,8 @@ def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
     what = unlike(plan, stored.plan, stored.attempt)
     if what is not None and (requested or what in ("job", "command")):
         raise UsageError(
-            f"the name {name} belongs to a half-made launch of {stored.plan.job} with another {what}",
-            f"`gpuctl down {name}` first, or choose another --name",
+            f"the name {name} belongs to an unfinished launch of {stored.plan.job} with another {what}",
+            f"run `gpuctl down {name}` first, or choose another --name",
         )
     return stored if requested else RunRecord(plan, attempt=min(stored.attempt, len(plan.attempts)))
 
@@ -158,18 +158,18 @@ def _undo_because(cause: BaseException, account: Account, folder: RunFolder, rep
         if not accounts:
             folder.remove()
             return
-    reporter.phase("undo", "removing everything that this launch made")
+    reporter.phase("undo", "removing everything that this launch created")
     why = f"launch of {folder.name} interrupted" if interrupted else f"launch of {folder.name} failed ({cause})"
     try:
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
         remove_everywhere(accounts, folder.name, folder, deadline=deadline, reporter=reporter)
     except Exception as error:  # noqa: BLE001  (whatever kept it, a person must hear what is left)
         if not (isinstance(error, CloudGone) and account.profile.cloud_key):
-            step = f"`gpuctl down {folder.name}` removes what is left; a host ends itself at its lease's end"
-            raise LeftBehind(f"{why}, and {_left(accounts, folder)}: {error}", step) from cause
+            step = f"`gpuctl down {folder.name}` removes what is left; a host terminates itself when its lease ends"
+            raise LeftBehind(f"{why}, {_left(accounts, folder)}: {error}", step) from cause
     folder.remove()
     if interrupted:
-        raise Interrupted(why, "everything it had made is removed") from None
+        raise Interrupted(why, "everything it had created is removed") from None
 
 
 def _left(accounts: Sequence[Account], folder: RunFolder) -> str:
@@ -178,8 +178,8 @@ def _left(accounts: Sequence[Account], folder: RunFolder) -> str:
     for account in accounts:
         with suppress(GpuctlError):
             left += known_resources(account, folder.name, folder)
-    named = ", ".join(f"{one.kind} {one.id}" for one in left) or "perhaps something that it had made"
-    return f"what is left is {named}"
+    named = ", ".join(f"{one.kind} {one.id}" for one in left)
+    return f"leaving {named}" if named else "and may have left something behind"
 
 
 def _acquire(
@@ -229,7 +229,7 @@ def _with_requests(record: RunRecord, account: Account, folder: RunFolder) -> Ru
     plan, attempt = record.plan, record.current
     if not attempt.vpc_id:
         raise UsageError(
-            f"the launch of {plan.run} was begun by an earlier gpuctl, and this one cannot go on with it",
+            f"the launch of {plan.run} was started by an older gpuctl, and this one cannot continue it",
             f"`gpuctl down {plan.run}`, then launch again",
         )
     claim = folder.progress().claim or secrets.token_hex(8)
@@ -315,7 +315,7 @@ def _provision(host: Host, plan: Plan, planned: Planned, reporter: Reporter) -> 
             reporter.note(str(event.get("text", "")))
 
     def on_missing(name: str) -> None:
-        reporter.note(f"{readable(name)} was deleted or cut short meanwhile and is not uploaded")
+        reporter.note(f"{readable(name)} was deleted or truncated in the meantime and is not uploaded")
 
     with workspace_tar(planned.content, on_missing=on_missing) as body:
         told = ToldReader(body, on_read=lambda sent, of: reporter.progress(f"{amount(sent)} of {amount(of)} sent"))

@@ -60,7 +60,7 @@ def local_command(
             loaded.job.name,
             loaded.requires_python,
             platform.python_version(),
-            where="the one that gpuctl runs with here",
+            where="gpuctl itself runs on",
         )
         command[0] = sys.executable
         command = _without_this_folder(command) if packaged else command
@@ -80,8 +80,8 @@ def _check_installed(job: str, requirements: Sequence[str]) -> None:
     missing = [one.name for one in named if not _installed(one)]
     if missing:
         raise GpuctlError(
-            f"job {job} needs {', '.join(missing)}, and that is not installed here",
-            f"get it with: pip install {shlex.join(requirements)}",
+            f"job {job} needs packages that are not installed here: {', '.join(missing)}",
+            f"install them with: pip install {shlex.join(requirements)}",
         )
 
 

@@ -19,7 +19,7 @@ def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: 
     step = f"choose another --name, or remove them with `gpuctl down {folder.name}`"
     stored = _stored(folder)
     if stored is None and folder.exists() and not folder.progress().down:
-        raise NameInUse(f"what this laptop knows of a run called {folder.name} is damaged: it may be up", step)
+        raise NameInUse(f"this laptop's record of a run called {folder.name} is damaged: it may still be up", step)
     if stored is not None and not folder.progress().down:
         if stored.schema > SCHEMA:
             raise NameInUse(f"the name {folder.name} belongs to a run that a newer gpuctl launched", step)
@@ -29,7 +29,8 @@ def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: 
     seen = folder.progress()
     half_made = folder.exists() and folder.has_key() and (not folder.may_have_started() or seen.start_answered is False)
     if in_use and not half_made:
-        raise NameInUse(f"the name {folder.name} is in use: {len(in_use)} things in {region} are tagged with it", step)
+        counted = f"{len(in_use)} resource{'s' * (len(in_use) != 1)}"
+        raise NameInUse(f"the name {folder.name} is in use: it tags {counted} in {region}", step)
 
 
 def _regions(folder: RunFolder, stored: RunHeader) -> set[str]:

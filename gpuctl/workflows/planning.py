@@ -110,7 +110,7 @@ def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) 
     ranked = rank(offers, wanted)
     images = {wish: find_image(account.in_region(wish[0]), wish[1]) for wish in images_wanted(ranked)}
     for image in images.values():
-        refuse_python(loaded.job.name, loaded.requires_python, image.python, where=f"that of {image.name}")
+        refuse_python(loaded.job.name, loaded.requires_python, image.python, where=f"image {image.name} has")
     attempts = plan_attempts(ranked, images, max_price_usd_per_hour=request.max_price_usd_per_hour)
     ends = lease_ends(
         now,
@@ -162,10 +162,10 @@ def chosen_environment(words: Sequence[str], environment: Mapping[str, str]) -> 
         name, equals, value = word.partition("=")
         if not name.isidentifier():
             raise UsageError(
-                f"--env {word!r}: {name!r} is not a variable's name", "write --env NAME=VALUE or --env NAME"
+                f"--env {word!r}: {name!r} is not a valid variable name", "write --env NAME=VALUE or --env NAME"
             )
         if not equals and name not in environment:
-            raise UsageError(f"--env {name}: this shell has no such variable", f"write --env {name}=VALUE")
+            raise UsageError(f"--env {name}: {name} is not set in this shell", f"write --env {name}=VALUE")
         chosen[name] = value if equals else environment[name]
     return chosen
 

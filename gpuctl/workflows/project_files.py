@@ -29,7 +29,9 @@ def read_project_file(file: Path, root: Path) -> str:
     """
     real = Path(os.path.realpath(file))
     if not lies_in(real, root.resolve()):
-        raise JobError(f"{file} leads out of {root}, to {real}", "a project's own file is read, so copy it there")
+        raise JobError(
+            f"{file} is a link out of {root}, to {real}", "only the project's own files are read: copy it there"
+        )
     try:
         return _read(real).decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):

@@ -250,16 +250,16 @@ def not_home(run: str, brought: PullResult) -> NotHome | None:
     result = brought.result
     if result.complete and not _left_nothing(brought):
         return None
-    lose = f"or lose it: gpuctl down {run} --discard"
+    lose = f"or discard it: gpuctl down {run} --discard"
     if result.complete:
-        return NotHome(f"only the log of {run} came home: its command wrote no file that gpuctl finds", lose)
+        return NotHome(f"only the log of {run} was downloaded: gpuctl found no other file that its command wrote", lose)
     what = [described(one) for one in result.left]
     what += [f"{printable(name)} (still being written)" for name in result.incomplete]
-    what += [f"[outputs] paths names {printable(name)}, which matches no file" for name in result.missing]
+    what += [f"{printable(name)} in [outputs] paths matches no file" for name in result.missing]
     more = f" and {len(what) - _MOST_NAMED} more" if len(what) > _MOST_NAMED else ""
     told = ", ".join(what[:_MOST_NAMED]) + more
     steps = list(dict.fromkeys(filter(None, (_remedy(run, brought.destination, one) for one in result.left))))
-    return NotHome(f"not all of {run} is home in {brought.destination}: {told}", "; ".join([*steps[:3], lose]))
+    return NotHome(f"not all of {run} was downloaded to {brought.destination}: {told}", "; ".join([*steps[:3], lose]))
 
 
 def _left_nothing(brought: PullResult) -> bool:
@@ -270,13 +270,13 @@ def _left_nothing(brought: PullResult) -> bool:
 def _remedy(run: str, destination: Path, left: Left) -> str | None:
     """The words to type that bring it home."""
     if left.kind == "size":
-        return f"bring it: gpuctl pull {run} --max-size none"
+        return f"download it: gpuctl pull {run} --max-size none"
     if left.kind == "unnamed":
-        return f"bring it: gpuctl pull {run} --everything"
+        return f"download it: gpuctl pull {run} --everything"
     if left.kind in ("name", "reserved"):
-        return f"rename it below gpuctl/work, then pull: gpuctl ssh {run}"
+        return f"rename it in gpuctl/work (gpuctl ssh {run}), then pull"
     if left.kind == "home":
-        return f"bring it into a folder of its own: gpuctl pull {run} {destination / run}"
+        return f"download it to another folder: gpuctl pull {run} {destination / run}"
     if left.kind in ("unreadable", "deep"):
         return f"look at it: gpuctl ssh {run}"
     if left.kind == "outside" and left.path.isprintable() and " -> " not in left.path:

@@ -190,7 +190,7 @@ def host_row(instance: Instance) -> HostRow:
 
 
 def status(run: RunHandle, *, now: datetime) -> RunStatus:
-    """One run whole. Where this laptop has no key to it, losses and exit code are not known."""
+    """One run whole. Where this laptop has no key for it, losses and exit code are not known."""
     hosts = prices(run.account, instances_of(run))
     resources = find_resources(run.account, run=run.name)
     points: Sequence[Point] = ()
@@ -213,7 +213,7 @@ def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, Seq
     follower.history()
     if not living or not run.folder.has_key():
         keyless = not run.folder.has_key() and not run.folder.progress().down
-        return known, follower.losses.points, "this laptop has no key to it" if keyless else None
+        return known, follower.losses.points, "this laptop has no key for it" if keyless else None
     known, problem = replace(known, asked=True), None
     try:
         for update in follower.updates(until_end=False):

@@ -161,7 +161,9 @@ def _refuse_linked(put: Upload, root: Path) -> None:
         raise UsageError(f"--put {put.name}: a link leads to {real}, which may hold secrets", "leave it out")
     if not inside:
         words = shlex.quote(f"{real}:{put.name}")
-        raise UsageError(f"--put {put.name}: a link leads out of {root}, to {real}", f"name that itself: --put {words}")
+        raise UsageError(
+            f"--put {put.name}: a link leads out of {root}, to {real}", f"name the target itself: --put {words}"
+        )
 
 
 def _ignore_file(file: Path, root: Path) -> Patterns:
@@ -206,7 +208,7 @@ class _Walk:
         source = Path(upload.source)
         status = _status(source)
         if status is None:
-            raise UsageError(f"there is no {upload.source}", None)
+            raise UsageError(f"{upload.source} does not exist", None)
         if stat.S_ISDIR(status.st_mode):
             self._waiting.append(_Folder(source, name, rules))
         elif stat.S_ISREG(status.st_mode):
@@ -225,7 +227,7 @@ class _Walk:
         words = " ".join(f"--put {shlex.quote(f'{to}:{name}')}" for name, to, secret in first if not secret)
         leave_out = f"leave it out with {IGNORE_FILE}"
         raise UsageError(
-            f"the job leads out of {root}: {', '.join(shown)}{f' and {more} more' if more else ''}",
+            f"the job uses files outside {root}: {', '.join(shown)}{f' and {more} more' if more else ''}",
             f"name what should be uploaded ({words}), or {leave_out}" if words else leave_out,
         )
 
@@ -234,8 +236,8 @@ class _Walk:
         filled = self._filled()
         if both := sorted((filled | self._folders) & (self._files.keys() | self._links.keys())):
             raise UsageError(
-                f"{readable(both[0])} in the workspace would be a folder and a file (or a link) at once",
-                "give what --put names another name",
+                f"{readable(both[0])} in the workspace would be both a folder and a file (or a link)",
+                "give the --put another name: --put FILE:NAME",
             )
         largest = max(self._sizes, key=lambda name: self._sizes[name], default=None)
         summary = UploadSummary(
@@ -366,14 +368,14 @@ def _unreadable(path: Path, why: str | None) -> UsageError:
 def _safe_name(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise UsageError(f"{name!r} is not a name inside the workspace", "give a relative one, without `..`")
+        raise UsageError(f"{name!r} is not a path inside the workspace", "give a relative path, without `..`")
     return "" if str(path) == "." else str(path)
 
 
 def _refuse_too_much(summary: UploadSummary) -> None:
     if summary.bytes > MOST_BYTES:
         raise UsageError(
-            f"what would go to the host is {summary.bytes / 1e9:.1f} GB, more than {MOST_BYTES / 1e9:.1f}; "
+            f"the upload would be {summary.bytes / 1e9:.1f} GB, and the limit is {MOST_BYTES / 1e9:.1f} GB; "
             f"the largest file is {summary.largest} ({summary.largest_bytes / 1e9:.1f} GB)",
-            f"leave it out with {IGNORE_FILE}, and let the job fetch it",
+            f"leave it out with {IGNORE_FILE}, and have the job download it",
         )

@@ -274,7 +274,7 @@ def test_an_answer_that_is_no_address_is_refused(profile: Profile, answer: bytes
 
 def test_no_answer_is_told(profile: Profile) -> None:
     """The service's address is in the message."""
-    with pytest.raises(CloudError, match=r"http://127\.0\.0\.1:9/ did not say"):
+    with pytest.raises(CloudError, match=r"could not get this machine's address from http://127\.0\.0\.1:9/"):
         caller_cidr(replace(profile, caller_address_url="http://127.0.0.1:9/"))
     with pytest.raises(CloudError, match="not a web address"):
         caller_cidr(replace(profile, caller_address_url="file:///etc/hostname"))

@@ -103,7 +103,7 @@ def test_an_account_that_never_used_spot_is_told_how_to_begin() -> None:
         ("ExpiredToken", NotAllowed, "expired.*aws sso login"),
         ("InvalidClientTokenId", NotAllowed, "does not accept the credentials.*get-caller-identity"),
         ("AuthFailure", NotAllowed, "region is not enabled"),
-        ("PendingVerification", NoCapacity, "AWS sends a mail"),
+        ("PendingVerification", NoCapacity, "AWS sends an email"),
         ("RequestExpired", NotAllowed, "clock"),
         ("Blocked", NotAllowed, "support"),
         ("VcpuLimitExceeded", NoCapacity, "quota"),

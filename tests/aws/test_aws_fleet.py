@@ -81,7 +81,7 @@ def test_a_template_that_stays_unknown_is_told(planned, account: Account, cloud)
     launch = planned()
     cloud.fault("CreateLaunchTemplate", unseen_s=30)
     create_template(account, launch.template)
-    with pytest.raises(CloudError, match="EC2 does not know what was made"):
+    with pytest.raises(CloudError, match="EC2 does not yet know what was created"):
         create_fleet(account, launch.fleet, settle_s=0)
 
 
@@ -99,7 +99,7 @@ def test_a_template_of_that_name_which_is_not_the_runs_is_refused(planned, accou
     launch = planned()
     name, data = launch.template["LaunchTemplateName"], {"ImageId": launch.attempt.image.image_id}
     account.client("ec2").create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
-    with pytest.raises(CloudError, match="not this run's"):
+    with pytest.raises(CloudError, match="does not belong to this run"):
         create_template(account, launch.template)
 
 
@@ -153,7 +153,7 @@ def test_an_account_under_review_has_no_capacity_and_no_quota_to_ask_for(planned
     """EC2 says so of each pool: what helps is to wait for its mail."""
     launch = planned()
     cloud.fault("CreateFleet", capacity=True, code="PendingVerification", message="as AWS says", times=-1)
-    with pytest.raises(NoCapacity, match=r"as AWS says.*AWS sends a mail"):
+    with pytest.raises(NoCapacity, match=r"as AWS says.*AWS sends an email"):
         launch.start()
 
 

@@ -145,5 +145,5 @@ def test_a_quota_is_told_though_other_pools_lack_capacity(world: World, cloud: A
     """The one can be changed by asking for it, and the other will change."""
     cloud.fault("CreateFleet", zone="us-east-1a", code="MaxSpotInstanceCountExceeded", times=-1)
     cloud.fault("CreateFleet", zone="us-east-1b", times=-1)
-    with pytest.raises(GpuctlError, match=r"no spot capacity, and quotas that allow no more.*larger quota"):
+    with pytest.raises(GpuctlError, match=r"no spot capacity, and quotas do not allow any more.*larger quota"):
         world.host()

@@ -102,9 +102,9 @@ def test_a_command_may_be_a_list() -> None:
     [
         ('comand = "x"', r"job.toml: unknown key `comand`; did you mean `command`\?"),
         ('"two\\nlines\\u001b[2J" = 1', "unknown key `two␊lines`"),
-        ("zebra = 1", "unknown key `zebra`; there are name, summary"),
+        ("zebra = 1", "unknown key `zebra`; choose from name, summary"),
         ('[outputs]\npath = ["x"]', r"unknown key `outputs.path`; did you mean `outputs.paths`\?"),
-        ("[metrics]\nregex = 'x'", "unknown key `metrics.regex`; there are pattern"),
+        ("[metrics]\nregex = 'x'", "unknown key `metrics.regex`; choose from pattern"),
         ('name = "x"\nsummary = \n', "job.toml, line 2, column 11: "),
         ('name = "a"\nname = "b"', "job.toml, line 2"),
         ('name = "unended', "job.toml, line 1"),
@@ -115,37 +115,37 @@ def test_a_command_may_be_a_list() -> None:
         ('name = "-rf"', "`name` must be lower-case letters"),
         ('summary = "two\\nlines"', "`summary` must be one line"),
         ("command = true", "`command` must be a string or a list of strings, not true or false"),
-        ('command = ["python", 3]', "`command` must be .* it holds a number"),
+        ('command = ["python", 3]', "`command` must be .* it contains a number"),
         ('command = ""', "`command` must name a program"),
         ("command = []", "`command` must name a program"),
         ('command = "python \'x"', "`command` cannot be split into words"),
-        ('command = "python a.py && python b.py"', "'&&' means something to a shell alone"),
-        ('command = "CUDA_VISIBLE_DEVICES=0 python a.py"', "'CUDA_VISIBLE_DEVICES=0' means something to a shell"),
+        ('command = "python a.py && python b.py"', "only a shell understands '&&'"),
+        ('command = "CUDA_VISIBLE_DEVICES=0 python a.py"', "only a shell understands 'CUDA_VISIBLE_DEVICES=0'"),
         ('command = "python \\u0000"', "`command` must name a program"),
         ("requirements = 2024-01-01", "`requirements` must be the name of a file.*not a date or time"),
         ('requirements = ["--index-url=http://x"]', "`requirements` is a list of requirements"),
-        ('requirements = "/etc/passwd"', "`requirements` must hold relative paths"),
-        ('requirements = "../../x.txt"', "`requirements` must hold paths that stay inside"),
+        ('requirements = "/etc/passwd"', "`requirements` must contain relative paths"),
+        ('requirements = "../../x.txt"', "`requirements` must contain paths without `..`"),
         ("requires-python = 3.10", "`requires-python` must be a string, not a number"),
         ('requires-python = "3.10"', "`requires-python` must be a version specifier such as '>=3.10', not '3.10'"),
         ('requires-python = ""', "`requires-python` must be a version specifier"),
         ('presets = ["a b"]', "`presets` must be a list of names"),
         ('include = "common"', "`include` must be a list of paths, not a string"),
-        ('include = ["../other"]', "`include` must hold paths that stay inside"),
-        ('include = ["/etc"]', "`include` must hold relative paths"),
-        ("include = ['C:\\x']", "`include` must hold relative paths"),
+        ('include = ["../other"]', "`include` must contain paths without `..`"),
+        ('include = ["/etc"]', "`include` must contain relative paths"),
+        ("include = ['C:\\x']", "`include` must contain relative paths"),
         ("outputs = []", "`outputs` must be a table, not a list"),
-        ('[outputs]\npaths = ["a/../../b"]', "`outputs.paths` must hold paths that stay inside"),
-        ('[outputs]\npaths = ["!x"]', "`outputs.paths` has no `!` patterns .*`outputs.exclude`"),
+        ('[outputs]\npaths = ["a/../../b"]', "`outputs.paths` must contain paths without `..`"),
+        ('[outputs]\npaths = ["!x"]', "`outputs.paths` takes no `!` patterns .*`outputs.exclude`"),
         ('[outputs]\nexclude = "*.tmp"', "`outputs.exclude` must be a list of paths, not a string"),
-        ('[outputs]\npaths = ["."]', "`outputs.paths` must name something inside"),
-        ('[outputs]\npaths = ["~/x"]', "`outputs.paths` must hold relative paths"),
-        ('[outputs]\npaths = ["a\\nb"]', "`outputs.paths` must hold paths of printable"),
-        ('[outputs]\ncheckpoints = [""]', "`outputs.checkpoints` must be a list of paths; it holds an empty one"),
+        ('[outputs]\npaths = ["."]', "`outputs.paths` must name a file or folder inside"),
+        ('[outputs]\npaths = ["~/x"]', "`outputs.paths` must contain relative paths"),
+        ('[outputs]\npaths = ["a\\nb"]', "`outputs.paths` must contain paths of printable"),
+        ('[outputs]\ncheckpoints = [""]', "`outputs.checkpoints` must be a list of paths; one is empty"),
         ("[metrics]\npattern = '('", "`metrics.pattern`: the pattern is not a regular expression"),
         ("[metrics]\npattern = 'loss'", "`metrics.pattern`: the pattern has no group for a loss"),
         ("[data]\nx = {}", "`data` must be a table of strings.*x is a table"),
-        ("[data]\nx = [1]", "`data` must be a table of strings.*it holds a number"),
+        ("[data]\nx = [1]", "`data` must be a table of strings.*it contains a number"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, says: str) -> None:
@@ -174,7 +174,7 @@ def test_words_after_the_dashes() -> None:
     assert merge_command((), ("python", "x.py")) == ("python", "x.py")
     with pytest.raises(JobError, match="no command to run"):
         merge_command((), ())
-    with pytest.raises(JobError, match="nothing for them to be added to"):
+    with pytest.raises(JobError, match="no command to add them to"):
         merge_command((), ("--lr", "3"))
 
 
@@ -183,10 +183,10 @@ def test_words_after_the_dashes() -> None:
     [
         (("FOO=1", "python", "x.py"), "'FOO=1', which is not a program; use --env"),
         (("FOO=1 python x.py",), "'FOO=1 python x.py', which is not a program; use --env"),
-        (("python train.py --lr 3",), "is one word, and no program is called so; drop the quotes"),
-        (("cd . && python x.py",), "is one word"),
-        (("cd", "src"), "'cd' means something to a shell alone"),
-        (("python", "a.py", "&&", "python", "b.py"), "'&&' means something to a shell alone"),
+        (("python train.py --lr 3",), "is a single word, and no program has that name; drop the quotes"),
+        (("cd . && python x.py",), "is a single word"),
+        (("cd", "src"), "only a shell understands 'cd'"),
+        (("python", "a.py", "&&", "python", "b.py"), "only a shell understands '&&'"),
     ],
 )
 def test_what_only_a_shell_understands_is_no_command(words: tuple[str, ...], says: str) -> None:

@@ -47,7 +47,7 @@ def test_what_can_be_run_passes(folder: Path, command: str) -> None:
     ("command", "says"),
     [
         ("./gone.sh", "gone.sh is not among the uploaded files"),
-        (".venv/bin/python x.py", "is called `python` on the host"),
+        (".venv/bin/python x.py", "is simply `python`"),
         ("./plain.sh", "plain.sh is not executable; run `chmod"),
         ("./mark.sh", "mark.sh begins with a byte order mark"),
     ],

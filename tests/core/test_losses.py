@@ -178,7 +178,7 @@ def test_a_jobs_own_pattern() -> None:
         (r"(?P<loss>(a?){999})", "too large"),
         (r"loss (\d+)", "no group for a loss"),
         (r"(?P<los>\d+)", "did you mean loss"),
-        (r"(?P<loss>\d+) (?P<zebra>\d)", "there are step, epoch"),
+        (r"(?P<loss>\d+) (?P<zebra>\d)", "choose from step, epoch"),
     ],
 )
 def test_a_wrong_pattern_is_refused(pattern: str, says: str) -> None:

@@ -115,7 +115,7 @@ def test_an_unknown_gpu_is_told_with_what_is_near_it() -> None:
     with pytest.raises(UsageError, match="A10G") as error:
         suitable(KINDS, Requirements(gpu="a10gg"))
     assert "A10G" in str(error.value.next_step)
-    with pytest.raises(UsageError, match="there is: A100, A10G, H100, L4, T4"):
+    with pytest.raises(UsageError, match="available: A100, A10G, H100, L4, T4"):
         suitable(KINDS, Requirements(gpu="zzz"))
 
 
@@ -127,7 +127,7 @@ def test_a_gpu_that_exists_elsewhere_is_a_matter_of_region() -> None:
 
 def test_a_count_that_no_host_has_names_those_that_exist() -> None:
     """`a10g:3` is answered with 1 or 4."""
-    with pytest.raises(UsageError, match="1 or 4 a host"):
+    with pytest.raises(UsageError, match="hosts have 1 or 4"):
         suitable(KINDS, Requirements(gpu="a10g:3"))
 
 
@@ -138,7 +138,7 @@ def test_an_instance_type_is_taken_as_it_is() -> None:
 
 def test_an_unknown_instance_type_is_told_with_what_is_near_it() -> None:
     """`g5.xlrage` is answered with `g5.xlarge`."""
-    with pytest.raises(UsageError, match=r"near it: g5\.xlarge"):
+    with pytest.raises(UsageError, match=r"similar: g5\.xlarge"):
         suitable(KINDS, Requirements(instance_type="g5.xlrage"))
 
 
@@ -179,7 +179,7 @@ def test_a_maximum_price_that_nothing_meets_names_the_cheapest() -> None:
 
 def test_no_offer_at_all_is_no_capacity() -> None:
     """Exit code 4, not a crash on an empty list."""
-    with pytest.raises(NoCapacity, match="nothing suitable is offered"):
+    with pytest.raises(NoCapacity, match="no suitable host is offered"):
         rank([], Requirements())
     with pytest.raises(NoCapacity, match="bfloat16"):
         rank([offer(G4DN, "0.2")], Requirements())

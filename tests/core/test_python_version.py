@@ -37,9 +37,9 @@ def test_half_a_version_is_refused_only_where_no_whole_one_would_do() -> None:
 def test_only_what_is_known_to_be_wrong_is_refused() -> None:
     """A job that says nothing and an image of which nothing is known are no reason to refuse."""
     for requires, python in ((None, "3.10"), (">=3.99", None), (">=3.10", "3.10")):
-        refuse_python("x", requires, python, where="that of the image")
-    with pytest.raises(JobError, match=r"job x needs Python >=3\.11, and that of the image is 3\.10; where it runs on"):
-        refuse_python("x", ">=3.11", "3.10", where="that of the image")
+        refuse_python("x", requires, python, where="the image has")
+    with pytest.raises(JobError, match=r"job x needs Python >=3\.11, but the image has 3\.10; if it also runs on"):
+        refuse_python("x", ">=3.11", "3.10", where="the image has")
 
 
 def test_specifiers() -> None:

@@ -27,7 +27,7 @@ def test_a_run_of_a_later_version_is_one_line_and_can_be_taken_down(
     record.write_text(json.dumps(changed))
     listed = gpuctl("ls")
     (line,) = listed.err.splitlines()
-    assert line.startswith(f"run {run} is untouched: a newer gpuctl launched it (9.9.9; this is ")
+    assert line.startswith(f"run {run} was left alone: a newer gpuctl launched it (9.9.9; this is ")
     assert f"{run}  " in listed.out
     again = the_error(gpuctl("launch", "project", "--name", run, "-y", "--", "python", "train.py", code=2))
     assert f"the name {run} belongs to a run that a newer gpuctl launched" in again

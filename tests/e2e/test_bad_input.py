@@ -61,29 +61,29 @@ WRONG_WORDS: list[tuple[tuple[str, ...], int, str]] = [
     (("launhc", "char_rnn"), 2, "no command 'launhc' (did you mean launch?)"),
     (("--cloud", "mars", "ls"), 2, "no cloud called 'mars'"),
     (LAUNCH, 2, "no command to run"),
-    ((*LAUNCH, "--", ""), 2, "empty word"),
+    ((*LAUNCH, "--", ""), 2, "the command is empty"),
     (("launch", "no-such-job"), 6, "no job called 'no-such-job'"),
     (("launch", "char-rn"), 6, "did you mean char_rnn?"),
     (("launch", "", *COMMAND), 6, "no job called ''"),
     (("launch", "./a-file", *COMMAND), 2, "a-file is not a folder"),
     ((*LAUNCH, "--max-price", "cheap", *COMMAND), 2, "'cheap' is not a number"),
-    ((*LAUNCH, "--max-price", "-1", *COMMAND), 2, "-1 is not above 0"),
-    ((*LAUNCH, "--budget", "nan", *COMMAND), 2, "nan is not above 0"),
+    ((*LAUNCH, "--max-price", "-1", *COMMAND), 2, "-1 is not more than 0"),
+    ((*LAUNCH, "--budget", "nan", *COMMAND), 2, "nan is not more than 0"),
     ((*LAUNCH, "--max-hours", "1e999", *COMMAND), 2, "from a second to a year"),
     ((*LAUNCH, "--max-hours", "0.0000001", *COMMAND), 2, "from a second to a year"),
     ((*LAUNCH, "--on-demand", "perhaps", *COMMAND), 2, "'perhaps' is not one of"),
     ((*LAUNCH, "--gpu", "a10g:many", *COMMAND), 2, "NAME:COUNT"),
-    ((*LAUNCH, "--env", "NOT_SET_HERE", *COMMAND), 2, "no such variable"),
-    ((*LAUNCH, "--env", "2B=1", *COMMAND), 2, "not a variable's name"),
+    ((*LAUNCH, "--env", "NOT_SET_HERE", *COMMAND), 2, "not set in this shell"),
+    ((*LAUNCH, "--env", "2B=1", *COMMAND), 2, "not a valid variable name"),
     ((*LAUNCH, "--requirement", "torch>=", *COMMAND), 2, "--requirement 'torch>=' is not a requirement"),
-    ((*LAUNCH, "--put", "no-such-file", *COMMAND), 2, "there is no no-such-file"),
-    ((*LAUNCH, "--put", "", *COMMAND), 2, "--put '' names no file"),
-    ((*LAUNCH, "--put", ":x", *COMMAND), 2, "--put ':x' names no file"),
+    ((*LAUNCH, "--put", "no-such-file", *COMMAND), 2, "no-such-file does not exist"),
+    ((*LAUNCH, "--put", "", *COMMAND), 2, "--put '' has no file before the colon"),
+    ((*LAUNCH, "--put", ":x", *COMMAND), 2, "--put ':x' has no file before the colon"),
     ((*LAUNCH, "--put", "a-file:../x", *COMMAND), 2, "outside the workspace"),
     ((*LAUNCH, "--name", "Not A Name", *COMMAND), 2, "--name 'Not A Name' is not a valid name"),
     ((*LAUNCH, "--pull", "a-file", *COMMAND), 2, "is a file"),
     ((*LAUNCH, "-d", "--down", *COMMAND), 2, "choose one"),
-    (("launch", "char_rnn", "--preset", "smoke"), 2, "after two dashes: gpuctl launch char_rnn -- --preset smoke"),
+    (("launch", "char_rnn", "--preset", "smoke"), 2, "go after --: gpuctl launch char_rnn -- --preset smoke"),
     (("launch", "--lr", "3", "./project", "-d", *COMMAND), 2, "gpuctl launch ./project -d -- python train.py --lr 3"),
     (("launch", "char_rnn", "--budgte", "3"), 2, "No such option '--budgte'"),
     (("launch", "char_rnn", "--", "--preset", "smok"), 2, "char_rnn has no preset 'smok'; did you mean smoke?"),
@@ -128,7 +128,7 @@ def test_what_hosts_have_installed_is_told_and_removed(alone: Gpuctl) -> None:
 
 @pytest.mark.parametrize(
     ("words", "code", "told"),
-    [(("launch", ".", *COMMAND), 1, "was deleted; cd to one that is there"), (("jobs", "char_rnn"), 0, "")],
+    [(("launch", ".", *COMMAND), 1, "was deleted; cd to another one"), (("jobs", "char_rnn"), 0, "")],
     ids=["that needs it", "that does not"],
 )
 def test_a_working_folder_that_was_deleted(alone: Gpuctl, words: tuple[str, ...], code: int, told: str) -> None:
@@ -159,7 +159,7 @@ def test_a_laptop_that_does_not_speak_utf_8(alone: Gpuctl, variables: dict[str, 
     words = [GPUCTL, "launch", str(project), "--put", "no–such", "--dry-run", *COMMAND]
     environment = {name: value for name, value in alone.environment.items() if name != "LANG"} | variables
     done = subprocess.run(words, env=environment, capture_output=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith(b"gpuctl: --put: there is no no"), done.stderr
+    assert done.returncode == 2 and done.stderr.startswith(b"gpuctl: --put: no"), done.stderr
     assert done.stderr.count(b"\n") == 1
 
 
@@ -188,7 +188,7 @@ def test_nothing_is_launched_or_taken_down_unasked(
     """Without a terminal, `launch` and `down` need -y, whatever the cloud: none is asked for anything before."""
     told = replace(alone, yes=False)(*words, code=2, GPUCTL_CLOUD=where, GPUCTL_HOME=str(tmp_path / "g"))
     error = the_error(told)
-    assert error == f"{words[0]} asks for confirmation, and this is not a terminal; add -y to confirm"
+    assert error == f"{words[0]} needs confirmation, and this is not a terminal; add -y to confirm"
     assert not (tmp_path / "g/state/cloud").exists() and not (tmp_path / "g/state/runs").exists()
 
 
@@ -197,7 +197,7 @@ WRONG_FILES: list[tuple[bytes, str]] = [
     (b"command = 3", "`command` must be a string or a list of strings, not a number"),
     (b'command = "python x && y"', "`command` is not run by a shell"),
     (b'command = "x"\n[outputs]\npath = ["x"]', "unknown key `outputs.path`; did you mean `outputs.paths`?"),
-    (b'command = "x"\n[outputs]\npaths = ["../x"]', "`outputs.paths` must hold paths that stay inside, not '../x'"),
+    (b'command = "x"\n[outputs]\npaths = ["../x"]', "`outputs.paths` must contain paths without `..`, not '../x'"),
     (b'command = "x"\ninclude = ["no-such"]', "include names 'no-such'"),
     (b'command = "x"\nrequirements = "no-such.txt"', "no-such.txt cannot be read (No such file or directory)"),
     (b'# one\n# two\ncommand = "x\n', "job.toml, line 3, column "),
@@ -217,7 +217,7 @@ def test_a_wrong_job_file_is_told_by_place_and_key(alone: Gpuctl, text: bytes, t
 
 HOSTILE: list[tuple[str, str | None, str]] = [
     ('include = [".ssh"]', None, "/.ssh (to {home}/.ssh, which may hold secrets)"),
-    ('requirements = "../.aws/credentials"', None, "lie outside {home}/cloned, and a job may only use its own files"),
+    ('requirements = "../.aws/credentials"', None, "is outside {home}/cloned, and a job may only use its own files"),
     ("", "../.ssh", "data (to {home}/.ssh, which may hold secrets)"),
     ("", "../.ssh/id_ed25519", "data (to {home}/.ssh/id_ed25519, which may hold secrets)"),
 ]
@@ -247,7 +247,7 @@ def test_too_much_is_refused_before_any_cloud_is_asked(alone: Gpuctl, tmp_path: 
         file.truncate(2 * 1024**3)
     for words in (("-y",), ("--dry-run",)):
         error = the_error(alone("launch", str(tmp_path), *words, *COMMAND, code=2, GPUCTL_CLOUD="embedded"))
-        assert "2.1 GB, more than 1.1; the largest file is data.bin (2.1 GB)" in error
+        assert "2.1 GB, and the limit is 1.1 GB; the largest file is data.bin (2.1 GB)" in error
 
 
 def test_a_job_file_that_is_no_file_is_not_waited_for(alone: Gpuctl, tmp_path: Path) -> None:
@@ -293,9 +293,9 @@ def test_an_unknown_run_is_told_by_every_command(cloud: Gpuctl, command: str) ->
 
 
 WISHES: list[tuple[tuple[str, ...], int, str]] = [
-    (("--gpu", "z9"), 2, "no GPU 'z9' is offered here; there is: "),
-    (("--gpu", "a10g:3"), 2, "it comes as 1 or 4 or 8 a host"),
-    (("--instance-type", "g5.huge"), 2, "near it: g5.xlarge"),
+    (("--gpu", "z9"), 2, "no GPU 'z9' is offered here; available: "),
+    (("--gpu", "a10g:3"), 2, "hosts have 1 or 4 or 8"),
+    (("--instance-type", "g5.huge"), 2, "similar: g5.xlarge"),
     (("--region", "mars-1"), 2, "no AWS region 'mars-1' (from --region)"),
     (("--max-price", "0.0001"), 4, "the cheapest is "),
     (("--budget", "0.0000001"), 2, "less than a second"),
@@ -462,7 +462,7 @@ def test_a_python_that_the_image_does_not_have_is_told_before_anything_is_made(
     for name in ("job.toml", "pyproject.toml"):
         (folder / name).write_text(text if name == file else "")
     told = the_error(cloud("launch", "./newer", "-y", "--", "python", "train.py", code=2))
-    assert "job newer needs Python >=3.99, and that of Deep Learning Base" in told and "`requires-python`" in told
+    assert "job newer needs Python >=3.99, but image Deep Learning Base" in told and "`requires-python`" in told
     assert "needs Python >=3.99" in the_error(cloud("local", "./newer", "--", "python", "train.py", code=2))
     assert in_account(cloud.ec2()) == {}
     (folder / "job.toml").write_text('requires-python = ">=3.9"\n')

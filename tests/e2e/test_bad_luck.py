@@ -148,7 +148,7 @@ def test_a_command_that_fails_ends_the_launch_with_its_last_lines(story: Story) 
     """Exit code 3, what the command said last, its state, what is still there; stopping what has ended is no error."""
     assert story.launch.out.endswith("no such data\n")
     assert the_error(story.launch) == "the training command of bad failed with exit code 1"
-    assert "the host still runs and costs money: gpuctl pull bad, gpuctl down bad" in story.launch.err
+    assert "the host keeps running and costs money: gpuctl pull bad, gpuctl down bad" in story.launch.err
     status = json.loads(story.status.out)
     assert (status["state"], status["exit_code"]) == ("failed", 1)
     assert the_error(story.tail) == the_error(story.launch) and story.tail.code == 3
@@ -212,7 +212,9 @@ def test_nothing_of_a_host_lands_outside(story: Story) -> None:
         assert f"not downloaded: {name.format(home=story.home.parent)} (3 B: " in story.launch.err
     for name in [*(f"outputs/{link}" for link in LINKS), "outputs/pipe"]:
         assert f"skipped {name}: " in story.launch.err
-    assert "not all of bad is home" in the_error(story.kept) and "gpuctl down bad --discard" in the_error(story.kept)
+    assert "not all of bad was downloaded" in the_error(story.kept) and "gpuctl down bad --discard" in the_error(
+        story.kept
+    )
     around = [story.home.parent, story.home.parent.parent]
     assert [sorted(p.name for p in folder.iterdir()) for folder in around] == [["home"], ["here"]]
     assert sorted(p.name for p in story.home.iterdir() if not p.name.startswith(".")) == ["gpuctl", "outputs"]
@@ -231,7 +233,7 @@ def test_down_may_be_said_twice_and_the_run_is_still_known(story: Story) -> None
     assert later["metrics"].code == 0 and "2.5" in later["metrics"].out
     for command in ("pull", "stop", "watch"):
         assert later[command].code == 1
-        assert the_error(later[command]) == f"run bad was taken down; what came home is in {story.home}"
+        assert the_error(later[command]) == f"run bad was taken down; its outputs are in {story.home}"
 
 
 @pytest.fixture
@@ -297,9 +299,9 @@ def test_a_launch_that_was_cut_off_in_the_fleet_call_goes_on(
     process.communicate()
     wait_for(lambda: in_account(shared.ec2()).get("instances"), what="the instance")
     other = shared("launch", str(project), "--name", "half", "-d", "--", "python", "other.py", code=2)
-    assert "belongs to a half-made launch of project with another command" in the_error(other)
+    assert "belongs to an unfinished launch of project with another command" in the_error(other)
     shorter = shared("launch", str(project), "--name", "half", "-d", "--max-hours", "1", "--", *TRAINING, code=2)
-    assert "with another end of its lease; `gpuctl down half` first" in the_error(shorter)
+    assert "with another end of its lease; run `gpuctl down half` first" in the_error(shorter)
     toy("half")
     assert len(in_account(shared.ec2())["instances"]) == 1
 
@@ -373,7 +375,7 @@ def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: 
     told = the_error(Answer(1, "", said.decode()))
     assert "nothing answers at http://127.0.0.1:" in told and "`gpuctl cloud start`" in told
     status = own_cloud("status", "lost")
-    assert f"the embedded cloud had died; lost with it: {instance} (run lost)" in status.err
+    assert f"the embedded cloud had died, and with it: {instance} (run lost)" in status.err
     assert re.search(r"^state +interrupted$", status.out, re.MULTILINE)
     assert "run lost no longer has a host" in the_error(own_cloud("tail", "lost", "-n", "1", code=1))
     assert own_cloud.json("down", "lost") == {"removed": [], "left": [], "failed": []}

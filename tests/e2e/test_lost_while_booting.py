@@ -60,7 +60,7 @@ def test_a_host_that_was_terminated_ends_the_launch(
     _, said = process.communicate(timeout=200)
     assert process.returncode == 1
     error = the_error(Answer(1, "", said.decode()))
-    assert f"{instance} ended while gpuctl was waiting for it: somebody has ended it" in error
+    assert f"{instance} ended while gpuctl was waiting for it: somebody shut it down" in error
     assert in_account(shared.ec2()) == {}
 
 
@@ -80,5 +80,5 @@ def test_a_host_that_is_at_another_address_by_now_is_found_there(
     wait_for(lambda: state_of(ec2, instance) == "running", what="the start")
     os.kill(process.pid, signal.SIGCONT)
     _, said = process.communicate(timeout=200)
-    assert process.returncode == 0 and b"is at another address now" in said and b"your address has changed" in said
+    assert process.returncode == 0 and b"has a new address" in said and b"your address has changed" in said
     shared("down", "moved", "-y", "--discard")

@@ -91,7 +91,7 @@ def test_each_way_to_write_ends_at_home_or_is_named(gpuctl: Gpuctl, project: Pat
     assert os.readlink(home / "last.ckpt") == "run-7/weights.pt"
     assert not (home / "train.py").exists() and (home / "checkpoints/model.safetensors").stat().st_size == 5 << 20
     error = the_error(answer)
-    assert "not all of ways is home" in error and "--discard" in error and "--max-size none" in error
+    assert "not all of ways was downloaded" in error and "--discard" in error and "--max-size none" in error
     assert gpuctl.json("ls")["runs"][0]["state"] == "succeeded"
 
     gpuctl("ssh", "ways", "--", "mv", "out", "gpuctl/work/")

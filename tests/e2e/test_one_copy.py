@@ -121,7 +121,7 @@ def test_the_last_lines_of_a_damaged_copy_are_the_hosts(whole: Copies, shared: G
     (whole.here / "log").write_bytes(bytes(len(whole.read("log"))))
     answer = shared("tail", "loud", "-n", "20", "--no-follow")
     assert answer.out.startswith("step 600 line 0 ") and len(answer.out.splitlines()) == 20
-    assert "fetched again" in answer.err
+    assert "fetching it again" in answer.err
     assert whole.same() == SAME
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_ends_nothing_and_leaves_no_hole(whole: Copies, shared: Gpuc
         ["sh", "-c", words], env=shared.environment, capture_output=True, timeout=120, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0 and done.stdout == (whole.there / "log").read_bytes()
-    assert done.stderr.count(b"cannot be kept here (File too large); the host has them") == 1
+    assert done.stderr.count(b"cannot be saved here (File too large); the host has them") == 1
     assert 0 < len(whole.read("log")) <= 400 * 1024
     assert (whole.there / "log").read_bytes().startswith(whole.read("log"))
     shared("tail", "loud", "--no-follow")

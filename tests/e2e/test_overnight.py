@@ -105,7 +105,7 @@ def test_a_host_that_may_drop_its_outputs_goes_though_it_was_restarted(
 ) -> None:
     """`--then down --discard`, restarted in mid-training, its laptop lost for good: the host ends, `ls` tells of it."""
     instance, home, answer = left_alone(shared, project, "night", "down:0.05", "--discard", steps=100_000)
-    assert "outputs not pulled by then are lost" in " ".join(answer.err.split())
+    assert "outputs not downloaded by then are lost" in " ".join(answer.err.split())
     assert (
         "or sooner, 0.05 min after training has ended; its security group and launch template cost nothing"
         in answer.out

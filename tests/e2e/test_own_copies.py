@@ -53,7 +53,7 @@ def test_a_copy_replaces_nothing(inside: Inside) -> None:
     (inside.folder / "full").mkdir()
     (inside.folder / "full/train.py").write_text("mine")
     (inside.folder / "empty").mkdir()
-    assert "full is there already and not empty" in the_error(inside("jobs", "gan", "--copy", "full", code=2))
+    assert "full already exists and is not empty" in the_error(inside("jobs", "gan", "--copy", "full", code=2))
     assert "train.py is a file" in the_error(inside("jobs", "gan", "--copy", "full/train.py", code=2))
     assert [path.name for path in (inside.folder / "full").iterdir()] == ["train.py"]
     told = inside("jobs", "gan", "--copy", "empty").out

@@ -141,7 +141,7 @@ def test_a_host_ends_itself_at_its_deadline(gpuctl: Gpuctl, launched: Callable[.
     wait_for(lambda: not instances(ec2), within_s=lease_s + 30, what="the end of the host")
     for words in (("metrics", run), ("tail", run, "--no-follow")):
         answer = gpuctl(*words)
-        assert "train" in answer.out and "showing what arrived before" in answer.err
+        assert "train" in answer.out and "showing what had arrived by then" in answer.err
 
 
 def instances(ec2: Any) -> list[Any]:

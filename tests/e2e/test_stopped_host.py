@@ -58,9 +58,9 @@ def test_outputs_come_home_from_a_host_that_was_switched_off(
     assert shared.json("status", "off")["state"] == "host stopped"
     for words in (("tail", "off"), ("stop", "off"), ("ssh", "off", "--", "true")):
         error = the_error(shared(*words, code=1))
-        assert "is switched off" in error and "`gpuctl pull off` starts it" in error
+        assert "is stopped" in error and "`gpuctl pull off` starts it again" in error
     pull = shared("pull", "off", str(tmp_path / "home"))
-    assert "starting it, and it costs again" in pull.err
+    assert "starting it again, which costs money" in pull.err
     assert (tmp_path / "home/outputs/model.pt").read_bytes() == b"model"
     assert "saved" in shared("tail", "off", "--no-follow").out
     switch_off(shared.ec2(), instance)
@@ -83,7 +83,7 @@ def test_a_host_that_cannot_be_started_is_kept(shared: Gpuctl, stopped: Callable
     ec2.create_tags(Resources=[instance], Tags=[{"Key": "gpuctl:lease-ends", "Value": "2026-01-01T00:00:00Z"}])
     for command in (("pull", "kept"), ("down", "kept", "-y")):
         error = the_error(shared(*command, code=1))
-        assert "its lease is over" in error and instance in error and "--discard" in error
+        assert "its lease has ended" in error and instance in error and "--discard" in error
     assert state_of(ec2, instance) == "stopped"
     shared("down", "kept", "-y", "--discard")
     assert in_account(ec2) == {}

@@ -87,7 +87,7 @@ def test_both_hosts_of_a_run_are_saved_before_either_is_removed(
     second = second_host(gpuctl, run, project)
     gpuctl.befall(second, "deafen")
     refused = the_error(gpuctl("down", run, "-y", code=1))
-    assert "cannot be asked for its outputs" in refused
+    assert "could not get the outputs of run" in refused
     assert len(in_account(gpuctl.ec2())["instances"]) == 2
     gpuctl.befall(second, "heal")
 
@@ -142,6 +142,6 @@ def test_a_host_that_is_lost_does_not_keep_what_the_other_has(
     assert "not stopped: host 1 of half: run half-1 no longer has a host" in the_error(stopped)
     out, err = following.communicate(timeout=60)
     said = Answer(following.returncode, out.decode(), err.decode())
-    assert said.code == 1 and "no more of the log of host 1: " in said.err
-    assert "[0] saved at step" in said.out and "the log is not whole of host 1 of half: " in the_error(said)
+    assert said.code == 1 and "no more log from host 1: " in said.err
+    assert "[0] saved at step" in said.out and "the log is incomplete: host 1 of half: " in the_error(said)
     assert "nothing is left" in gpuctl("down", run, "-y").out

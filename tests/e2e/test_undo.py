@@ -188,7 +188,7 @@ def test_whatever_signals_come_nothing_is_left(slow: Slow, end: str, operation: 
     answer = launching.ended()
     assert (answer.code, the_error(answer)) == (
         130,
-        f"launch of {slow.name} interrupted; everything it had made is removed",
+        f"launch of {slow.name} interrupted; everything it had created is removed",
     )
     slow.assert_nothing(end)
 
@@ -265,7 +265,7 @@ def test_an_undo_gets_over_what_aws_answers(slow: Slow, fault: dict[str, Any]) -
     slow.tool.fault(**fault)
     ctrl_c(launching)
     answer = launching.ended()
-    assert answer.code == 130 and "everything it had made is removed" in the_error(answer)
+    assert answer.code == 130 and "everything it had created is removed" in the_error(answer)
     slow.assert_nothing(str(fault))
 
 
@@ -330,7 +330,7 @@ def test_a_down_that_is_interrupted_says_how_to_go_on(slow: Slow) -> None:
     taking.send_signal(signal.SIGINT)
     _, said = taking.communicate(timeout=60)
     assert taking.returncode == 1, said
-    assert f"`gpuctl down {slow.name}` goes on" in the_error(Answer(1, "", said.decode()))
+    assert f"`gpuctl down {slow.name}` continues" in the_error(Answer(1, "", said.decode()))
     slow.tool.no_faults()
     slow.tool("down", slow.name, "--discard")
 
@@ -387,7 +387,7 @@ def signalled(end: Callable[[Launching], None]) -> Callable[[Slow, float], int]:
         end(launching)
         answer = launching.ended()
         if "removed" in answer.err:
-            assert the_error(answer) == f"launch of {slow.name} interrupted; everything it had made is removed"
+            assert the_error(answer) == f"launch of {slow.name} interrupted; everything it had created is removed"
         return answer.code
 
     return run

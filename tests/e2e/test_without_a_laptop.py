@@ -43,7 +43,7 @@ def test_outputs_are_kept_through_a_restart_and_then_the_host_ends(shared: Gpuct
     brought: Any = shared.json("pull", "kept", str(shared.folder / "home"))
     assert "outputs/checkpoint.pt" in brought["files"]
     wait_for(lambda: not instances(shared), what="the end of the host")
-    assert "all that it wrote is home in" in the_error(shared("pull", "kept", code=1))
+    assert "everything it wrote is in" in the_error(shared("pull", "kept", code=1))
     assert shared.json("down", "kept")["left"] == []
 
 

@@ -87,7 +87,7 @@ def test_a_cloud_with_another_python_is_not_taken_for_the_one_asked_for(state: P
     assert Cloud.start(state).pid == Cloud.start(state, "--python", own.path).pid == cloud.pid
     done = run_cloud("start", state, "--python", another_python().path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert f"already runs, with Python {own.version}" in done.stderr and "gpuctl cloud stop" in done.stderr
+    assert f"is already running, with Python {own.version}" in done.stderr and "gpuctl cloud stop" in done.stderr
 
 
 def test_below_a_virtualenv_is_the_python_that_made_it(tmp_path: Path) -> None:

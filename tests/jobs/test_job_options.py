@@ -55,7 +55,7 @@ def test_words_that_the_program_would_refuse_are_refused_here() -> None:
         check_words(char_rnn, words)
     for words, told in (
         (("--preset", "smok"), "char_rnn has no preset 'smok'; did you mean smoke?"),
-        (("--preset=enormous",), "no preset 'enormous'; there are smoke, laptop, small-text, gpu"),
+        (("--preset=enormous",), "no preset 'enormous'; choose from smoke, laptop, small-text, gpu"),
         (("--steps", "3", "--preset"), "char_rnn has no preset ''"),
         (("--hiden", "3"), "char_rnn has no option --hiden; did you mean --hidden?"),
         (("--frobnicate=3",), "`gpuctl jobs char_rnn` lists them"),

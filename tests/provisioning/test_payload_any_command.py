@@ -42,13 +42,13 @@ def program(content: bytes) -> dict[str, Any]:
 
 
 CASES = {
-    "Windows line ends": Case(
+    "Windows line endings": Case(
         ["./run.sh"], 126, r"begins with #!/bin/bash\r: it has Windows", **program(b"#!/bin/bash\r\necho hi\r\n")
     ),
-    "Windows line ends by env": Case(
+    "Windows line endings by env": Case(
         ["./run.sh"], 126, "dos2unix", **program(b"#!/usr/bin/env python3\r\nprint()\r\n")
     ),
-    "Windows line ends and no #!": Case(["./run.sh"], 126, "dos2unix", **program(b"echo hi\r\n")),
+    "Windows line endings and no #!": Case(["./run.sh"], 126, "dos2unix", **program(b"echo hi\r\n")),
     "a byte order mark": Case(["./run.sh"], 126, "byte order mark", **program(b"\xef\xbb\xbf#!/bin/sh\n")),
     "an interpreter that is not there": Case(
         ["./run.sh"], 127, "begins with #!/no/such/fish -e, which", **program(b"#!/no/such/fish -e\n")
@@ -62,21 +62,25 @@ CASES = {
     "a link to nothing": Case(
         ["./run.sh"],
         127,
-        "a link to /no/such, which is not there",
+        "a link to /no/such, which does not exist",
         {"a": b""},
         before=lambda work: (work / "run.sh").symlink_to("/no/such"),
     ),
     "without ./": Case(["run.sh"], 127, "there is ./run.sh", {"run.sh": b"#!/bin/sh\n"}),
     "an empty word": Case([""], 127, "command not found: ''"),
     "a name that no file can have": Case(["./" + "x" * 300], 127, "command not found"),
-    "a NUL in a word": Case(["echo", "a\0b"], 126, "a word of the command has a NUL"),
-    "a NUL in a variable": Case(["true"], 126, "the variable KEY has a NUL", more={"env": {"KEY": "a\0b"}}),
+    "a NUL in a word": Case(["echo", "a\0b"], 126, "a word of the command contains a NUL"),
+    "a NUL in a variable": Case(["true"], 126, "the variable KEY contains a NUL", more={"env": {"KEY": "a\0b"}}),
     "a variable with no name": Case(["true"], 126, "cannot be the name of", more={"env": {"a=b": "c"}}),
-    "a lone surrogate": Case(["echo", "\ud800"], 126, "no text"),
+    "a lone surrogate": Case(["echo", "\ud800"], 126, "not text"),
     "a long variable": Case(["true"], 126, "the variable KEY has 200,000 bytes", more={"env": {"KEY": "x" * 200_000}}),
     "many words": Case(["true", *["x" * 100_000] * 40], 126, "bytes in all, more than"),
     "a file where outputs go": Case(
-        ["true"], 126, "outputs/a is no folder", {"outputs/a": b"mine"}, more={"outputs": {"paths": ["outputs/a/deep"]}}
+        ["true"],
+        126,
+        "outputs/a is not a folder",
+        {"outputs/a": b"mine"},
+        more={"outputs": {"paths": ["outputs/a/deep"]}},
     ),
     "a file called outputs": Case(["true"], 126, "outputs is no folder", {"outputs": b"mine"}),
     "no workspace": Case(["true"], 126, "is no folder", before=lambda work: (work.rmdir(), work.write_text("gone"))),

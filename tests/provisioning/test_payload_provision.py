@@ -38,7 +38,7 @@ def test_a_host_without_its_deadline_is_refused(host: Host) -> None:
     for wrong in ({"deadline": host.deadline + 1.0}, {"run": "another-run"}):
         code, events = host.try_call("provision", tar_of({"a": b""}), **request_of(host, **wrong))
         assert code == 1
-        assert "deadline is not armed" in events[-1]["message"]
+        assert "deadline is not set" in events[-1]["message"]
     assert not host.work.exists()
     assert not (host.root / "spec.json").exists()
 
@@ -304,7 +304,7 @@ def test_a_torch_for_cpus_alone_is_told(with_torch: Callable[..., tuple[int, lis
     """It may be meant, beside another library that uses the GPU."""
     code, events = with_torch(None, "Torch not compiled with CUDA enabled")
     assert code == 0
-    assert any("built for CPUs alone and will not use the GPU" in str(event.get("text")) for event in events)
+    assert any("built for CPUs only and will not use the GPU" in str(event.get("text")) for event in events)
 
 
 @pytest.mark.parametrize(

@@ -54,4 +54,4 @@ def test_a_laptop_that_was_stopped_does_not_take_that_for_the_hosts_silence(with
             waits.stdin.flush()
         said = waits.stdout.readline().decode().strip()
         waits.kill()
-    assert said == ("model.pt" if stopped_s else "toy did not say whether a file arrived whole")
+    assert said == ("model.pt" if stopped_s else "toy did not say whether a file arrived intact")

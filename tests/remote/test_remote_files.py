@@ -245,7 +245,7 @@ def test_an_ignore_file_is_a_small_file_of_the_project(tmp_path: Path) -> None:
     """No link has another file or an endless one read, no pipe is waited for."""
     project, patterns = tmp_path / "project", tmp_path / "project/.gpuctlignore"
     _write(project / "x.py")
-    for target, says in ((_write(tmp_path / "other"), "leads out of"), (Path("/dev/zero"), "leads out of")):
+    for target, says in ((_write(tmp_path / "other"), "is a link out of"), (Path("/dev/zero"), "is a link out of")):
         patterns.symlink_to(target)
         with pytest.raises(JobError, match=says):
             _put(project)
@@ -305,7 +305,7 @@ def test_a_name_that_is_file_and_folder_at_once_is_refused(tmp_path: Path, name:
     _write(project / "folder/a")
     _write(project / "file")
     (project / "link").symlink_to("folder")
-    with pytest.raises(UsageError, match=f"{name.split('/')[0]} in the workspace would be a folder and a file"):
+    with pytest.raises(UsageError, match=f"{name.split('/')[0]} in the workspace would be both a folder and a file"):
         _put(project, (_write(tmp_path / "more"), name))
 
 
@@ -320,7 +320,7 @@ def test_a_link_that_leads_out_of_the_project_is_refused_and_named(tmp_path: Pat
     with pytest.raises(UsageError) as caught:
         _put(project)
     line = str(caught.value)
-    assert f"leads out of {project}: pkg/data (to {tmp_path / target})" in line
+    assert f"uses files outside {project}: pkg/data (to {tmp_path / target})" in line
     assert f"--put {tmp_path / target}:pkg/data" in line and ".gpuctlignore" in line
     assert "pkg/data" in "".join(_put(project, (tmp_path / target, "pkg/data")).files)
     _write(project / ".gpuctlignore", "pkg/data\n")
@@ -338,7 +338,7 @@ def test_a_folder_that_is_named_keeps_its_secrets_and_its_links(tmp_path: Path) 
     content = _put(project, (project / "outputs", "outputs"), (tmp_path / "hub", "hub"))
     assert set(content.files) == {"outputs/model.pt", "hub/blob"}
     (project / "outputs/best.pt").symlink_to(key)
-    with pytest.raises(UsageError, match=r"leads out of .*outputs/best\.pt"):
+    with pytest.raises(UsageError, match=r"uses files outside .*outputs/best\.pt"):
         _put(project, (project / "outputs", "outputs"))
     assert set(_put(project, (key, "key")).files) == {"key"}
 

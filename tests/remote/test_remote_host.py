@@ -74,7 +74,7 @@ def test_no_key_but_the_runs_own_is_offered(server: Server, own_world: Path, tmp
     with _Agent(tmp_path / "agent", asked) as address:
         os.environ["SSH_AUTH_SOCK"] = address
         try:
-            with server.host(identity=stranger) as host, pytest.raises(HostError, match="does not take"):
+            with server.host(identity=stranger) as host, pytest.raises(HostError, match="does not accept"):
                 host.connect()
         finally:
             del os.environ["SSH_AUTH_SOCK"]

@@ -162,7 +162,7 @@ def test_a_question_that_has_one_answer_gets_no_endless_one(server: Server, ask:
             emit("state", state="running")
     """)
     began = time.monotonic()
-    with server.host() as host, pytest.raises(HostError, match="without end"):
+    with server.host() as host, pytest.raises(HostError, match="endless answer"):
         ask(host)
     assert time.monotonic() - began < 20
 
@@ -199,7 +199,7 @@ def test_what_there_is_of_a_log_comes_to_an_end(server: Server, event: str) -> N
             time.sleep(0.01)
     """)
     began = time.monotonic()
-    with server.host() as host, pytest.raises(HostError, match=r"in time|again and again"):
+    with server.host() as host, pytest.raises(HostError, match=r"in time|keeps comparing"):
         list(follow(host, log_offset=5, metrics_offset=0, until_end=False, log_sha256="1f", still_s=1))
     assert time.monotonic() - began < 20
 
@@ -613,7 +613,7 @@ def test_a_copy_is_not_compared_for_ever(server: Server, tmp_path: Path) -> None
         for _ in range(5):
             with pytest.raises(HostError, match="before its end"):
                 list(follower.events(host, until_end=True))
-        with pytest.raises(HostError, match="again and again"):
+        with pytest.raises(HostError, match="keeps saying"):
             list(follower.events(host, until_end=True))
 
 

@@ -125,7 +125,7 @@ def test_one_instances_files_never_replace_anothers(server: Server, tmp_path: Pa
     (home / "a").write_bytes(b"the first host's")
     folder.note(instance_ids=("i-2",))
     (left,) = _pull(server, folder, home).result.left
-    assert left.path == "a" and "no pull of this run brought" in left.why
+    assert left.path == "a" and "this run did not download" in left.why
     assert (home / "a").read_bytes() == b"the first host's"
 
 

@@ -247,12 +247,12 @@ def test_a_file_that_cannot_be_named_here_is_left(server: Server, tmp_path: Path
 
 
 def test_what_the_host_skips_is_told_with_its_reason(server: Server, tmp_path: Path) -> None:
-    """What a host leaves out is handed on, its reason made safe to show; what holds nothing is no reason to wait."""
+    """What a host leaves out is handed on, its reason made safe to show; what holds no data is no reason to wait."""
     _program(
         server,
         manifest="""
 emit("skipped", path="big\\n", why="over\\x1b[2J 2 GB", kind="size", files=3, bytes=5)
-emit("skipped", path="pipe", why="holds nothing", kind="special", files=0, bytes=0)
+emit("skipped", path="pipe", why="holds no data", kind="special", files=0, bytes=0)
 emit("skipped", path="old payload", why="who knows")
 emit("file", path="torn", size="many")
 manifested(0)
@@ -260,11 +260,11 @@ manifested(0)
         send="sys.exit(1)",
     )
     result = _pull(server, tmp_path)
-    assert result.skipped == (("pipe", "holds nothing"),)
+    assert result.skipped == (("pipe", "holds no data"),)
     assert [(one.path, one.why, one.files) for one in result.left] == [
         ("big\n", "over 2 GB", 3),
         ("old payload", "who knows", None),
-        ("torn", "the host lists it in a way that cannot be read", None),
+        ("torn", "the host's entry for it cannot be read", None),
     ]
     assert not result.complete and _receipt(server) is None
 

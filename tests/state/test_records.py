@@ -94,7 +94,7 @@ def test_a_newer_schema_is_one_line_and_leaves_the_run_as_it_is(folder: RunFolde
 
     changed(folder, change)
     before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
-    with pytest.raises(GpuctlError, match=r"untouched: a newer gpuctl launched it \(9\.9\.9") as error:
+    with pytest.raises(GpuctlError, match=r"was left alone: a newer gpuctl launched it \(9\.9\.9") as error:
         folder.read()
     assert "\n" not in str(error.value) and "gpuctl down recorded-1" in str(error.value)
     assert (folder.header().cloud, folder.header().region) == ("aws", "us-east-1")

@@ -101,7 +101,7 @@ def test_what_a_host_says_of_its_state_and_of_its_end_is_told(capsys: pytest.Cap
     assert "in 14 min 00 s" in first and second == f"char-rnn-k3f9 failed: {why}"
     whole = " ".join(" ".join(shown(status_view(row, now=NOW), capsys)).split())
     assert f"failed: {why} job" in whole
-    assert f"host ends itself in 14 min 00 s, {off.astimezone():%a} " in whole
+    assert f"host ends in 14 min 00 s, {off.astimezone():%a} " in whole
 
 
 def test_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +172,7 @@ def test_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "SSH from 203.0.113.7/32 and nowhere else",
         "/home/me/project, /home/me/x.txt as data/x.txt",
         "data/x.txt: 13 files, 4.2 MB, the largest is data/train.bin (3.1 MB)",
-        "not uploaded: .env (may hold secrets; goes up with --put)",
+        "not uploaded: .env (may hold secrets; upload it with --put)",
         "not uploaded: a, b and 9 more (in .gpuctlignore)",
         "not read: setup.py, uv.lock (install with --requirement NAME, or --requirement . for the project)",
         "WANDB_API_KEY (values are not stored)",
@@ -216,11 +216,11 @@ def test_the_question_has_what_may_have_scrolled_off() -> None:
         ({}, "sooner: 30 min after training has ended and all outputs are downloaded"),
         (
             {"then_s": 900, "discard": True},
-            "the host ends 15 min after training has ended; outputs not pulled by then are lost",
+            "the host ends 15 min after training has ended; outputs not downloaded by then are lost",
         ),
         (
             {"then_s": 90, "discard": False},
-            "1.5 min after training has ended and all outputs are downloaded; outputs are kept until pulled, or until",
+            "1.5 min after training has ended and all outputs are downloaded; outputs are kept until downloaded, or",
         ),
     ],
     ids=["as always", "then down, dropping", "then down, keeping"],

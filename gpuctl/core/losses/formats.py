@@ -172,11 +172,11 @@ def job_format(pattern: str) -> LogFormat:
     for name in compiled.groupindex:
         if name not in GROUPS:
             near = difflib.get_close_matches(name, GROUPS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(GROUPS)}"
-            raise JobError(f"the pattern has a group {name!r} that means nothing here", hint)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(GROUPS)}"
+            raise JobError(f"the pattern has an unknown group {name!r}", hint)
     if not set(LOSS_GROUPS) & set(compiled.groupindex):
         raise JobError(
-            "the pattern has no group for a loss", r"name what holds it: loss (?P<loss>\S+), or train, val, test"
+            "the pattern has no group for a loss", r"add a group called loss, train, val or test, such as (?P<loss>\S+)"
         )
     return LogFormat("job.toml", compiled, "the job's own [metrics] pattern", anywhere=True)
 
@@ -194,11 +194,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         what = safe(why if isinstance(why, bytes) else str(why))
         raise JobError(f"the pattern is not a regular expression in RE2's syntax ({what})", _RE2_SYNTAX) from error
     if compiled.programsize > PATTERN_LIMIT:
-        raise JobError("the pattern is too large to be tried on every line", "use fewer or smaller {…} repeats")
+        raise JobError("the pattern is too large to try on every line", "use fewer or smaller {…} repeats")
     return cast("re.Pattern[str]", compiled)
 
 
-_RE2_SYNTAX = "it has no look-around and no back-references; see docs/metrics.md"
+_RE2_SYNTAX = "RE2 has no look-around and no back-references; see docs/metrics.md"
 
 
 def count(text: str | None) -> int | None:
