@@ -76,7 +76,7 @@ def status(as_json: bool) -> None:
 
 @command.command()
 def clean() -> None:
-    """Remove the packages that hosts have installed and none uses now."""
+    """Remove installed packages that no host uses any more."""
     from gpuctl.workflows.clouds import clean_embedded
 
     cleaned = clean_embedded(paths())

@@ -15,7 +15,7 @@ from gpuctl.cli.options import cloud_options, json_option, now, print_json, prof
 def command(as_json: bool, cloud: str | None, region: str | None) -> None:
     """List every run that has a host in the account, whichever laptop launched it.
 
-    Without a run's key only its host's state is known (`host up`). For a host that does not answer (`lost`), the last
+    Without a run's key, only its host's state is known (`host up`). For a host that does not answer (`lost`), the last
     known state is shown.
     """
     from gpuctl.ui.console import show

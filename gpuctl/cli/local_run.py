@@ -19,7 +19,7 @@ from gpuctl.cli.options import requirement_option
 def command(job: str, words: tuple[str, ...], outputs: str | None, requirement: tuple[str, ...]) -> None:
     """Run JOB on this machine, on CUDA, MPS or the CPU. Arguments after -- are handled as in `launch`.
 
-    A project's command runs in the project's folder. Nothing is installed: the packages that it imports must be there.
+    A project's command runs in the project's folder. Install the packages that it imports yourself.
     """
     from gpuctl.workflows.local import local_command
 

@@ -27,8 +27,8 @@ MOST_LINES = 40
 def command(run: RunHandle, dest: Path | None, max_size: int | None, all_written: bool, as_json: bool) -> None:
     """Download a run's outputs to DEST (default: where they went last time, else ./RUN/).
 
-    The exit code is 1 if training has ended but something it wrote was not downloaded, and if one of several hosts did
-    not answer: what the others have is downloaded all the same.
+    The exit code is 1 if training has ended but something it wrote was not downloaded, or if one of several hosts did
+    not answer: the outputs of the others are still downloaded.
     """
     from gpuctl.ui.progress import Phases
     from gpuctl.workflows.pull import not_home, pull

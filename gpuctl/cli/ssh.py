@@ -39,7 +39,7 @@ def _show_include(ctx: click.Context, _param: click.Parameter, asked: bool) -> N
 def command(run: RunHandle, words: tuple[str, ...]) -> None:
     """Open a shell on the run's host, in the workspace and with its virtualenv active.
 
-    Arguments after -- are run there as a command, by a shell, as ssh does it; options before -- go to ssh.
+    Arguments after -- are run there as a command, by a shell, as with ssh; options before -- are passed to ssh.
 
     \b
     gpuctl ssh RUN

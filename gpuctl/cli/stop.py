@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def command(run: RunHandle, grace: float, as_json: bool) -> None:
     """Stop the training: Ctrl-C, then SIGTERM, then SIGKILL. The host and its outputs stay.
 
-    The exit code is 1 if one of several hosts did not answer: the training on the others is stopped all the same.
+    The exit code is 1 if one of several hosts did not answer: training on the others is still stopped.
     """
     from gpuctl.workflows.each_host import raise_failed
     from gpuctl.workflows.stop import stop
