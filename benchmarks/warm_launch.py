@@ -17,13 +17,13 @@ from gpuctl.workflows.down import down
 from gpuctl.workflows.hosts import RunHandle
 from gpuctl.workflows.launch import launch
 from gpuctl.workflows.planning import Request, plan_launch, read_request
-from gpuctl.workflows.reporter import Silent
+from gpuctl.workflows.reporter import Reporter
 
 FAR_S = 0.1
 """A round trip to a host on another continent."""
 
 
-class Phases:
+class Phases(Reporter):
     """A reporter that keeps how long each phase took."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -37,12 +37,6 @@ class Phases:
         if self._name:
             self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._since
         self._name, self._since = name, now
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def progress(self, text: str) -> None:
-        """Not timed."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ def one(cloud: Cloud, project: Path, name: str, *, delay_s: float = 0.0) -> Laun
         phases.phase("")
         seen = Launch(phases.seconds, Counter(cloud.calls()), directory.traffic())
         run = RunHandle(name, profile, planned.account, run_folder(cloud.paths.runs, name))
-        down([run], discard=True, now=now, reporter=Silent())
+        down([run], discard=True, now=now, reporter=Phases())
     finally:
         directory.close()
     return seen

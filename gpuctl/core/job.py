@@ -204,15 +204,7 @@ def _toml(text: str, source: str) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    kinds = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "a table",
-    }
-    return kinds.get(type(value), "a date or time")
+    return _KINDS.get(type(value), "a date or time")
 
 
 def _line(value: Any) -> str:

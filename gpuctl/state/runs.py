@@ -115,6 +115,20 @@ class RunFolder:
             f"update gpuctl; `gpuctl down {self.name}` works without updating",
         )
 
+    def known(self) -> RunRecord | None:
+        """The record as far as it can be read; None where there is none, it is damaged, or a newer gpuctl's."""
+        try:
+            return self.read()
+        except GpuctlError:
+            return None
+
+    def known_header(self) -> RunHeader | None:
+        """The same of the header, which a newer gpuctl's record has too."""
+        try:
+            return self.header()
+        except GpuctlError:
+            return None
+
     def _stored(self) -> Any:
         return parse((self.path / "run.json").read_bytes())
 
@@ -149,10 +163,8 @@ class RunFolder:
 
     def _region(self) -> str:
         """The region of the run, empty where the record is damaged."""
-        try:
-            return self.header().region
-        except GpuctlError:
-            return ""
+        header = self.known_header()
+        return header.region if header else ""
 
     def note(self, **changes: Any) -> Progress:
         """Write down what has been seen now. Where what was seen before is lost, training may have started.
@@ -167,10 +179,8 @@ class RunFolder:
         return progress
 
     def _is_newer(self) -> bool:
-        try:
-            return self.header().schema > SCHEMA
-        except GpuctlError:
-            return False
+        header = self.known_header()
+        return header is not None and header.schema > SCHEMA
 
     def pulled(self) -> dict[str, Any]:
         """What `pull` has brought home, by name."""
@@ -216,11 +226,8 @@ class RunFolder:
         """Remove what reaches hosts that are gone; what was seen of the run stays."""
         for name in ("identity", "identity.pub", "host_key", "host_key.pub", "known_hosts", "ssh_config"):
             (self.path / name).unlink(missing_ok=True)
-        try:
-            record = self.read()
-        except GpuctlError:  # damaged, and so there is nothing in it to forget
-            return
-        self.write(replace(record, template_request=None, fleet_request=None))
+        if record := self.known():  # else damaged, and so there is nothing in it to forget
+            self.write(replace(record, template_request=None, fleet_request=None))
 
     def remove(self) -> None:
         """Remove the folder: the run was undone before it was one."""

@@ -24,7 +24,6 @@ from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.training import stop_training, training_state
 from gpuctl.state.paths import Paths
-from gpuctl.state.records import RunHeader, RunRecord
 from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
@@ -83,7 +82,7 @@ def run_by_name(
         return open_run(name, paths=paths, cloud=cloud, region=region, tell=tell)
     except GpuctlError as error:
         folder = run_folder(paths.runs, name)
-        if not folder.exists() or _readable(folder) is not None:
+        if not folder.exists() or folder.known() is not None:
             raise
         tell(error.message)
         profile = open_cloud(cloud or "aws", paths, on_lost=tell)
@@ -174,7 +173,7 @@ def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
         )
     if run.folder.progress().down:
         return
-    stored = _header(run.folder)
+    stored = run.folder.known_header()
     if stored is None:
         raise NotFound(
             f"nothing is tagged with {run.name} in {looked}, and this laptop's record of it is damaged",
@@ -185,7 +184,7 @@ def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
             f"nothing is tagged with {run.name} on the cloud {run.profile.name}: it was launched on {stored.cloud}",
             f"gpuctl --cloud {stored.cloud} down {run.name}",
         )
-    record = _readable(run.folder)
+    record = run.folder.known()
     if record is not None and record.plan.owner.split(":")[0] != accounts[0].owner().split(":")[0]:
         raise NotFound(
             f"nothing is tagged with {run.name} in this AWS account: it was launched in another",
@@ -196,31 +195,16 @@ def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
 def _believed_up(paths: Paths, profile: Profile, region: str) -> list[str]:
     """Runs that this laptop believes to be up, by name, whatever the account says."""
     folders = [folder for folder in all_run_folders(paths.runs) if not folder.progress().down]
-    headers = {folder.name: _header(folder) for folder in folders}
+    headers = {folder.name: folder.known_header() for folder in folders}
     here = (profile.name, region)
     return [name for name, header in headers.items() if header is not None and (header.cloud, header.region) == here]
-
-
-def _header(folder: RunFolder) -> RunHeader | None:
-    try:
-        return folder.header()
-    except GpuctlError:
-        return None
-
-
-def _readable(folder: RunFolder) -> RunRecord | None:
-    """What a laptop knows of a run, None where that is damaged: what is up of it, the account tells."""
-    try:
-        return folder.read()
-    except GpuctlError:
-        return None
 
 
 def _forget(folder: RunFolder) -> None:
     """What a laptop keeps of a run that is gone: what was seen of its training, no keys; of a half-made one nothing."""
     if not folder.exists():
         return
-    if not folder.may_have_started() and _readable(folder) is not None:
+    if not folder.may_have_started() and folder.known() is not None:
         folder.remove()
         return
     folder.note(down=True)

@@ -25,7 +25,6 @@ from gpuctl.remote.follow import Alive, Differs, Ended, GpusSeen, LogChunk, Metr
 from gpuctl.remote.host import Host
 from gpuctl.state.copies import LocalCopy
 from gpuctl.state.records import Seen
-from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.hosts import RunHandle, nobody, open_host
 
 GIVE_UP_AFTER_S = 600
@@ -340,8 +339,9 @@ def _to_its_end(follower: Follower, on_lost: Callable[[str], None] | None) -> It
 
 def _losses_of(run: RunHandle) -> Losses:
     """With the job's own pattern; where that cannot be used (an older gpuctl allowed it), with the known formats."""
+    record = run.folder.known()
     try:
-        return Losses(_pattern_of(run.folder))
+        return Losses(record.plan.workload.pattern if record else None)
     except JobError as error:
         run.tell(f"{error.message}: looking for the losses of {run.name} in the known formats instead")
         return Losses()
@@ -349,14 +349,6 @@ def _losses_of(run: RunHandle) -> Losses:
 
 def _size_of(line: LogLine) -> int:
     return sys.getsizeof(line.text) + 256 * (1 + len(line.points))
-
-
-def _pattern_of(folder: RunFolder) -> str | None:
-    """The job's own pattern for losses; None where a newer gpuctl keeps that, or nobody."""
-    try:
-        return folder.read().plan.workload.pattern if folder.exists() else None
-    except GpuctlError:
-        return None
 
 
 def note_state(run: RunHandle, state: HostState) -> bool:

@@ -6,7 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-from gpuctl.core.errors import GpuctlError
 from gpuctl.state.copies import LocalCopy
 from gpuctl.workflows.hosts import RunHandle, hosts_known
 
@@ -48,11 +47,8 @@ def missing_module(end: bytes) -> str | None:
 
 def _folder_in_project(run: RunHandle, module: str) -> str | None:
     """The project's folder, or one in it, that holds the module; `.` is the project's own."""
-    try:
-        uploads = run.folder.read().plan.workload.uploads
-    except GpuctlError:
-        return None
-    for top in (Path(one.source) for one in uploads if one.name == "."):
+    record = run.folder.known()
+    for top in (Path(one.source) for one in record.plan.workload.uploads if one.name == ".") if record else ():
         for pattern in (f"{module}.py", module, f"[!.]*/{module}.py", f"[!.]*/{module}/__init__.py"):
             for found in top.glob(pattern):
                 holder = found.parent.parent if found.name == "__init__.py" else found.parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpuctl.aws.inventory import Resource
-from gpuctl.core.errors import GpuctlError, NameInUse
-from gpuctl.state.records import SCHEMA, RunHeader
+from gpuctl.core.errors import NameInUse
+from gpuctl.state.records import SCHEMA
 from gpuctl.state.runs import RunFolder
 
 
@@ -17,13 +17,15 @@ def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: 
     keys are in the folder that a new run of its name would get.
     """
     step = f"choose another --name, or remove them with `gpuctl down {folder.name}`"
-    stored = _stored(folder)
+    stored = folder.known_header()
     if stored is None and folder.exists() and not folder.progress().down:
         raise NameInUse(f"this laptop's record of a run called {folder.name} is damaged: it may still be up", step)
     if stored is not None and not folder.progress().down:
         if stored.schema > SCHEMA:
             raise NameInUse(f"the name {folder.name} belongs to a run that a newer gpuctl launched", step)
-        if stored.cloud != cloud or region not in _regions(folder, stored):
+        record = folder.known()
+        regions = {attempt.region for attempt in record.begun} if record else {stored.region}
+        if stored.cloud != cloud or region not in regions:
             where = stored.region if stored.cloud == cloud else f"{stored.region} of the cloud {stored.cloud}"
             raise NameInUse(f"the name {folder.name} belongs to a run in {where}", step)
     seen = folder.progress()
@@ -31,19 +33,3 @@ def refuse_name_in_use(folder: RunFolder, in_use: Sequence[Resource], *, cloud: 
     if in_use and not half_made:
         counted = f"{len(in_use)} resource{'s' * (len(in_use) != 1)}"
         raise NameInUse(f"the name {folder.name} is in use: it tags {counted} in {region}", step)
-
-
-def _regions(folder: RunFolder, stored: RunHeader) -> set[str]:
-    """Where the run's launch has begun an attempt."""
-    try:
-        return {attempt.region for attempt in folder.read().begun}
-    except GpuctlError:
-        return {stored.region}
-
-
-def _stored(folder: RunFolder) -> RunHeader | None:
-    """Where this laptop's run of that name is; None where there is none, or what is stored of it is damaged."""
-    try:
-        return folder.header() if folder.exists() else None
-    except GpuctlError:
-        return None

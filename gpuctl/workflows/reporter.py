@@ -16,16 +16,3 @@ class Reporter(Protocol):
 
     def progress(self, text: str) -> None:
         """How far the phase is: shown in the place of what was shown before, or not at all."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def phase(self, name: str, detail: str = "") -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def progress(self, text: str) -> None:
-        """Nothing."""

@@ -126,10 +126,10 @@ def summary(run: RunHandle, hosts: list[Instance], known: Known, *, now: datetim
     costing = [h for h in hosts if h.price_usd_per_hour is not None and h.state not in (*_OFF, "terminated")]
     price = sum((h.price_usd_per_hour or Decimal(0) for h in costing), Decimal(0))
     cost = sum((cost_usd(h.price_usd_per_hour or Decimal(0), now - h.launched) for h in costing), Decimal(0))
-    seen, state = run.kept.seen(), state_of({h.state for h in hosts}, known)
+    seen, state, record = run.kept.seen(), state_of({h.state for h in hosts}, known), run.folder.known()
     return RunSummary(
         run=run.name,
-        job=next((h.tags.job for h in hosts), None) or _job_of(run.folder),
+        job=next((h.tags.job for h in hosts), None) or (record.plan.job if record else None),
         cloud=run.profile.name,
         region=run.account.region,
         state=state,
@@ -142,13 +142,6 @@ def summary(run: RunHandle, hosts: list[Instance], known: Known, *, now: datetim
         why=seen.why if seen and state in (seen.state, "lost") else None,
         power_off_at=seen.power_off_at if seen and any(h.state == "running" for h in hosts) else None,
     )
-
-
-def _job_of(folder: RunFolder) -> str | None:
-    try:
-        return folder.read().plan.job if folder.exists() else None
-    except GpuctlError:  # damaged, or a newer version's
-        return None
 
 
 def state_of(instances: Set[str], known: Known) -> RunState:

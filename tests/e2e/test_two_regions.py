@@ -24,7 +24,7 @@ from gpuctl.workflows.clouds import embedded_profile
 from gpuctl.workflows.down import down, run_by_name
 from gpuctl.workflows.launch import launch
 from gpuctl.workflows.planning import Planned, Request, plan_launch, read_request
-from gpuctl.workflows.reporter import Silent
+from tests.reporters import Silent
 
 ELSEWHERE = "eu-west-1"
 

@@ -32,7 +32,7 @@ from gpuctl.state.paths import Paths
 from gpuctl.state.runs import run_folder
 from gpuctl.workflows.clouds import EmbeddedCloud, embedded_if_running, embedded_profile
 from gpuctl.workflows.removal import remove_run
-from gpuctl.workflows.reporter import Silent
+from tests.reporters import Silent
 
 NO_VPCS = b'<DescribeVpcsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><vpcSet/></DescribeVpcsResponse>'
 

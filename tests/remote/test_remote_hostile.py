@@ -39,7 +39,7 @@ from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.down import OFFER_AFTER_S, offering_discard
 from gpuctl.workflows.follow import Follower
 from gpuctl.workflows.hosts import RunHandle
-from gpuctl.workflows.reporter import Silent
+from tests.reporters import Notes
 
 MB = 1024 * 1024
 BUDGET = 200 * MB
@@ -573,14 +573,6 @@ def test_json_that_means_harm_is_no_event(line: str) -> None:
     assert parse_event(line.encode()) is None
 
 
-class _Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def _run(tmp_path: Path) -> RunHandle:
     return RunHandle("toy", cast(Any, None), cast(Any, None), RunFolder(tmp_path / "toy"))
 
@@ -588,7 +580,7 @@ def _run(tmp_path: Path) -> RunHandle:
 def test_down_offers_to_go_on_without_the_host(tmp_path: Path) -> None:
     """Whoever waits for a host within `down` reads in a minute how to remove it all the same; who need not does not."""
     assert OFFER_AFTER_S < 60
-    told, quick = _Notes(), _Notes()
+    told, quick = Notes(), Notes()
     with offering_discard(_run(tmp_path), told, after_s=0.01):
         end = time.monotonic() + 20
         while not told.notes and time.monotonic() < end:

@@ -15,7 +15,7 @@ from gpuctl.state.runs import RunFolder
 from gpuctl.workflows.down import _save_all
 from gpuctl.workflows.hosts import RunHandle
 from gpuctl.workflows.pull import PullResult, not_home, note_home, pull_from
-from gpuctl.workflows.reporter import Silent
+from tests.reporters import Notes, Silent
 
 
 def _program(server: Server, files: list[str], state: dict[str, Any], *, wait_s: float = 0, first: str = "") -> None:
@@ -52,19 +52,11 @@ def test_a_pull_asks_for_no_gpus(server: Server, tmp_path: Path) -> None:
     assert _pull(server, RunFolder(tmp_path / "toy"), tmp_path / "home").result.files == ("a",)
 
 
-class _Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_a_log_that_cannot_be_kept_stops_no_down(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All is home, the log with it, and that is known before the host is asked for the log once more."""
-    folder, told = RunFolder(tmp_path / "toy"), _Notes()
+    folder, told = RunFolder(tmp_path / "toy"), Notes()
     known = server.home / "gpuctl" / "known"
     first = 'if verb == "follow": open(os.path.expanduser("~/gpuctl/known"), "w").close(); sys.exit()'
     _program(server, ["gpuctl/log"], {"state": "succeeded"}, first=first)
