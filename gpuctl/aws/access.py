@@ -130,7 +130,7 @@ def claim_group(
     tags: RunTags,
     *,
     vpc: str,
-    claim: str | None = None,
+    claim: str,
     settle_s: float = SETTLE_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
@@ -141,8 +141,7 @@ def claim_group(
     """
     ec2 = account.client("ec2")
     name = f"gpuctl-{tags.run}"
-    words = {**tags.as_dict(), **({} if claim is None else {CLAIM: claim})}
-    pairs: Any = [{"Key": key, "Value": value} for key, value in words.items()]
+    pairs: Any = [{"Key": key, "Value": value} for key, value in {**tags.as_dict(), CLAIM: claim}.items()]
     with aws_errors(f"create the security group {name}"):
         try:
             return ec2.create_security_group(
@@ -195,7 +194,7 @@ def _own_group(
     *,
     run: str,
     vpc: str,
-    claim: str | None,
+    claim: str,
     settle_s: float,
     sleep: Callable[[float], None],
 ) -> str:
@@ -212,8 +211,6 @@ def _own_group(
         f"the name {run} is being used by another launch: {name} already exists",
         f"choose another --name, or `gpuctl down {run}` first",
     )
-    if claim is None:
-        raise in_use
     try:
         group = poll(look, deadline=time.monotonic() + settle_s, sleep=sleep)
     except NotReady:

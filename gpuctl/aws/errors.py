@@ -119,6 +119,8 @@ _ENDINGS = (
     (r"^AuthFailure(\.|$)", ErrorClass.NOT_ALLOWED),
 )
 
+QUOTA_STEP = "ask AWS for a larger quota (docs/aws.md, Quotas), or try another --region"
+CAPACITY_STEP = "try another --gpu, --region or --max-price, --on-demand fallback, or later"
 _SIGN_IN = "sign in with `aws sso login`, or give credentials with `aws configure` or AWS_ACCESS_KEY_ID"
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException"})
 _BAD_KEY = frozenset(
@@ -177,9 +179,9 @@ def explain(code: str, message: str, *, doing: str, permission: str = "") -> Gpu
         return _not_allowed(code, text, doing=doing, permission=permission)
     said = f"could not {doing}: {text} ({code})"
     if means is ErrorClass.ANOTHER_OFFER:
-        return NoCapacity(said, "try another --gpu, --region or --max-price, --on-demand fallback, or later")
+        return NoCapacity(said, CAPACITY_STEP)
     if means is ErrorClass.ANOTHER_REGION_OR_USER:
-        return NoCapacity(said, "ask AWS for a larger quota (docs/aws.md, Quotas), or try another --region")
+        return NoCapacity(said, QUOTA_STEP)
     if code.isdigit() or code in ("", "Unknown"):
         return NoAnswer(
             f"could not {doing}: the answer did not come from AWS ({code or 'no code'}: {text})", _NOT_AN_ANSWER

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.errors import ErrorClass, aws_errors, classify, code_of, explain, is_free_plan
+from gpuctl.aws.errors import (
+    CAPACITY_STEP,
+    QUOTA_STEP,
+    ErrorClass,
+    aws_errors,
+    classify,
+    code_of,
+    explain,
+    is_free_plan,
+)
 from gpuctl.aws.instances import as_instance
 from gpuctl.aws.parallel import NotReady, poll
 from gpuctl.core.errors import CloudError, GpuctlError, NoCapacity
@@ -19,8 +28,6 @@ from gpuctl.core.tags import RUN
 
 T = TypeVar("T")
 
-_QUOTA_STEP = "ask AWS for a larger quota (docs/aws.md, Quotas), or try another --region"
-_CAPACITY_STEP = "try another --gpu, --region or --max-price, --on-demand fallback, or later"
 SETTLE_S = 60.0
 """How long a fleet is tried again whose template EC2 does not know yet."""
 _NEVER_RUNS = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
@@ -207,7 +214,7 @@ def _pool_error(raw: Any) -> PoolError:
 def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
     """Why there is no instance: what no other pool or market would change, a quota, else no capacity."""
     if not errors:
-        return NoCapacity(f"EC2 created no {market} instance and gave no reason", _CAPACITY_STEP)
+        return NoCapacity(f"EC2 created no {market} instance and gave no reason", CAPACITY_STEP)
     means = {classify(error.code) for error in errors}
     final = next((error for error in errors if is_free_plan(error.message)), None)
     if {error.code for error in errors} == {"PendingVerification"}:
@@ -217,11 +224,11 @@ def _none_made(errors: Sequence[PoolError], market: str) -> GpuctlError:
     if final is not None:
         return explain(final.code, final.message, doing="create the fleet", permission="ec2:CreateFleet")
     if means == {ErrorClass.ANOTHER_REGION_OR_USER}:
-        return NoCapacity(f"the account's quotas allow no {market} host now: {_by_reason(errors)}", _QUOTA_STEP)
+        return NoCapacity(f"the account's quotas allow no {market} host now: {_by_reason(errors)}", QUOTA_STEP)
     if ErrorClass.ANOTHER_REGION_OR_USER in means:
         what = f"no {market} capacity, and quotas do not allow any more: {_by_reason(errors)}"
-        return NoCapacity(what, f"{_CAPACITY_STEP}; or {_QUOTA_STEP}")
-    return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", _CAPACITY_STEP)
+        return NoCapacity(what, f"{CAPACITY_STEP}; or {QUOTA_STEP}")
+    return NoCapacity(f"no {market} capacity: {_by_reason(errors)}", CAPACITY_STEP)
 
 
 def _by_reason(errors: Sequence[PoolError]) -> str:

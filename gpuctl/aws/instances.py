@@ -25,7 +25,6 @@ def as_instance(raw: InstanceTypeDef) -> Instance:
         state=raw["State"]["Name"],
         launched=raw["LaunchTime"],
         public_ip=raw.get("PublicIpAddress") or None,
-        private_ip=raw.get("PrivateIpAddress") or None,
         state_reason=raw.get("StateReason", {}).get("Code", ""),
         tags=RunTags.from_dict(tags) or _NO_RUN,
     )

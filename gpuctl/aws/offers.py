@@ -195,8 +195,6 @@ def as_instance_type(info: InstanceTypeInfoTypeDef) -> InstanceType | None:
     return InstanceType(
         name=info["InstanceType"],
         architecture=next((one for one in ("x86_64", "arm64") if one in known), ""),
-        vcpus=info.get("VCpuInfo", {}).get("DefaultVCpus", 0),
-        memory_gib=_gib(info.get("MemoryInfo", {}).get("SizeInMiB", 0)),
         gpu=gpus[0].get("Name", "") if gpus else "",
         gpus=gpus[0].get("Count", 0) if gpus else 0,
         gpu_memory_gib=_gib(gpus[0].get("MemoryInfo", {}).get("SizeInMiB", 0)) if gpus else Decimal(0),

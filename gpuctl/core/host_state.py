@@ -46,8 +46,7 @@ class Gpu:
 @dataclass(frozen=True)
 class HostState:
     """A host's word. `why`: the reason for its state, or what its exit code means, one line that is safe to show;
-    `power_off_at`: when the host will power itself off, None where only its lease ends it; `attempt`: which one of the
-    run's on that host, from 1."""
+    `power_off_at`: when the host will power itself off, None where only its lease ends it."""
 
     training: Training = "none"
     exit_code: int | None = None
@@ -56,7 +55,6 @@ class HostState:
     ended: datetime | None = None
     power_off_at: datetime | None = None
     gpus: tuple[Gpu, ...] = ()
-    attempt: int | None = None
 
     @property
     def over(self) -> bool:
@@ -86,7 +84,6 @@ def parse_host_state(said: object) -> HostState:
         ended=_moment(said.get("ended")),
         power_off_at=_moment(said.get("power_off_at")),
         gpus=parse_gpus(said.get("gpus")),
-        attempt=_whole(said.get("attempt")),
     )
 
 

@@ -24,15 +24,9 @@ class Instance:
     state: str
     launched: datetime
     public_ip: str | None
-    private_ip: str | None
     tags: RunTags
     price_usd_per_hour: Decimal | None = None
     state_reason: str = ""
-
-    @property
-    def gone(self) -> bool:
-        """True once it costs nothing and never comes back."""
-        return self.state == "terminated"
 
 
 def by_number(instances: Sequence[Instance], launched: Sequence[str]) -> dict[int, Instance]:

@@ -62,8 +62,6 @@ class InstanceType:
 
     name: str
     architecture: str
-    vcpus: int
-    memory_gib: Decimal
     gpu: str
     gpus: int
     gpu_memory_gib: Decimal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from uuid import uuid4
 
 from gpuctl.aws.access import allow_ssh_from, claim_group
 from gpuctl.aws.account import Account
@@ -23,7 +24,10 @@ def open_access(
     claim: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """The id of the run's security group, made now: SSH from `cidr` and nothing else. See `claim_group`."""
-    group_id = claim_group(account, tags, vpc=vpc, claim=claim, sleep=sleep)
+    """The id of the run's security group, made now: SSH from `cidr` and nothing else. See `claim_group`.
+
+    Each call is a launch of its own unless it is given a `claim`.
+    """
+    group_id = claim_group(account, tags, vpc=vpc, claim=claim or uuid4().hex, sleep=sleep)
     allow_ssh_from(account, group_id, cidr, sleep=sleep)
     return group_id

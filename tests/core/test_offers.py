@@ -14,7 +14,7 @@ from gpuctl.core.offers import COMPUTE_CAPABILITY, InstanceType, Offer, Requirem
 
 
 def kind(name: str, gpu: str, gpus: int, gib: str = "22.4", *, architecture: str = "x86_64") -> InstanceType:
-    return InstanceType(name, architecture, 4, Decimal(16), gpu, gpus, Decimal(gib))
+    return InstanceType(name, architecture, gpu, gpus, Decimal(gib))
 
 
 G4DN = kind("g4dn.xlarge", "T4", 1, "16.0")

@@ -30,7 +30,7 @@ def offer(
     architecture: str = "x86_64",
     region: str = "us-east-1",
 ) -> Offer:
-    kind = InstanceType(name, architecture, 4, Decimal(16), "A10G", 1, Decimal(24))
+    kind = InstanceType(name, architecture, "A10G", 1, Decimal(24))
     return Offer(kind, Subnet("subnet-1", "vpc-1", f"{region}a", region), market, Decimal(price))
 
 

@@ -68,11 +68,6 @@ class LossReader:
         self._raised = 0
 
     @property
-    def sources(self) -> dict[Split, str]:
-        """The name of the format that each split's points come from."""
-        return dict(self._sources)
-
-    @property
     def partial(self) -> str:
         """What stands of a line that has not ended (a prompt, dots); empty while it ends inside a character."""
         text = self._line.text()
