@@ -7,6 +7,7 @@ offers agent keys; all of that is put right here, and every exception of the sta
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import socket
 import subprocess
@@ -64,11 +65,8 @@ class Link:
 
 def name_of(target: SSHTarget) -> str:
     """A host as messages name it: `char-rnn-k3f9 (203.0.113.7)`, its port where it is not SSH's own."""
-    return (
-        f"{target.alias} ({target.address})"
-        if target.port == 22
-        else f"{target.alias} ({target.address}:{target.port})"
-    )
+    port = "" if target.port == 22 else f":{target.port}"
+    return f"{target.alias} ({target.address}{port})"
 
 
 def open_link(target: SSHTarget, *, identity_file: Path, known_hosts_file: Path, timeout_s: float) -> Link:
@@ -171,7 +169,7 @@ def _open_proxy(target: SSHTarget, proxy_command: str) -> tuple[socket.socket, s
     Not `paramiko.ProxyCommand`: it spins for ever once the command has ended, and never waits for its process.
     """
     tokens = {"%h": target.address, "%p": str(target.port), "%r": target.user, "%n": target.alias, "%%": "%"}
-    words = [_expand(word, tokens) for word in shlex.split(proxy_command)]
+    words = [re.sub("%[hprn%]", lambda token: tokens[token[0]], word) for word in shlex.split(proxy_command)]
     ours, theirs = socket.socketpair()
     streams = theirs.fileno()
     try:
@@ -187,16 +185,6 @@ def _open_proxy(target: SSHTarget, proxy_command: str) -> tuple[socket.socket, s
     finally:
         theirs.close()
     return ours, proxy
-
-
-def _expand(word: str, tokens: dict[str, str]) -> str:
-    pieces = []
-    rest = word
-    while rest:
-        token = rest[:2]
-        pieces.append(tokens.get(token, rest[0]))
-        rest = rest[2 if token in tokens else 1 :]
-    return "".join(pieces)
 
 
 def _end(proxy: subprocess.Popen[bytes] | None) -> None:

@@ -26,27 +26,17 @@ _PIECE = 64 * 1024
 
 
 @dataclass(frozen=True)
-class LogChunk:
+class _Chunk:
+    offset: int
+    data: bytes
+
+
+class LogChunk(_Chunk):
     """Bytes of the log from `offset` on. They are the training command's own: never show them raw."""
 
-    offset: int
-    data: bytes
 
-    @property
-    def end(self) -> int:
-        return self.offset + len(self.data)
-
-
-@dataclass(frozen=True)
-class MetricsChunk:
+class MetricsChunk(_Chunk):
     """Whole lines of the metrics file from `offset` on."""
-
-    offset: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        return self.offset + len(self.data)
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ def follow(
     silence_s: float = SILENCE_S,
     still_s: float = _STILL_S,
 ) -> Iterator[Following]:
-    """What comes after these offsets, as it comes; `Ended` last. To go on later, ask from the last chunks' `end`.
+    """What comes after these offsets, as it comes; `Ended` last. To go on later, ask from where the last chunks end.
 
     Bytes that the caller has already are never given again; an offset of 0 behind a larger one means that the file was
     begun anew. With the hash of what the caller has, the host compares it with its own, and `Differs` comes before the

@@ -104,15 +104,9 @@ def pull_outputs(
     home by then is whole.
     """
     with Destination(dest, mark) as home:
+        ours = {*claimed, *(path for path, pulled in known.items() if pulled.sha256)}
         pull = _Pull(
-            host,
-            home,
-            dict(known),
-            wish=wish,
-            claimed=claimed,
-            reserved=reserved,
-            on_claim=on_claim,
-            on_progress=on_progress,
+            host, home, dict(known), ours, set(ours), reserved, wish, on_claim, on_progress, Manifest(host.name)
         )
         over_cuts = _OverCuts(host, pull, pause, back_within_s)
         over_cuts(pull.round)
@@ -123,10 +117,8 @@ def pull_outputs(
     result = pull.result()
     if not is_home(result):
         return result
-    manifest = pull.manifest
-    receipt = {"files": len(manifest.files), "bytes": manifest.bytes, "at": time.time(), "over": manifest.over}
     try:
-        over_cuts(lambda: host.call("receipt", receipt, timeout_s=60))
+        over_cuts(pull.give_receipt)
     except HostRefused as error:
         return replace(result, receipt_refused=error.message)
     return result
@@ -148,7 +140,7 @@ class _OverCuts:
             except HostSilent:
                 raise
             except HostUnreachable:
-                home = self._pull.moved
+                home = len(self._pull.moved)
                 self._cuts = self._cuts + 1 if home == self._home else 1
                 self._home = home
                 if self._cuts > _CUTS_IN_A_ROW:
@@ -157,48 +149,39 @@ class _OverCuts:
                 self._host.wait_until_reachable(time.monotonic() + self._back_within_s)
 
 
+@dataclass(eq=False)
 class _Pull:
     """One pull's rounds: a manifest, then a stream of what it says has changed."""
 
-    def __init__(
-        self,
-        host: Host,
-        home: Destination,
-        known: dict[str, Pulled],
-        *,
-        wish: Wish,
-        claimed: Collection[str],
-        reserved: Collection[str],
-        on_claim: Callable[[Collection[str]], None] | None,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._host = host
-        self._home = home
-        self._known = known
-        self._wish = wish
-        self._ours = {*claimed, *(path for path, pulled in known.items() if pulled.sha256)}
-        self._claimed = set(self._ours)
-        self._on_claim = on_claim
-        self._on_progress = on_progress
-        self._moved: dict[str, None] = {}
-        self._unchanged: dict[str, None] = {}
-        self._in_the_way: dict[str, str] = {}
-        self._refused: dict[str, list[str]] = {}
-        self._bytes = self._of_bytes = 0
-        self._of_files = 0
-        self.manifest = Manifest(host.name)
-        self.incomplete: dict[str, None] = {}
-        self._reserved = frozenset(reserved)
+    host: Host
+    home: Destination
+    known: dict[str, Pulled]
+    ours: set[str]
+    """What this run's pulls have brought, which may be replaced."""
+    claimed: set[str]
+    reserved: Collection[str]
+    wish: Wish
+    on_claim: Callable[[Collection[str]], None] | None
+    on_progress: Callable[[Progress], None] | None
+    manifest: Manifest
+    moved: dict[str, None] = field(default_factory=dict)
+    unchanged: dict[str, None] = field(default_factory=dict)
+    incomplete: dict[str, None] = field(default_factory=dict)
+    in_the_way: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    bytes_moved: int = 0
+    of_bytes: int = 0
+    of_files: int = 0
 
     def round(self) -> None:
-        self.manifest = ask_manifest(self._host, self._wish, tells_case=self._home.tells_case())
+        self.manifest = ask_manifest(self.host, self.wish, tells_case=self.home.tells_case())
         self.incomplete = {}
         wanted: dict[str, RemoteFile] = {}
         self._keep_out_of_reserved()
         for path, file in self.manifest.files.items():
-            if path in self._in_the_way:
+            if path in self.in_the_way:
                 continue
-            if is_unchanged(file, self._known.get(path), self._home.at_home(path)):
+            if is_unchanged(file, self.known.get(path), self.home.at_home(path)):
                 self._found_unchanged(file)
             elif file.complete:
                 wanted[path] = file
@@ -206,32 +189,32 @@ class _Pull:
                 self.incomplete[path] = None
         self._claim(wanted)
         if wanted:
-            self._of_files += len(wanted)
-            self._of_bytes += sum(file.size for file in wanted.values())
+            self.of_files += len(wanted)
+            self.of_bytes += sum(file.size for file in wanted.values())
             self._fetch(wanted)
         self._make_links()
 
     def _keep_out_of_reserved(self) -> None:
-        for path in (*self.manifest.files, *self.manifest.links) if self._reserved else ():
-            if path.partition("/")[0] in self._reserved:
-                self._in_the_way[path] = "the outputs of another host of the run are there"
+        for path in (*self.manifest.files, *self.manifest.links) if self.reserved else ():
+            if path.partition("/")[0] in self.reserved:
+                self.in_the_way[path] = "the outputs of another host of the run are there"
 
     def _claim(self, wanted: dict[str, RemoteFile]) -> None:
         """Of what is to come, what may not take its place at home is told; the rest is this run's from now on."""
-        new = [path for path in (*wanted, *self.manifest.links) if path not in self._claimed]
+        new = [path for path in (*wanted, *self.manifest.links) if path not in self.claimed]
         free = [path for path in new if self._is_free(path)]
         for path in set(new).difference(free):
             wanted.pop(path, None)
-        self._claimed.update(free)
-        if free and self._on_claim is not None:
-            self._on_claim(self._claimed)
+        self.claimed.update(free)
+        if free and self.on_claim is not None:
+            self.on_claim(self.claimed)
 
     def _is_free(self, path: str) -> bool:
-        if not self._home.own and path.startswith("."):
-            self._in_the_way[path] = "a hidden name, and the destination was not empty before"
-        elif self._home.stands(path):
-            self._in_the_way[path] = "the destination has something there that this run did not download"
-        return path not in self._in_the_way
+        if not self.home.own and path.startswith("."):
+            self.in_the_way[path] = "a hidden name, and the destination was not empty before"
+        elif self.home.stands(path):
+            self.in_the_way[path] = "the destination has something there that this run did not download"
+        return path not in self.in_the_way
 
     def _make_links(self) -> None:
         """Links to what is home. What they say is made here, from names that were checked."""
@@ -239,69 +222,70 @@ class _Pull:
         folders = {parent for path in files for parent in _parents(path)} if self.manifest.links else set()
         for path, link in list(self.manifest.links.items()):
             text = link_text(link)
-            is_home = (link.to in files and self._home.at_home(link.to)) or (
-                link.to in folders and self._home.is_folder(link.to)
+            is_home = (link.to in files and self.home.at_home(link.to)) or (
+                link.to in folders and self.home.is_folder(link.to)
             )
             if text is None or not is_home:
                 why = f"a link to {printable(link.to)}, which was not downloaded"
                 self.manifest.left[path] = Left(path, why, "link", files=0)
-            elif path not in self._in_the_way:
+            elif path not in self.in_the_way:
                 try:
-                    made = self._home.link(path, text, replace=path in self._ours)
+                    made = self.home.link(path, text, replace=path in self.ours)
                 except PathConflict as error:
-                    self._in_the_way[path] = error.why
+                    self.in_the_way[path] = error.why
                 else:
-                    self._ours.add(path)
-                    (self._moved if made else self._unchanged)[path] = None
-
-    @property
-    def moved(self) -> int:
-        """How many files have come home."""
-        return len(self._moved)
+                    self.ours.add(path)
+                    (self.moved if made else self.unchanged)[path] = None
 
     def awaited(self) -> list[str]:
         """What may still come: what changed or vanished, and not what the host has listed and twice not sent."""
-        return [path for path in self.incomplete if len(self._refused.get(path, ())) < _TIMES_REFUSED]
+        return [path for path in self.incomplete if len(self.refused.get(path, ())) < _TIMES_REFUSED]
 
     def result(self) -> Transfer:
         awaited = self.awaited()
         files, left = self.manifest.files, [one for one in self.manifest.left.values() if one.files != 0]
-        for path, why in self._in_the_way.items():
+        for path, why in self.in_the_way.items():
             if path in files or path in self.manifest.links:
                 left.append(Left(path, why, "home", files=1, bytes=files[path].size if path in files else 0))
         for path in self.incomplete:
             if path not in awaited and path in files:
-                left.append(Left(path, self._refused[path][-1], "unreadable", files=1, bytes=files[path].size))
+                left.append(Left(path, self.refused[path][-1], "unreadable", files=1, bytes=files[path].size))
         return Transfer(
-            files=tuple(self._moved),
-            unchanged=len(self._unchanged),
+            files=tuple(self.moved),
+            unchanged=len(self.unchanged),
             skipped=tuple((one.path, one.why) for one in self.manifest.left.values() if one.files == 0),
             left=tuple(left),
             missing=tuple(self.manifest.missing),
             incomplete=tuple(awaited),
-            bytes_moved=self._bytes,
-            known={path: pulled for path, pulled in self._known.items() if path in files},
+            bytes_moved=self.bytes_moved,
+            known={path: pulled for path, pulled in self.known.items() if path in files},
             training=self.manifest.training,
             over=self.manifest.over,
             only_log=self.manifest.only_log,
         )
 
+    def give_receipt(self) -> None:
+        """Have the host know that nothing is left behind."""
+        told = self.manifest
+        receipt = {"files": len(told.files), "bytes": told.bytes, "at": time.time(), "over": told.over}
+        self.host.call("receipt", receipt, timeout_s=60)
+
     def _found_unchanged(self, file: RemoteFile) -> None:
-        known = self._known.get(file.path)
+        known = self.known.get(file.path)
         if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
-            self._known[file.path] = Pulled(file.size, file.mtime_ns, file.inode, "")
-        if file.path not in self._moved:
-            self._unchanged[file.path] = None
+            self.known[file.path] = Pulled(file.size, file.mtime_ns, file.inode, "")
+        if file.path not in self.moved:
+            self.unchanged[file.path] = None
 
     def _fetch(self, wanted: dict[str, RemoteFile]) -> None:
         left = dict(wanted)
         with (
-            self._host.stream("send", {"paths": list(wanted)}) as streams,
-            Answers(streams, self._host.name, wanted) as answers,
+            self.host.stream("send", {"paths": list(wanted)}) as streams,
+            Answers(streams, self.host.name, wanted) as answers,
         ):
             source = BoundedReader(
                 streams.stdout,
-                self._host.name,
+                self.host.name,
                 files=len(wanted),
                 size=sum(_at_most(file) for file in wanted.values()),
             )
@@ -310,7 +294,7 @@ class _Pull:
             except NoTarStream as error:
                 if source.ended:  # then the host may say itself what went wrong
                     answers.finish()
-                raise HostError(f"{self._host.name} sent something that is not a tar stream", "try again") from error
+                raise HostError(f"{self.host.name} sent something that is not a tar stream", "try again") from error
             if whole:
                 self._finish(answers, left)
         # Changed, vanished or refused since the manifest: the next one tells which.
@@ -320,7 +304,7 @@ class _Pull:
         answers.finish()
         for path in left:
             if path in answers.refused:
-                self._refused.setdefault(path, []).append(answers.refused[path])
+                self.refused.setdefault(path, []).append(answers.refused[path])
 
     def _receive(self, source: BoundedReader, answers: Answers, left: dict[str, RemoteFile]) -> bool:
         """What has come of the stream; False where a file in it has become so large that the rest is not waited for.
@@ -344,20 +328,20 @@ class _Pull:
         answers: Answers,
         left: dict[str, RemoteFile],
     ) -> None:
-        with self._home.aside() as aside:
+        with self.home.aside() as aside:
             digest = self._copy(content, aside)
             sent = answers.sent(file.path)
             if not is_whole(file, sent, size=aside.size, sha256=digest, mtime_s=float(member.mtime)):
                 return
             try:
-                self._home.put(aside, file.path, mtime_ns=file.mtime_ns, replace=file.path in self._ours)
+                self.home.put(aside, file.path, mtime_ns=file.mtime_ns, replace=file.path in self.ours)
             except PathConflict as error:
-                self._in_the_way[file.path] = error.why
+                self.in_the_way[file.path] = error.why
             else:
-                self._known[file.path] = Pulled(aside.size, file.mtime_ns, file.inode, digest)
-                self._ours.add(file.path)
-                self._moved[file.path] = None
-                self._unchanged.pop(file.path, None)
+                self.known[file.path] = Pulled(aside.size, file.mtime_ns, file.inode, digest)
+                self.ours.add(file.path)
+                self.moved[file.path] = None
+                self.unchanged.pop(file.path, None)
             del left[file.path]
         self._tell()
 
@@ -366,13 +350,13 @@ class _Pull:
         while chunk := content.read(CHUNK):
             digest.update(chunk)
             aside.write(chunk)
-            self._bytes += len(chunk)
+            self.bytes_moved += len(chunk)
             self._tell()
         return digest.hexdigest()
 
     def _tell(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(Progress(len(self._moved), self._of_files, self._bytes, self._of_bytes))
+        if self.on_progress is not None:
+            self.on_progress(Progress(len(self.moved), self.of_files, self.bytes_moved, self.of_bytes))
 
 
 def _parents(path: str) -> Iterator[str]:

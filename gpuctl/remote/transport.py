@@ -77,16 +77,10 @@ class KeyOnlyTransport(paramiko.Transport):
         return []
 
     def auth_password(self, *_: object, **__: object) -> NoReturn:
-        """Never."""
+        """Never; nor what would ask on the terminal, in the host's own words."""
         _refuse_to_say_more()
 
-    def auth_interactive(self, *_: object, **__: object) -> NoReturn:
-        """Never."""
-        _refuse_to_say_more()
-
-    def auth_interactive_dumb(self, *_: object, **__: object) -> NoReturn:
-        """Never: it would ask on the terminal, in the host's own words."""
-        _refuse_to_say_more()
+    auth_interactive = auth_interactive_dumb = auth_password
 
 
 def _refuse_to_say_more() -> NoReturn:
