@@ -179,36 +179,14 @@ def after_the_end(
     """
     if state is None:
         return 0
-    from gpuctl.cli.pull import tell
-    from gpuctl.ui.progress import Phases
-    from gpuctl.workflows.down import down
-    from gpuctl.workflows.hosts import AWS_IS_SILENT
-    from gpuctl.workflows.pull import free_place, not_home, pull
-
-    left: NotHome | None = None
     name = run.name
     click.echo(f"{name} {ending(state)}", err=True)
-    if pull_to is not None:
-        with Phases() as phases:
-            pulled = pull(run, free_place(pull_to, name, run.folder), wish=wish, reporter=phases)
-        for one in pulled.results:
-            tell(one)
-        pulled.raise_failed()
-        left = next(filter(None, (not_home(name, one) for one in pulled.results)), None)
-        if left is not None and down_after:
-            raise left
+    left = _bring_home(run, pull_to, wish=wish) if pull_to is not None else None
+    if left is not None and down_after:
+        raise left
     if down_after:
-        with Phases() as phases:
-            try:
-                went = down([run], discard=False, now=now(), reporter=phases, wish=wish)
-            except AWS_IS_SILENT as error:
-                home = f"its outputs are in {pull_to}, " if pull_to is not None else ""
-                raise type(error)(
-                    f"{name} could not be taken down: {error.message}",
-                    f"{home}its host is still running and costs money: `gpuctl down {name}` removes it",
-                ) from error
-        click.echo(f"{name}: {'nothing is left' if not went.left else f'resources left: {len(went.left)}'}", err=True)
-    if not down_after:
+        _take_down(run, pull_to, wish=wish)
+    else:
         by_itself = _until(state, run.folder.read().plan, home=pull_to is not None and left is None)
         click.echo(
             f"the host keeps running{by_itself} and costs money: gpuctl pull {name}, gpuctl down {name}", err=True
@@ -217,6 +195,38 @@ def after_the_end(
     if left is not None:
         raise left
     return 0
+
+
+def _bring_home(run: RunHandle, pull_to: Path, *, wish: Wish) -> NotHome | None:
+    """Download the outputs; what of them is on the host alone. Raises HostError if a host gave nothing."""
+    from gpuctl.cli.pull import tell
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.pull import free_place, not_home, pull
+
+    with Phases() as phases:
+        pulled = pull(run, free_place(pull_to, run.name, run.folder), wish=wish, reporter=phases)
+    for one in pulled.results:
+        tell(one)
+    pulled.raise_failed()
+    return next(filter(None, (not_home(run.name, one) for one in pulled.results)), None)
+
+
+def _take_down(run: RunHandle, pulled_to: Path | None, *, wish: Wish) -> None:
+    from gpuctl.ui.progress import Phases
+    from gpuctl.workflows.down import down
+    from gpuctl.workflows.hosts import AWS_IS_SILENT
+
+    name = run.name
+    with Phases() as phases:
+        try:
+            went = down([run], discard=False, now=now(), reporter=phases, wish=wish)
+        except AWS_IS_SILENT as error:
+            home = f"its outputs are in {pulled_to}, " if pulled_to is not None else ""
+            raise type(error)(
+                f"{name} could not be taken down: {error.message}",
+                f"{home}its host is still running and costs money: `gpuctl down {name}` removes it",
+            ) from error
+    click.echo(f"{name}: {'nothing is left' if not went.left else f'resources left: {len(went.left)}'}", err=True)
 
 
 def _until(state: HostState, plan: Plan, *, home: bool) -> str:
