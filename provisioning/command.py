@@ -79,8 +79,8 @@ def _made_outputs(paths: Paths, spec: Mapping[str, Any]) -> Path:
     except (FileExistsError, NotADirectoryError):
         in_the_way = next(path for path in reversed((outputs, *outputs.parents)) if _no_folder(path))
         raise CannotRun(
-            f"{in_the_way.relative_to(paths.work)} is not a folder, but outputs go into "
-            f"{outputs.relative_to(paths.work)}: rename it, or name another folder in job.toml's [outputs] paths"
+            f"outputs go into {outputs.relative_to(paths.work)}, but {in_the_way.relative_to(paths.work)} is not a "
+            "folder: rename it, or name another folder in job.toml's [outputs] paths"
         ) from None
     return outputs
 

@@ -82,8 +82,8 @@ CASES = {
         {"outputs/a": b"mine"},
         more={"outputs": {"paths": ["outputs/a/deep"]}},
     ),
-    "a file called outputs": Case(["true"], 126, "outputs is no folder", {"outputs": b"mine"}),
-    "no workspace": Case(["true"], 126, "is no folder", before=lambda work: (work.rmdir(), work.write_text("gone"))),
+    "a file called outputs": Case(["true"], 126, "outputs is not a folder", {"outputs": b"mine"}),
+    "no workspace": Case(["true"], 126, "is not a folder", before=lambda work: (work.rmdir(), work.write_text("gone"))),
 }
 
 
