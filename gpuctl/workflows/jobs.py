@@ -164,7 +164,7 @@ def put_uploads(words: Sequence[str]) -> tuple[Upload, ...]:
         if not colon or (not Path(source).exists() and Path(word).exists()):
             source, name = word, ""
         if not source:
-            raise UsageError(f"--put {word!r} has no file before the colon", "name a file or folder on this laptop")
+            raise UsageError(f"--put {word!r} does not name a file", "name a file or folder on this laptop")
         path = Path(source).expanduser()
         if not path.exists():
             raise UsageError(f"--put: {source} does not exist", "name a file or folder on this laptop")
