@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from gpuctl.core.errors import JobError, UsageError
 from gpuctl.core.losses.formats import job_format
 from gpuctl.core.python_version import is_specifier
-from gpuctl.core.text import safe
+from gpuctl.core.text import did_you_mean, safe
 
 tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -124,8 +124,7 @@ def check_preset(job: Job, words: Sequence[str]) -> None:
     for word, following in zip(words, (*words[1:], ""), strict=True):
         name = following if word == "--preset" else word.removeprefix("--preset=")
         if job.presets and word.split("=")[0] == "--preset" and name not in job.presets:
-            near = difflib.get_close_matches(name, job.presets, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(job.presets)}"
+            hint = did_you_mean(name, job.presets, otherwise=f"choose from {', '.join(job.presets)}")
             raise UsageError(f"{job.name} has no preset {name!r}", hint)
 
 

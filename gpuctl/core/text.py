@@ -6,8 +6,10 @@ the clipboard or answer as if the user had typed, and direction marks that make 
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _STRING_LIMIT = 4096
 """An operating system command (OSC) or another string that has not ended after so many characters is not one."""
@@ -44,6 +46,12 @@ def safe(text: str | bytes) -> str:
 def shorten(text: str, width: int) -> str:
     """At most `width` characters, the cut shown as `…`."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str) -> str:
+    """What to say of a name that is none of those that are known."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def _visible(character: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from gpuctl.core.errors import JobError, NotFound, UsageError
 from gpuctl.core.job import Job, job_without_file, names_dependencies, parse_job, python_of_project
 from gpuctl.core.plan import Upload
+from gpuctl.core.text import did_you_mean
 from gpuctl.workflows.project_files import is_inside, read_project_file
 from gpuctl.workflows.uploads import project_root
 
@@ -62,18 +62,22 @@ def shipped(what: str) -> Path:
 
 def packaged_jobs() -> list[LoadedJob]:
     """The jobs that come with gpuctl, by name."""
-    return [load_job(path.parent) for path in sorted(shipped("jobs").glob("*/job.toml"))]
+    return [load_job(folder) for folder in _packaged().values()]
 
 
 def packaged_job(name: str) -> LoadedJob:
     """The packaged job of that name. Raises NotFound."""
-    folder = shipped("jobs") / name.replace("-", "_")
-    if not name.replace("-", "").replace("_", "").isalnum() or not (folder / "job.toml").is_file():
-        names = [loaded.folder.name for loaded in packaged_jobs()]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+    packaged = _packaged()
+    folder = packaged.get(name.replace("-", "_"))
+    if folder is None:
+        hint = did_you_mean(name, packaged, otherwise=f"choose from {', '.join(packaged)}")
         raise NotFound(f"no packaged job is called {name!r}", hint)
     return load_job(folder)
+
+
+def _packaged() -> dict[str, Path]:
+    """The packaged jobs' folders, by name."""
+    return {path.parent.name: path.parent for path in sorted(shipped("jobs").glob("*/job.toml"))}
 
 
 def files_of(loaded: LoadedJob) -> list[Upload]:
@@ -111,19 +115,15 @@ def copy_job(loaded: LoadedJob, to: Path) -> list[str]:
 
 def find_job(name: str) -> LoadedJob:
     """The packaged job of that name, or the job in the folder of that path. Raises NotFound or JobError."""
-    packaged = {path.parent.name: path.parent for path in sorted(shipped("jobs").glob("*/job.toml"))}
-    looks_like_path = "/" in name or name in (".", "..")
-    if not looks_like_path:
-        wanted = name.replace("-", "_")
-        if wanted in packaged:
-            return load_job(packaged[wanted])
+    packaged = _packaged()
+    if (wanted := name.replace("-", "_")) in packaged:
+        return load_job(packaged[wanted])
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return load_job(folder.resolve())
     if name and folder.exists():
         raise JobError(f"{name} is not a folder", "name the folder that holds the training script")
-    near = difflib.get_close_matches(name, packaged, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(packaged)}, or name a folder"
+    hint = did_you_mean(name, packaged, otherwise=f"choose from {', '.join(packaged)}, or name a folder")
     raise NotFound(f"there is no job called {name!r}", hint)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from gpuctl.aws.access import allow_ssh_from, claim_group
 from gpuctl.aws.account import Account
 from gpuctl.aws.fleet import create_fleet, create_template, wait_until_running
-from gpuctl.aws.inventory import find_resources
 from gpuctl.core.boot import BootKeys, user_data
 from gpuctl.core.errors import (
     CloudGone,
@@ -47,7 +46,7 @@ from gpuctl.workflows.interrupts import EndingSignals, interrupts_wait, nobody
 from gpuctl.workflows.jobs import shipped
 from gpuctl.workflows.names import refuse_name_in_use
 from gpuctl.workflows.planning import Planned
-from gpuctl.workflows.removal import accounts_of, known_resources, remove_everywhere
+from gpuctl.workflows.removal import accounts_of, known_resources, remove_everywhere, tagged
 from gpuctl.workflows.reporter import Reporter
 
 CAPACITY_TIMEOUT_S = 300
@@ -113,7 +112,7 @@ def launch(planned: Planned, *, profile: Profile, paths: Paths, reporter: Report
 def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
     """What is stored of a launch that was cut off before its training started, where there is one."""
     name, plan = planned.plan.run, planned.plan
-    in_use = [one for each in accounts_of(planned.account, folder) for one in find_resources(each, run=name)]
+    in_use = tagged(planned.account, folder)
     refuse_name_in_use(folder, in_use, cloud=plan.cloud, region=planned.account.region)
     if not in_use:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,8 +12,8 @@ from typing import Any, Literal
 from gpuctl.aws.access import caller_cidr
 from gpuctl.aws.account import Account
 from gpuctl.aws.images import find_image
-from gpuctl.aws.inventory import Resource, find_resources
 from gpuctl.aws.offers import find_offers
+from gpuctl.aws.parallel import gather
 from gpuctl.core.answers import OfferRow
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command
@@ -26,12 +25,12 @@ from gpuctl.core.python_version import refuse_python
 from gpuctl.core.run_names import check_run_name, new_run_name
 from gpuctl.core.uploads import UploadContent
 from gpuctl.state.paths import Paths
-from gpuctl.state.runs import RunFolder, run_folder
+from gpuctl.state.runs import run_folder
 from gpuctl.workflows.commands import check_command
 from gpuctl.workflows.job_options import check_words
 from gpuctl.workflows.jobs import LoadedJob, find_job, put_uploads, with_requirements
 from gpuctl.workflows.names import refuse_name_in_use
-from gpuctl.workflows.removal import accounts_of
+from gpuctl.workflows.removal import tagged
 from gpuctl.workflows.uploads import collect
 
 
@@ -101,12 +100,13 @@ def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) 
     account = Account(profile, request.region)
     folder = run_folder(paths.runs, run)
     wanted = Requirements(request.gpu, request.instance_type, request.max_price_usd_per_hour, request.on_demand)
-    owner, _, offers, cidr = _side_by_side(
+    questions: list[Callable[[], Any]] = [
         account.owner,
-        lambda: refuse_name_in_use(folder, _tagged(account, folder), cloud=profile.name, region=account.region),
+        lambda: refuse_name_in_use(folder, tagged(account, folder), cloud=profile.name, region=account.region),
         lambda: find_offers(account, wanted),
         lambda: caller_cidr(profile),
-    )
+    ]
+    owner, _, offers, cidr = gather(questions)
     ranked = rank(offers, wanted)
     images = {wish: find_image(account.in_region(wish[0]), wish[1]) for wish in images_wanted(ranked)}
     for image in images.values():
@@ -131,11 +131,6 @@ def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) 
         lease=Lease(ends, request.then_s, request.discard),
     )
     return Planned(plan, asked.environment, asked.content, account)
-
-
-def _tagged(account: Account, folder: RunFolder) -> list[Resource]:
-    """What carries the run's name in this region, and where this laptop's launch of it has begun an attempt."""
-    return [one for each in accounts_of(account, folder) for one in find_resources(each, run=folder.name)]
 
 
 def _workload(asked: Asked) -> Workload:
@@ -168,13 +163,6 @@ def chosen_environment(words: Sequence[str], environment: Mapping[str, str]) -> 
             raise UsageError(f"--env {name}: {name} is not set in this shell", f"write --env {name}=VALUE")
         chosen[name] = value if equals else environment[name]
     return chosen
-
-
-def _side_by_side(*questions: Callable[[], Any]) -> list[Any]:
-    """Ask all at once; the answers in order, so that the first question's error is the one that is told."""
-    with ThreadPoolExecutor(max_workers=len(questions), thread_name_prefix="plan") as pool:
-        futures = [pool.submit(question) for question in questions]
-        return [future.result() for future in futures]
 
 
 def list_offers(

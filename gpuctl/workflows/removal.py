@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from gpuctl.aws.account import Account
-from gpuctl.aws.inventory import AWAY_S, Resource, survey
+from gpuctl.aws.inventory import AWAY_S, Resource, find_resources, survey
 from gpuctl.aws.removal import StillInUse, remove
 from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NotAllowed
 from gpuctl.state.runs import RunFolder
@@ -30,6 +30,11 @@ def accounts_of(account: Account, folder: RunFolder) -> list[Account]:
         regions.extend(attempt.region for attempt in reversed(folder.read().begun))
     regions.extend(one.region for one in folder.progress().made if one.region)
     return [account.in_region(region) for region in dict.fromkeys([*regions, account.region])]
+
+
+def tagged(account: Account, folder: RunFolder) -> list[Resource]:
+    """What carries the run's name in those regions."""
+    return [one for each in accounts_of(account, folder) for one in find_resources(each, run=folder.name)]
 
 
 def remove_everywhere(

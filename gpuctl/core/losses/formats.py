@@ -7,7 +7,6 @@ number, a table's columns) to the lines after it.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import cast
 
 from gpuctl.core.errors import JobError
 from gpuctl.core.losses.points import SPLIT_NAMES, Point, number, point
-from gpuctl.core.text import safe
+from gpuctl.core.text import did_you_mean, safe
 
 
 @dataclass
@@ -171,8 +170,7 @@ def job_format(pattern: str) -> LogFormat:
     compiled = _compiled(pattern)
     for name in compiled.groupindex:
         if name not in GROUPS:
-            near = difflib.get_close_matches(name, GROUPS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(GROUPS)}"
+            hint = did_you_mean(name, GROUPS, otherwise=f"choose from {', '.join(GROUPS)}")
             raise JobError(f"the pattern has an unknown group {name!r}", hint)
     if not set(LOSS_GROUPS) & set(compiled.groupindex):
         raise JobError(
