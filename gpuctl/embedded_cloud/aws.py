@@ -31,6 +31,7 @@ _ID_HEADER = "x-amzn-RequestId"
 _OURS = ("status", "content-length", _ID_HEADER.lower())
 _REQUEST_ID = re.compile("(?<=<requestId>|<RequestId>|<RequestID>)[^<]*")
 _JSON = "application/x-amz-json-1.1"
+_NOT_SIGNED = "Request is missing Authentication Token"
 _NOT_THE_OWNER = (
     "AWS was not able to validate the provided access credentials: they are not those of this embedded cloud, "
     "which has new ones with every start (`gpuctl cloud env`)"
@@ -79,17 +80,11 @@ class AWS:
         """The answer, whether its owner has signed the call, and the fault that the answer's way back has."""
         signature = find_signature(request)
         if signature is None:
-            return (
-                _error(
-                    "MissingAuthenticationToken", "Request is missing Authentication Token", status=403, json_body=False
-                ),
-                False,
-                None,
-            )
+            return _error(None, "MissingAuthenticationToken", _NOT_SIGNED, status=403), False, None
         right = is_right(signature, request, key=self._key)
         call = _call(request, service=signature.service)
         if not right:
-            return _error("AuthFailure", _NOT_THE_OWNER, status=403, json_body=_is_json(call)), False, None
+            return _error(call, "AuthFailure", _NOT_THE_OWNER, status=403), False, None
         response, fault = self._answer_owner(request, call, region=signature.region)
         return response, True, fault
 
@@ -99,7 +94,7 @@ class AWS:
         if fault is not None:
             time.sleep(fault.delay_s)
             if fault.code is not None:
-                return _faulty(fault, call), None
+                return _error(call, fault.code, fault.words, status=fault.status or 400), None
             if fault.body is not None and fault.lost:
                 return _garbled(fault, Response(status=HTTPStatus.OK)), fault
         began = time.monotonic()
@@ -115,20 +110,21 @@ class AWS:
             with self._lock:
                 return self._dispatch(request, call)
         except NotImplementedError as error:
-            return _not_there(call, str(error))
+            return _error(call, _NOT_THERE, str(error))
         except ServiceException as error:
             status = 412 if error.code == "DryRunOperation" else 400
-            return _error(error.code, error.message, status=status, json_body=_is_json(call))
+            return _error(call, error.code, error.message, status=status)
         except Exception:
             # whatever breaks in moto is answered as AWS answers what breaks there, and told in the log
             log.exception("%s %s", call.service, call.operation)
-            return _error("InternalError", "An internal error has occurred", status=500, json_body=_is_json(call))
+            return _error(call, "InternalError", "An internal error has occurred", status=500)
 
     def _dispatch(self, request: Request, call: Call) -> Response:
         handler: Any
         request_id = str(uuid.uuid4())
         if call.operation not in OFFERED.get(call.service, ()):
-            return _not_there(call, f"The action {call.operation or 'of no name'} is not valid for this embedded cloud")
+            named = call.operation or "of no name"
+            return _error(call, _NOT_THERE, f"The action {named} is not valid for this embedded cloud")
         if call.service == "ec2":
             validation.check(call.operation, request.values)
             handler = EC2(instances=self._instances, faults=self._faults, memory=self._memory, images=self._images)
@@ -158,15 +154,6 @@ def _headers(headers: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in headers.items() if name.lower() not in _OURS]
 
 
-def _is_json(call: Call) -> bool:
-    return call.service in ("ssm", "pricing")
-
-
-def _faulty(fault: Fault, call: Call) -> Response:
-    message = fault.message or f"The embedded cloud was told to answer {fault.code}"
-    return _error(str(fault.code), message, status=fault.status or 400, json_body=_is_json(call))
-
-
 def _garbled(fault: Fault, response: Response) -> Response:
     """What something between EC2 and its caller puts in the place of the answer."""
     whole = response.get_data()
@@ -178,14 +165,14 @@ def _garbled(fault: Fault, response: Response) -> Response:
     return garbled
 
 
-def _not_there(call: Call, message: str) -> Response:
-    """400, where moto's server answers 500 and boto3 then tries again for a long time."""
-    return _error("InvalidAction", message, status=400, json_body=_is_json(call) or call.service not in ("ec2", "sts"))
+_NOT_THERE = "InvalidAction"
+"""Answered with 400, where moto's server answers 500 and boto3 then tries again for a long time."""
 
 
-def _error(code: str, message: str, *, status: int, json_body: bool) -> Response:
+def _error(call: Call | None, code: str, message: str, *, status: int = 400) -> Response:
+    """An error in the form that the call's service has: JSON but for those of old."""
     request_id = str(uuid.uuid4())
-    if json_body:
+    if call is not None and call.service not in ("ec2", "sts"):
         body = json.dumps({"__type": code, "message": message})
         return Response(body, status=status, content_type=_JSON, headers={_ID_HEADER: request_id})
     text = (

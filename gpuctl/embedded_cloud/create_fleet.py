@@ -14,7 +14,7 @@ from moto.ec2.utils import convert_tag_spec, random_fleet_id
 
 from gpuctl.embedded_cloud import prices, run_instances
 from gpuctl.embedded_cloud.allocation import Allocation, Pool, Refusal, Wish, allocate
-from gpuctl.embedded_cloud.faults import Faults
+from gpuctl.embedded_cloud.faults import Fault, Faults
 
 _STRATEGIES = {
     "spot": (
@@ -35,9 +35,9 @@ class FleetRecord:
 
     fleet_id: str
     request: Mapping[str, Any]
-    instances: list[dict[str, Any]]
-    errors: list[dict[str, Any]]
     tags: list[dict[str, str]]
+    instances: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
     state: str = "active"
     created: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
@@ -75,15 +75,9 @@ def create_fleet(backend: Any, request: Mapping[str, Any], faults: Faults) -> tu
     """Makes the fleet and its instances, which are `pending`. Raises EC2ClientError, having made nothing."""
     if request.get("Type") != "instant":
         raise EC2ClientError("UnsupportedOperation", "The embedded cloud makes fleets of type instant alone")
-    fleet_id = random_fleet_id()
     tags = convert_tag_spec(request.get("TagSpecifications") or [])
-    record = FleetRecord(
-        fleet_id=fleet_id,
-        request=request,
-        instances=[],
-        errors=[],
-        tags=[{"Key": key, "Value": value} for key, value in tags.get("fleet", {}).items()],
-    )
+    own = [{"Key": key, "Value": value} for key, value in tags.get("fleet", {}).items()]
+    record = FleetRecord(random_fleet_id(), request, own)
     made: list[Any] = []
     for market, wish in _wishes(request):
         pools = list(_pools(backend, request, market=market, unseen=faults.unseen.ids()))
@@ -185,13 +179,19 @@ def _subnets(backend: Any, data: Mapping[str, Any]) -> Iterable[Any]:
     if asked:
         return [backend.get_subnet(asked)]
     zone = data.get("AvailabilityZone") or (data.get("Placement") or {}).get("AvailabilityZone")
+    if zone:
+        return [default_subnet(backend, zone)]
     defaults: Mapping[str, Any] = backend.get_default_subnets()
-    if not zone:
-        offered = [name for name in sorted(defaults) if _offered(data.get("InstanceType") or "", name)]
-        return [defaults[name] for name in offered or sorted(defaults)[:1]]
+    offered = [name for name in sorted(defaults) if _offered(data.get("InstanceType") or "", name)]
+    return [defaults[name] for name in offered or sorted(defaults)[:1]]
+
+
+def default_subnet(backend: Any, zone: str) -> Any:
+    """A zone's default subnet. Raises EC2ClientError."""
+    defaults = backend.get_default_subnets()
     if zone not in defaults:
         raise EC2ClientError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
-    return [defaults[zone]]
+    return defaults[zone]
 
 
 def _offered(instance_type: str, zone: str) -> bool:
@@ -258,17 +258,17 @@ def _with_faults(pools: Sequence[Pool], faults: Faults, *, capacity: int) -> lis
         for index, pool in enumerate(left):
             if fault.matches_pool(instance_type=pool.instance_type, zone=pool.zone, market=pool.market):
                 met = True
-                left[index] = _less(pool, code=fault.code, message=fault.message, available=fault.available)
+                left[index] = _less(pool, fault)
         if met and capacity:
             faults.use(fault)
     return left
 
 
-def _less(pool: Pool, *, code: str | None, message: str | None, available: int) -> Pool:
-    values = {**pool.__dict__, "available": min(available, pool.available)}
-    if code and code != "InsufficientInstanceCapacity":
-        values["refusal"] = pool.refusal or Refusal(code, message or f"The embedded cloud was told to answer {code}")
-    return Pool(**values)
+def _less(pool: Pool, fault: Fault) -> Pool:
+    less = replace(pool, available=min(fault.available, pool.available))
+    if not fault.code or fault.code == "InsufficientInstanceCapacity":
+        return less
+    return replace(less, refusal=pool.refusal or Refusal(fault.code, fault.words))
 
 
 def _carry_out(backend: Any, allocation: Allocation, record: FleetRecord, *, tags: Mapping[str, str]) -> Iterator[Any]:

@@ -70,7 +70,8 @@ def _listen(place: Place, port: int) -> socket.socket:
     try:
         return listen(port) if port else listen(places.last_port(place), 0)
     except OSError as error:
-        raise CannotServeError(f"port {port} of 127.0.0.1 cannot be used ({error.strerror}); choose another") from error
+        why = os.strerror(error.errno or 0)  # `strerror` says where, too
+        raise CannotServeError(f"port {port} of 127.0.0.1 cannot be used ({why}); choose another") from error
 
 
 def _run(place: Place, options: Options, listener: socket.socket, *, ended: threading.Event) -> int:

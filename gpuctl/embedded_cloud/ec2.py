@@ -191,17 +191,21 @@ class EC2(Refusals):
         asked = run_instances.subnet_asked(data)
         if asked:
             return asked
-        defaults = self.ec2_backend.get_default_subnets()
-        zone = (data.get("Placement") or {}).get("AvailabilityZone") or sorted(defaults)[0]
-        if zone not in defaults:
-            raise EC2ClientError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
-        return str(defaults[zone].id)
+        zone = (data.get("Placement") or {}).get("AvailabilityZone") or min(self.ec2_backend.get_default_subnets())
+        return str(create_fleet.default_subnet(self.ec2_backend, zone).id)
 
     def describe_instances(self) -> ActionResult:
         self._instances.forget_old()
         return super().describe_instances()
 
     def terminate_instances(self) -> ActionResult:
+        for instance in self._asked_instances():
+            if instance.disable_api_termination is True:
+                raise EC2ClientError(
+                    "OperationNotPermitted",
+                    f"The instance '{instance.id}' may not be terminated. Modify its 'disableApiTermination' instance "
+                    "attribute and try again.",
+                )
         return self._change("TerminatingInstances", self._instances.terminate)
 
     def stop_instances(self) -> ActionResult:
@@ -240,13 +244,6 @@ class EC2(Refusals):
     def _change(self, key: str, change: Callable[[Any], None]) -> ActionResult:
         changed = []
         for instance in self._asked_instances():
-            if key == "TerminatingInstances" and instance.disable_api_termination is True:
-                raise EC2ClientError(
-                    "OperationNotPermitted",
-                    f"The instance '{instance.id}' may not be terminated. Modify its 'disableApiTermination' instance "
-                    "attribute and try again.",
-                )
-        for instance in self._asked_instances():
             before = {"Code": instance.state_code, "Name": instance.state}
             change(instance)
             after = {"Code": instance.state_code, "Name": instance.state}
@@ -278,10 +275,7 @@ class EC2(Refusals):
             end=self._get_param("EndTime"),
             filters=self._filters_from_querystring(),
         )
-        try:
-            records = prices.history(request, offered=self._offered(), now=datetime.now(timezone.utc))
-        except ValueError as error:
-            raise EC2ClientError("InvalidParameterValue", str(error)) from error
+        records = prices.history(request, offered=self._offered(), now=datetime.now(timezone.utc))
         return ActionResult({"SpotPriceHistory": records})
 
     def _offered(self) -> list[tuple[str, str, int]]:

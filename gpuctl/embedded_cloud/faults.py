@@ -64,6 +64,11 @@ class Fault:
     available: int = 0
     region: str | None = None
 
+    @property
+    def words(self) -> str:
+        """The message of the error."""
+        return self.message or f"The embedded cloud was told to answer {self.code}"
+
     def matches_pool(self, *, instance_type: str, zone: str, market: str) -> bool:
         """Whether a pool of CreateFleet is meant."""
         pairs = ((self.instance_type, instance_type), (self.zone, zone), (self.market, market))

@@ -5,7 +5,6 @@ The host's first process is spared: it is what the hardware is to a host, and en
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import sys
@@ -13,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gpuctl.embedded_cloud.cleanup import runs_module
-from gpuctl.embedded_cloud.host.processes import belonging, stop_all
+from gpuctl.embedded_cloud.host.processes import belonging, signal_all, stop_all
 
 _SSH_SERVER = "gpuctl.embedded_cloud.host.machine"
 
@@ -35,8 +34,8 @@ class HostFaults:
         if kind == "freeze":
             self.stopped |= stop_all(self.mark, root=self.first)
         elif kind == "deafen":
-            servers = {pid for pid in self._processes() if runs_module(pid, _SSH_SERVER)}
-            self._signal(servers, signal.SIGSTOP)
+            servers = {pid for pid in belonging(self.mark, root=self.first) if runs_module(pid, _SSH_SERVER)}
+            signal_all(servers, signal.SIGSTOP)
             self.stopped |= servers
         else:
             self._limit_files(full=True)
@@ -45,7 +44,7 @@ class HostFaults:
         """The host is well again."""
         if self.filled:
             self._limit_files(full=False)
-        self._signal(self.stopped, signal.SIGCONT)
+        signal_all(self.stopped, signal.SIGCONT)
         self.stopped = set()
 
     def _limit_files(self, *, full: bool) -> None:
@@ -62,13 +61,4 @@ class HostFaults:
                 _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
         self.filled = full
-        self._signal(running, signal.SIGCONT)
-
-    def _processes(self) -> set[int]:
-        return belonging(self.mark, root=self.first)
-
-    @staticmethod
-    def _signal(pids: set[int], number: signal.Signals) -> None:
-        for pid in pids:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+        signal_all(running, signal.SIGCONT)

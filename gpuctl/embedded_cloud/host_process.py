@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,8 @@ class HostProcess:
         with self._lock:
             process = self._process
         if process is not None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self._thread.join(timeout_s)
         return False
 
@@ -118,11 +117,9 @@ class HostProcess:
         with self._lock:
             self._process = process
             assert process.stdin is not None
-            try:
+            with suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(config).encode("ascii") + b"\n")
                 process.stdin.flush()
-            except BrokenPipeError:
-                pass
             if self._ending:
                 self._let_go(process)
         return process
@@ -130,10 +127,8 @@ class HostProcess:
     @staticmethod
     def _let_go(process: subprocess.Popen[bytes]) -> None:
         if process.stdin and not process.stdin.closed:
-            try:
+            with suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass
 
 
 def _own_environment() -> dict[str, str]:

@@ -24,9 +24,9 @@ from gpuctl.embedded_cloud.aws import AWS, Request
 from gpuctl.embedded_cloud.faults import Calls, Fault, Faults, fault_from_json
 from gpuctl.embedded_cloud.images import Catalogue
 from gpuctl.embedded_cloud.instances import RETIRED, Instances, InstanceState
-from gpuctl.embedded_cloud.moto_patches import ADDRESS
+from gpuctl.embedded_cloud.sockets import LOOPBACK
 
-_NAMES = (ADDRESS, "localhost")
+_NAMES = (LOOPBACK, "localhost")
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,9 @@ class App:
             return _json({"error": "no such host"}, HTTPStatus.NOT_FOUND)
         match (method, *rest):
             case ("GET",):
-                address = self.instances.address(life.instance.id)
-                if address is None:
+                if life.port is None:
                     return _json({"error": "this instance has no host"}, HTTPStatus.NOT_FOUND)
-                return _json({"address": address[0], "port": address[1]})
+                return _json({"address": LOOPBACK, "port": life.port})
             case ("GET", "admits"):
                 admitted = self._admits(life, request.args.get("address", ""))
                 return _json({"admits": admitted}, HTTPStatus.OK if admitted else HTTPStatus.FORBIDDEN)
@@ -167,7 +166,7 @@ class App:
         with self.instances.lock:
             rules = [rule for group in life.instance.security_groups for rule in _rules(group)]
             others = [
-                access.Member(other.instance.id, ADDRESS, frozenset(g.id for g in other.instance.security_groups))
+                access.Member(other.instance.id, LOOPBACK, frozenset(g.id for g in other.instance.security_groups))
                 for other in self.instances.alive()
                 if other is not life and other.instance.region_name == life.instance.region_name
             ]
@@ -181,11 +180,9 @@ class App:
         if life is None or life.gone:
             return Response(status=HTTPStatus.NOT_FOUND)
         with self.instances.lock:
-            answer = metadata.answer(
-                life, request.method, path, {name.lower(): value for name, value in request.headers}
-            )
-        headers = dict(answer.headers)
-        return Response(answer.body, status=answer.status, content_type=answer.content_type, headers=headers)
+            headers = {name.lower(): value for name, value in request.headers}
+            found = metadata.answer(life, request.method, path, headers)
+        return Response(found.body, status=found.status, content_type=found.content_type, headers=dict(found.headers))
 
 
 def _then_closed(body: Iterable[bytes], connection: socket.socket) -> Iterable[bytes]:

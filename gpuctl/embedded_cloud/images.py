@@ -19,6 +19,7 @@ from gpuctl.embedded_cloud.pythons import Python
 
 ROOT_DEVICE = "/dev/sda1"
 _CREATED = datetime(2025, 10, 15, 6, 0, tzinfo=timezone.utc)
+_DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 _UBUNTU = "/aws/service/canonical/ubuntu/server/22.04/stable/current"
 
 
@@ -42,39 +43,33 @@ class Image:
         return "ami-" + hashlib.sha256(f"{region} {self.name}".encode()).hexdigest()[:17]
 
 
+def _deep_learning(architecture: str, called: str, *, snapshot_gib: int) -> Image:
+    return Image(
+        parameters=(_DEEP_LEARNING.format(architecture),),
+        name=f"Deep Learning {called} OSS Nvidia Driver GPU AMI (Ubuntu 22.04) 20251015",
+        description="Embedded: no GPU, no NVIDIA driver",
+        architecture=architecture,
+        owner_id="898082745236",
+        snapshot_gib=snapshot_gib,
+    )
+
+
+def _ubuntu(architecture: str, called: str) -> Image:
+    return Image(
+        parameters=tuple(f"{_UBUNTU}/{called}/hvm/ebs-{disk}/ami-id" for disk in ("gp3", "gp2")),
+        name=f"ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-{called}-server-20251015",
+        description=f"Canonical, Ubuntu, 22.04, {called} jammy image, embedded",
+        architecture=architecture,
+        owner_id="099720109477",
+        snapshot_gib=8,
+    )
+
+
 IMAGES = (
-    Image(
-        parameters=("/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",),
-        name="Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) 20251015",
-        description="Embedded: no GPU, no NVIDIA driver",
-        architecture="x86_64",
-        owner_id="898082745236",
-        snapshot_gib=75,
-    ),
-    Image(
-        parameters=("/aws/service/deeplearning/ami/arm64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",),
-        name="Deep Learning ARM64 Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04) 20251015",
-        description="Embedded: no GPU, no NVIDIA driver",
-        architecture="arm64",
-        owner_id="898082745236",
-        snapshot_gib=60,
-    ),
-    Image(
-        parameters=(f"{_UBUNTU}/amd64/hvm/ebs-gp3/ami-id", f"{_UBUNTU}/amd64/hvm/ebs-gp2/ami-id"),
-        name="ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-amd64-server-20251015",
-        description="Canonical, Ubuntu, 22.04, amd64 jammy image, embedded",
-        architecture="x86_64",
-        owner_id="099720109477",
-        snapshot_gib=8,
-    ),
-    Image(
-        parameters=(f"{_UBUNTU}/arm64/hvm/ebs-gp3/ami-id", f"{_UBUNTU}/arm64/hvm/ebs-gp2/ami-id"),
-        name="ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-arm64-server-20251015",
-        description="Canonical, Ubuntu, 22.04, arm64 jammy image, embedded",
-        architecture="arm64",
-        owner_id="099720109477",
-        snapshot_gib=8,
-    ),
+    _deep_learning("x86_64", "Base", snapshot_gib=75),
+    _deep_learning("arm64", "ARM64 Base", snapshot_gib=60),
+    _ubuntu("x86_64", "amd64"),
+    _ubuntu("arm64", "arm64"),
 )
 
 

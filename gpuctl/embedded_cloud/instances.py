@@ -23,7 +23,7 @@ from gpuctl.embedded_cloud.host import cleanup
 from gpuctl.embedded_cloud.host_faults import HostFaults
 from gpuctl.embedded_cloud.host_process import HostProcess
 from gpuctl.embedded_cloud.place import Place
-from gpuctl.embedded_cloud.sockets import LOOPBACK, listen
+from gpuctl.embedded_cloud.sockets import listen
 
 VISIBLE_AFTER_END_S = 3600.0
 END_TIMEOUT_S = 15.0
@@ -123,9 +123,7 @@ class Instances:
     def reclaim(self, life: InstanceState, *, notice_s: float) -> datetime:
         """Tells a spot instance that it will be taken back, and does so after the notice (EC2 gives two minutes)."""
         life.reclaimed_at = datetime.now(timezone.utc) + timedelta(seconds=notice_s)
-        timer = threading.Timer(notice_s, self._take_back, [life])
-        timer.daemon = True
-        timer.start()
+        _call_after(notice_s, self._take_back, life)
         return life.reclaimed_at
 
     def _take_back(self, life: InstanceState) -> None:
@@ -185,9 +183,7 @@ class Instances:
 
     def _later(self, life: InstanceState, event: str) -> None:
         """Where there is no host, what it would have said follows in a moment: states take one here too."""
-        timer = threading.Timer(_MOMENT_S, self._on_event, [life, {"event": event, "reason": "lifeline"}])
-        timer.daemon = True
-        timer.start()
+        _call_after(_MOMENT_S, self._on_event, life, {"event": event, "reason": "lifeline"})
 
     def _on_event(self, life: InstanceState, event: dict[str, Any]) -> None:
         if event["event"] == "booted":
@@ -204,8 +200,7 @@ class Instances:
 
     def _on_end(self, life: InstanceState, reason: str) -> None:
         with self.lock:
-            again = life.goal == "reboot" or (life.goal == "running" and reason == "reboot")
-            if again:
+            if life.goal == "reboot" or (life.goal == "running" and reason == "reboot"):
                 life.goal = "running"
                 self._boot(life)
                 return
@@ -214,7 +209,9 @@ class Instances:
             if life.goal == "running":
                 self._ended_by_itself(life, reason)
             life.host = None
-            self._close(life)
+            if life.listener is not None:
+                life.listener.close()
+                life.listener = None
         if life.goal == "terminated":
             self._remove(life, killed=reason == "crash")
         with self.lock:
@@ -256,18 +253,11 @@ class Instances:
         shutil.rmtree(disk, ignore_errors=True)
         (self._place.ledger / life.instance.id).unlink(missing_ok=True)
 
-    @staticmethod
-    def _close(life: InstanceState) -> None:
-        if life.listener is not None:
-            life.listener.close()
-            life.listener = None
 
-    def address(self, instance_id: str) -> tuple[str, int] | None:
-        """Where an instance's host listens; None where it has none."""
-        life = self._lives.get(instance_id)
-        if life is None or life.gone or life.port is None:
-            return None
-        return LOOPBACK, life.port
+def _call_after(seconds: float, call: Callable[..., None], *words: Any) -> None:
+    timer = threading.Timer(seconds, call, words)
+    timer.daemon = True
+    timer.start()
 
 
 def _listen_elsewhere(port: int | None) -> socket.socket:

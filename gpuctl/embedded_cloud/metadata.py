@@ -76,8 +76,8 @@ def _metadata(life: InstanceState, path: str) -> Answer:
         value = _VALUES[folder](life)
         return Answer(200, value.encode()) if value is not None else Answer(404)
     below = f"{folder}/" if folder else ""
-    names = sorted({name.removeprefix(below).partition("/") for name in _VALUES if name.startswith(below)})
-    listing = [first + slash for first, slash, _ in dict.fromkeys((first, slash, "") for first, slash, _ in names)]
+    names = [name.removeprefix(below).partition("/") for name in _VALUES if name.startswith(below)]
+    listing = sorted({first + slash for first, slash, _ in names})
     return Answer(200, "\n".join(listing).encode()) if listing else Answer(404)
 
 

@@ -19,9 +19,6 @@ from moto.ec2.models import (
 
 from gpuctl.embedded_cloud.sockets import LOOPBACK
 
-ADDRESS = LOOPBACK
-_GONE = ("terminated",)
-
 
 class Instance(instances.Instance):
     """moto's instance, whose addresses and names are the loopback's and end with it."""
@@ -35,7 +32,7 @@ class Instance(instances.Instance):
     @property
     def gone(self) -> bool:
         """True once it has ended for good."""
-        return self.state in _GONE
+        return bool(self.state == "terminated")
 
     @property
     def network_interfaces(self) -> list[Any]:
@@ -43,20 +40,16 @@ class Instance(instances.Instance):
 
     @property
     def private_ip(self) -> str | None:
-        return None if self.gone else ADDRESS
+        return None if self.gone else LOOPBACK
 
-    @property
-    def private_ip_address(self) -> str | None:
-        return self.private_ip
+    private_ip_address = private_ip
 
     @property
     def public_ip(self) -> str | None:
         has_one = self.state in ("pending", "running") and 0 in self.nics and self.nics[0].public_ip
-        return ADDRESS if has_one else None
+        return LOOPBACK if has_one else None
 
-    @property
-    def public_ip_address(self) -> str | None:
-        return self.public_ip
+    public_ip_address = public_ip
 
     @property
     def private_dns_name(self) -> str:
@@ -68,7 +61,7 @@ class Instance(instances.Instance):
 
 
 def _address(*_: Any, **options: Any) -> str:
-    return "::1" if options.get("ipv6") else ADDRESS
+    return "::1" if options.get("ipv6") else LOOPBACK
 
 
 def _name(*_: Any, **__: Any) -> str:

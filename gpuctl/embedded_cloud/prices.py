@@ -106,7 +106,5 @@ def _passes(record: Mapping[str, Any], name: str, patterns: Sequence[str]) -> bo
         "availability-zone": (record["AvailabilityZone"],),
         "product-description": _PRODUCTS,
         "spot-price": (record["SpotPrice"],),
-    }.get(name)
-    if values is None:
-        raise ValueError(f"The filter '{name}' is invalid")
+    }[name]
     return any(fnmatchcase(value, pattern) for value in values for pattern in patterns)

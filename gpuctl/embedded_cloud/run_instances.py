@@ -48,7 +48,7 @@ def launch(backend: Any, request: Request) -> Any:
     require_same_architecture(image, request.instance_type)
     subnet = backend.get_subnet(request.subnet_id)
     groups = _groups(backend, data, vpc_id=subnet.vpc_id)
-    tags = _tags(data)
+    tags: dict[str, dict[str, str]] = convert_tag_spec(data.get("TagSpecifications") or [])
     reservation = backend.run_instances(
         image.id,
         request.count,
@@ -153,20 +153,11 @@ def count(asked: Mapping[str, Any]) -> int:
     return most
 
 
-def _tags(data: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    tags: dict[str, dict[str, str]] = convert_tag_spec(data.get("TagSpecifications") or [])
-    return tags
-
-
 def _interface(data: Mapping[str, Any], *, subnet_id: str) -> dict[str, Any]:
     """The primary network interface; unlike one that moto makes, it ends with its instance."""
-    asked = _asked_interface(data)
+    public = _asked_interface(data).get("AssociatePublicIpAddress")
     interface = {"DeviceIndex": 0, "SubnetId": subnet_id, "DeleteOnTermination": True}
-    if asked.get("AssociatePublicIpAddress") is not None:
-        interface["AssociatePublicIpAddress"] = asked["AssociatePublicIpAddress"] is True
-    else:
-        interface["AssociatePublicIpAddress"] = True
-    return interface
+    return {**interface, "AssociatePublicIpAddress": public is None or public is True}
 
 
 def _asked_interface(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ def end_all(mark: str, *, root: int | None) -> bool:
         stopped = stop_all(mark, root=root, untouchable=untouchable)
         if not stopped:
             return not untouchable
-        _signal_all(stopped, signal.SIGKILL)
+        signal_all(stopped, signal.SIGKILL)
         _await_end(stopped, until=min(end, time.monotonic() + 1.0), reaping=root is not None)
     return False
 
@@ -81,7 +81,7 @@ def stop_all(mark: str, *, root: int | None, untouchable: set[int] | None = None
         new = belonging(mark, root=root) - stopped - refused
         if not new:
             break
-        refused |= _signal_all(new, signal.SIGSTOP)
+        refused |= signal_all(new, signal.SIGSTOP)
         stopped |= new
     return stopped - refused
 
@@ -123,7 +123,7 @@ def _carries(process: psutil.Process, mark: str) -> bool:
     return False
 
 
-def _signal_all(pids: Iterable[int], number: signal.Signals) -> set[int]:
+def signal_all(pids: Iterable[int], number: signal.Signals) -> set[int]:
     """Signals each; answers those that this user may not signal."""
     refused = set()
     for pid in pids:
@@ -142,16 +142,6 @@ def _await_end(pids: set[int], *, until: float, reaping: bool) -> None:
     while left and time.monotonic() < until:
         if reaping:
             reap()
-        left = {pid for pid in left if _exists(pid)}
+        left = set(filter(psutil.pid_exists, left))
         if left:
             time.sleep(0.002)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
