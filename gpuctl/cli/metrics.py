@@ -25,7 +25,7 @@ def command(run: RunHandle, as_json: bool) -> None:
     from gpuctl.ui.metrics import points_table
     from gpuctl.workflows.follow import Follower
 
-    follower = Follower(run, reads="points")
+    follower = Follower(run, reads="points", most_points=None)
     follower.history()
     try:
         for _ in follower.updates(until_end=False):

@@ -36,7 +36,7 @@ _UNSEEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One output on a host. `complete`: it has been left alone long enough to be taken as it is."""
 
@@ -47,7 +47,7 @@ class RemoteFile:
     complete: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Link:
     """A link on a host to a file or folder (`to`) of the same workspace."""
 
@@ -55,7 +55,7 @@ class Link:
     to: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Left:
     """What a host does not send: how much it is (None: nobody knows), of what kind, and why.
 
@@ -89,7 +89,7 @@ class Wish:
     everything: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pulled:
     """What is known of an output that came home: the host's size, mtime and inode, and its content's SHA-256 in hex.
 
@@ -102,7 +102,7 @@ class Pulled:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sent:
     """What a host says of a file it sent. `whole`: it did not change while it was read."""
 

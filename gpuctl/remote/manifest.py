@@ -25,8 +25,8 @@ from gpuctl.core.outputs import (
 from gpuctl.remote.host import Host
 from gpuctl.remote.protocol import Event
 
-MOST_FILES = 500_000
-_MOST_TEXT = 96 * 1024 * 1024
+MOST_FILES = 200_000
+_MOST_TEXT = 24 * 1024 * 1024
 """Bytes in this laptop's memory, of names and reasons."""
 
 

@@ -15,7 +15,7 @@ _READ_AHEAD = 128 * 1024
 _MOST_HEADER = _READ_AHEAD + 64 * 1024
 _MOST_BESIDE = 32 * 1024
 """Bytes of a stream for each of its files beside what the file holds: headers with a long name, padding."""
-MOST_UNASKED = 1024**3
+MOST_UNASKED = 256 * 1024**2
 """Bytes beyond twice what was asked for: a file that was rewritten meanwhile comes as long as it is by then."""
 
 

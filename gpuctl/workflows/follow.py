@@ -19,6 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponent
 
 from gpuctl.core.errors import GpuctlError, HostError, HostGone, HostUnreachable, JobError
 from gpuctl.core.host_state import ENDED, Gpu, HostState
+from gpuctl.core.losses.points import MOST_POINTS
 from gpuctl.core.losses.reader import LogLine
 from gpuctl.core.losses.sources import Losses
 from gpuctl.remote.follow import Alive, Differs, Ended, GpusSeen, LogChunk, MetricsChunk, follow
@@ -102,11 +103,16 @@ Reads = Literal["lines", "points", "nothing"]
 
 
 class Follower:
-    """Reads a run from where this laptop's copy ends, keeps the copy, and goes on after a broken connection."""
+    """Reads a run from where this laptop's copy ends, keeps the copy, and goes on after a broken connection.
 
-    def __init__(self, run: RunHandle, *, gpus: bool = False, reads: Reads = "lines") -> None:
+    Of more than `most_points` losses some are kept; None: all of them are.
+    """
+
+    def __init__(
+        self, run: RunHandle, *, gpus: bool = False, reads: Reads = "lines", most_points: int | None = MOST_POINTS
+    ) -> None:
         self.run, self._gpus, self._reads = run, gpus, reads
-        self.losses = _losses_of(run)
+        self.losses = _losses_of(run, most_points)
         self._log, self._metrics = _Reading(run.kept.log), _Reading(run.kept.metrics)
         self._not_kept = self._left_out = False
         self._compared = 0
@@ -337,14 +343,14 @@ def _to_its_end(follower: Follower, on_lost: Callable[[str], None] | None) -> It
         yield error
 
 
-def _losses_of(run: RunHandle) -> Losses:
+def _losses_of(run: RunHandle, most_points: int | None) -> Losses:
     """With the job's own pattern; where that cannot be used (an older gpuctl allowed it), with the known formats."""
     record = run.folder.known()
     try:
-        return Losses(record.plan.workload.pattern if record else None)
+        return Losses(record.plan.workload.pattern if record else None, most=most_points)
     except JobError as error:
         run.tell(f"{error.message}: looking for the losses of {run.name} in the known formats instead")
-        return Losses()
+        return Losses(most=most_points)
 
 
 def _size_of(line: LogLine) -> int:

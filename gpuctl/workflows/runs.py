@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 ASK_TIMEOUT_S = 3.0
 ASKED_WITHIN_S = 5.0
+READ_WITHIN_S = 30.0
+"""For so long a log that comes is read for its last losses: a host may send one without end."""
 """However slow a host is in each step of a connection, `ls` waits no longer for all of them together."""
 
 _OFF = ("stopping", "stopped")
@@ -208,10 +210,16 @@ def _ask_host(run: RunHandle, known: Known, *, living: bool) -> tuple[Known, Seq
         keyless = not run.folder.has_key() and not run.folder.progress().down
         return known, follower.losses.points, "this laptop has no key for it" if keyless else None
     known, problem = replace(known, asked=True), None
+    enough = time.monotonic() + READ_WITHIN_S
     try:
         for update in follower.updates(until_end=False):
             if update.ended is not None:
                 known = replace(known, answer=update.ended)
+            elif time.monotonic() > enough:
+                problem = f"its log did not come to its end in {READ_WITHIN_S:.0f} s: the rest comes the next time"
+                break
+        if problem is not None:
+            known = replace(known, answer=ask_state(run, timeout_s=ASK_TIMEOUT_S))
     except (HostUnreachable, HostKeyMismatch) as error:
         problem = error.message
     except HostError as error:  # it answers, and has nothing that tells of a training

@@ -32,12 +32,15 @@ _LOSS_KEYS: Mapping[str, Split] = {f"{name}_loss": split for name, split in SPLI
 LINE_LIMIT = 64 * 1024
 """A metrics line longer than so many bytes is not read."""
 
+MOST_POINTS = 200_000
+"""So many are kept in memory where not every one of them is asked for."""
+
 _STEP_LIMIT = 2**53
 _YEARS = range(1970, 9000)
 """A time in another year is no time: it cannot be shown in every time zone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One loss. `loss` is None where it is not finite, and `nonfinite` then says what it was: `nan`, `inf`, `-inf`.
 
@@ -122,6 +125,12 @@ def downsample(points: Sequence[Point], n: int) -> list[Point]:
         mine = [i for i, found in enumerate(points) if found.split == split]
         kept.update(_extremes(points, mine, max(2, n * len(mine) // len(points))))
     return [points[i] for i in sorted(kept)]
+
+
+def thin(points: list[Point], most: int | None) -> None:
+    """Where there are more than `most`, keep half as many of them, spread as `downsample` does; None: no limit."""
+    if most is not None and len(points) > most:
+        points[:] = downsample(points, most // 2)
 
 
 def _extremes(points: Sequence[Point], mine: list[int], n: int) -> set[int]:
