@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
 from socket import socket
 from typing import Any
@@ -12,14 +12,19 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from gpuctl.core.cloud_key import request_headers
+from gpuctl.core.text import safe, shorten
 
+_MOST_TOLD = 300
 _ANY_IPV4 = ("0.0.0.0", 0)  # noqa: S104 - nothing listens there
 """A socket that is bound to it connects to no IPv6 address."""
 
 
 def is_loopback(url: str | None) -> bool:
     """True for the address of a server on this machine."""
-    host = urlsplit(url or "").hostname or ""
+    try:
+        host = urlsplit(url or "").hostname or ""
+    except ValueError:
+        return False
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -33,16 +38,17 @@ def get(url: str, *, limit: int, timeout_s: float, key: str | None = None) -> by
     `timeout_s` is for all of it: what answers a byte now and then is left.
     `key`: the cloud's, which the request proves that it has.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise OSError(f"{url} is not a web address")
-    request = Request(url, headers=request_headers(key, "GET", url))  # noqa: S310 - one of the two schemes above
-    opener = _opener(time.monotonic() + timeout_s)
+    deadline = time.monotonic() + timeout_s
     try:
-        with opener.open(request, timeout=timeout_s) as answer:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise OSError(f"{url} is not a web address")
+        request = Request(url, headers=request_headers(key, "GET", url))  # noqa: S310 - one of the two schemes above
+        with _opener(deadline).open(request, timeout=timeout_s) as answer:
             body: bytes = answer.read(limit)
             return body
-    except (HTTPException, ValueError) as error:
-        raise OSError(f"{url}: {error!r}") from error
+    except Exception as error:  # an address or an answer of any shape: the one border
+        why = str(error) if isinstance(error, OSError) else f"{url}: {error!r}"
+        raise OSError(shorten(safe(why), _MOST_TOLD)) from error
 
 
 class _Until(io.RawIOBase):

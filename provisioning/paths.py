@@ -288,6 +288,6 @@ def read_json(path: Path) -> Optional[dict[str, Any]]:
     """The object in a file, or None where there is no such file or nothing readable in it."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

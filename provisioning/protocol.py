@@ -120,7 +120,7 @@ class Channel:
         line = self.body.readline()
         try:
             fields = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             raise PayloadError("no request came: one line of JSON on standard input was expected")

@@ -13,6 +13,8 @@ from provisioning.paths import Paths, disk_is_full, read_json
 from provisioning.protocol import Channel
 
 RUNNING = "running"
+_FAR = 1e12
+"""Seconds since the epoch: what the command may have written beyond it is no time, and neither is NaN."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _ended(paths: Paths) -> Optional[RunState]:
 
 def _number(record: Optional[dict[str, Any]], name: str) -> Optional[float]:
     value = record.get(name) if record else None
-    return float(value) if isinstance(value, (int, float)) else None
+    return float(value) if isinstance(value, (int, float)) and abs(value) < _FAR else None
 
 
 def describe(paths: Paths, *, gpus: Optional[list[dict[str, Any]]] = None) -> dict[str, Any]:

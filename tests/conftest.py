@@ -14,8 +14,15 @@ _KEPT_PREFIXES = ("PIP_", "SSL_", "COV_", "PYTEST", "REQUESTS_CA", "CURL_CA", "G
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--proof FOLDER`: leave a dated table there."""
+    """`--proof FOLDER`: leave a dated table there. `--fuzz-seconds N`: how long each parser is fuzzed."""
     parser.addoption("--proof", metavar="FOLDER", type=Path, help="write a dated table of what was proved into FOLDER")
+    parser.addoption(
+        "--fuzz-seconds",
+        metavar="N",
+        type=float,
+        default=600.0,
+        help="how long each parser is fuzzed where that is proved",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -77,13 +77,14 @@ def default_subnets(account: Account) -> list[Subnet]:
             f"the account has no default VPC with subnets in {account.region}",
             f"create one with `aws ec2 create-default-vpc --region {account.region}`, or try another --region",
         )
-    reached = [one for one in found if _is_reached(one, tables)]
+    with aws_errors("look for the default network's routes"):
+        reached = [one for one in found if _is_reached(one, tables)]
+        subnets = [Subnet(one["SubnetId"], one["VpcId"], one["AvailabilityZone"], account.region) for one in reached]
     if not reached:
         raise CloudError(
             f"no host could be reached in {account.region}: its default subnets have no route to an internet gateway",
             f"add a route from 0.0.0.0/0 to the internet gateway of {found[0]['VpcId']}, or try another --region",
         )
-    subnets = [Subnet(one["SubnetId"], one["VpcId"], one["AvailabilityZone"], account.region) for one in reached]
     return sorted(subnets, key=lambda subnet: subnet.zone)
 
 
@@ -185,7 +186,7 @@ def allows_ssh(account: Account, group_id: str, cidr: str) -> bool:
     """Whether the group lets SSH in from `cidr`."""
     with aws_errors(f"check who may reach {group_id}"):
         held = account.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
-    return _key(_ssh_from(cidr)) in {_key(rule) for rule in _rules(held)}
+        return _key(_ssh_from(cidr)) in {_key(rule) for rule in _rules(held)}
 
 
 def _own_group(

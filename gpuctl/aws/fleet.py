@@ -77,11 +77,9 @@ def create_template(
             deadline=time.monotonic() + settle_s,
             sleep=sleep,
         )
-    if _run_of(found.get("Tags", [])) != _run_of(request["TagSpecifications"][0]["Tags"]):
-        raise CloudError(
-            f"there is a launch template {name} that does not belong to this run", "give the run another --name"
-        )
-    return found["LaunchTemplateId"]
+        if _run_of(found.get("Tags", [])) != _run_of(request["TagSpecifications"][0]["Tags"]):
+            raise CloudError(f"there is a launch template {name} of another run", "give the run another --name")
+        return found["LaunchTemplateId"]
 
 
 def create_fleet(

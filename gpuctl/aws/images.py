@@ -29,24 +29,24 @@ def find_image(account: Account, architecture: str) -> Image:
 def _described(account: Account, image_id: str) -> Image:
     with aws_errors(f"check the image {image_id}"):
         found = account.client("ec2").describe_images(ImageIds=[image_id])["Images"]
-    if not found:
-        raise CloudError(f"the image {image_id} is not in {account.region}", "try another --region")
-    image = found[0]
-    root = image.get("RootDeviceName", "")
-    sizes = [
-        mapping["Ebs"].get("VolumeSize", 0)
-        for mapping in image.get("BlockDeviceMappings", [])
-        if mapping.get("DeviceName") == root and "Ebs" in mapping
-    ]
-    if not sizes:
-        raise CloudError(f"the image {image_id} has no root disk that can be encrypted", "try another --region")
-    name = image.get("Name", image_id)
-    return Image(
-        image_id=image_id,
-        name=name,
-        architecture=image.get("Architecture", ""),
-        login_user=account.profile.login_user,
-        root_device=root,
-        root_gib=sizes[0],
-        python=python_of_image(name, image.get("Description", "")),
-    )
+        if not found:
+            raise CloudError(f"the image {image_id} is not in {account.region}", "try another --region")
+        image = found[0]
+        root = image.get("RootDeviceName", "")
+        sizes = [
+            mapping["Ebs"].get("VolumeSize", 0)
+            for mapping in image.get("BlockDeviceMappings", [])
+            if mapping.get("DeviceName") == root and "Ebs" in mapping
+        ]
+        if not sizes:
+            raise CloudError(f"the image {image_id} has no root disk that can be encrypted", "try another --region")
+        name = image.get("Name", image_id)
+        return Image(
+            image_id=image_id,
+            name=name,
+            architecture=image.get("Architecture", ""),
+            login_user=account.profile.login_user,
+            root_device=root,
+            root_gib=sizes[0],
+            python=python_of_image(name, image.get("Description", "")),
+        )

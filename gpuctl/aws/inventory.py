@@ -45,8 +45,7 @@ def find_instances(
         filters.append({"Name": "instance-state-name", "Values": list(_LIVING)})
     with aws_errors("list the instances"):
         pages = account.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-        raws = [raw for page in pages for held in page["Reservations"] for raw in held["Instances"]]
-    found = [as_instance(raw) for raw in raws]
+        found = [as_instance(raw) for page in pages for held in page["Reservations"] for raw in held["Instances"]]
     ours = [one for one in found if one.tags.run and run in (None, one.tags.run) and owner in (None, one.tags.owner)]
     return sorted(ours, key=lambda one: (one.launched, one.instance_id))
 
@@ -94,14 +93,17 @@ def _list(account: Account, kind: Kind, *, run: str | None, owner: str | None) -
     ec2: Any = account.client("ec2")
     with aws_errors(f"list the run's resources ({kind.name})"):
         pages = list(ec2.get_paginator(kind.describe).paginate(Filters=_tag_filters(run, owner)))
-    found = []
-    for item in (item for page in pages for item in page[kind.items]):
-        tags = RunTags.from_dict({tag["Key"]: tag["Value"] for tag in item.get(kind.tags_key, [])})
-        if tags is None or run not in (None, tags.run) or owner not in (None, tags.owner):
-            continue
-        if kind.is_there(item):
-            found.append(Resource(kind.name, item[kind.id_key], tags.run))
-    return found
+        items = [item for page in pages for item in page[kind.items]]
+        found = [(_tags(one.get(kind.tags_key, [])), one[kind.id_key], kind.is_there(one)) for one in items]
+    return [
+        Resource(kind.name, id_, tags.run)
+        for tags, id_, there in found
+        if there and tags is not None and run in (None, tags.run) and owner in (None, tags.owner)
+    ]
+
+
+def _tags(told: list[Any]) -> RunTags | None:
+    return RunTags.from_dict({tag["Key"]: tag["Value"] for tag in told})
 
 
 def _tag_filters(run: str | None, owner: str | None) -> list[Any]:

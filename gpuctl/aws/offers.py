@@ -108,8 +108,7 @@ def on_demand_prices(account: Account, names: Sequence[str]) -> dict[str, Decima
         terms = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in filters.items()]
         with aws_errors("ask for on-demand prices"):
             client = account.client("pricing", region=_PRICING_REGION)
-            answer = client.get_products(ServiceCode="AmazonEC2", Filters=terms)
-        return on_demand_price(answer["PriceList"])
+            return on_demand_price(client.get_products(ServiceCode="AmazonEC2", Filters=terms)["PriceList"])
 
     found = gather([lambda name=name: ask(name) for name in names])  # type: ignore[misc]
     return {name: price for name, price in zip(names, found, strict=True) if price is not None}
@@ -155,7 +154,7 @@ def _instance_types(account: Account, wanted: Requirements) -> list[InstanceType
         pages = account.client("ec2").get_paginator("describe_instance_types")
         filters: Any = [{"Name": "instance-type", "Values": _GPU_FAMILIES}]
         infos = [info for page in pages.paginate(Filters=filters) for info in page["InstanceTypes"]]
-    kinds = [as_instance_type(info) for info in infos if not info.get("BareMetal")]
+        kinds = [as_instance_type(info) for info in infos if not info.get("BareMetal")]
     return [kind for kind in kinds if kind is not None and kind.gpus]
 
 

@@ -50,7 +50,7 @@ def from_plain(data: object, kind: type[T]) -> T:
     try:
         with _CONVERTING:
             return msgspec.convert(data, kind, dec_hook=_from_path)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except Exception as error:  # a ValidationError, and of a text with half a character or of depth any other
         raise Unreadable(str(error)) from error
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from gpuctl.core.errors import JobError, UsageError
 from gpuctl.core.losses.formats import job_format
 from gpuctl.core.python_version import is_specifier
-from gpuctl.core.text import did_you_mean, safe
+from gpuctl.core.text import did_you_mean, safe, shorten
 
 tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -48,6 +48,10 @@ _KEYS = (
     "data",
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_MOST_PARTS = 32
+_PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
+_DEEP_KEY = rf"(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS}}}"
+_MOST_TOLD = 300
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class _Table:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
                 hint = f"did you mean `{self._prefix}{near[0]}`?" if near else f"choose from {', '.join(keys)}"
-                raise JobError(f"{self._source}: unknown key `{self._prefix}{safe(key)}`", hint)
+                raise JobError(f"{self._source}: unknown key `{self._prefix}{_short(key)}`", hint)
 
     def table(self, key: str) -> _Table:
         """The table under `key`, an empty one where there is none."""
@@ -183,12 +187,15 @@ class _Table:
         try:
             return check(self._values[key])
         except _WrongError as wrong:
-            raise JobError(f"{self._source}: `{self._prefix}{key}` {wrong}") from None
+            raise JobError(f"{self._source}: `{self._prefix}{key}` {_short(wrong)}") from None
         except JobError as error:
-            raise JobError(f"{self._source}: `{self._prefix}{key}`: {error.message}", error.next_step) from None
+            what = _short(error.message)
+            raise JobError(f"{self._source}: `{self._prefix}{key}`: {what}", error.next_step) from None
 
 
 def _toml(text: str, source: str) -> dict[str, Any]:
+    if _has_deep_key(text):
+        raise JobError(f"{source}: a key has too many parts (a.b.c…)", f"{_MOST_PARTS} are the most")
     try:
         read: dict[str, Any] = tomllib.loads(text)
         return read
@@ -197,9 +204,23 @@ def _toml(text: str, source: str) -> dict[str, Any]:
     except ValueError as error:
         found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", str(error), re.DOTALL)
         if found:
-            raise JobError(f"{source}, line {found[2]}, column {found[3]}: {found[1]}", "it must be TOML") from error
+            what = _short(found[1])
+            raise JobError(f"{source}, line {found[2]}, column {found[3]}: {what}", "it must be TOML") from error
         line = text.rstrip().count("\n") + 1
-        raise JobError(f"{source}, line {line}: {error}", "it must be TOML") from error
+        raise JobError(f"{source}, line {line}: {_short(error)}", "it must be TOML") from error
+
+
+def _has_deep_key(text: str) -> bool:
+    """A key of thousands of parts takes the parser minutes: its time grows with their number's third power."""
+    if text.count(".") < _MOST_PARTS:
+        return False
+    import re2
+
+    return re2.search(_DEEP_KEY, text) is not None
+
+
+def _short(text: object) -> str:
+    return shorten(safe(str(text)), _MOST_TOLD)
 
 
 def _kind(value: Any) -> str:

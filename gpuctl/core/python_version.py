@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 
 from gpuctl.core.errors import JobError
 
@@ -17,13 +17,16 @@ _OF_UBUNTU = {"20.04": "3.8", "22.04": "3.10", "24.04": "3.12"}
 _UBUNTU = re.compile(r"ubuntu\W(?:[a-z]+-)?(\d\d\.\d\d)", re.IGNORECASE)
 _DESCRIBED = re.compile(r"; Python (\d+\.\d+(?:\.\d+)?)$")
 _MOST_MICRO = 99
+_LONGEST_SPECIFIER = 400
 
 
 def is_specifier(text: str) -> bool:
     """Whether this is a set of version specifiers: `>=3.10,<3.14`."""
+    if len(text) > _LONGEST_SPECIFIER:  # packaging compares each with all others
+        return False
     try:
-        SpecifierSet(text)
-    except InvalidSpecifier:
+        SpecifierSet(text).contains("3.10")  # that it can be compared shows only then: a number may have no end
+    except ValueError:
         return False
     return True
 

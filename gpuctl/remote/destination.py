@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from gpuctl.core.codec import parse
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.outputs import ASIDE, MARK, AtHome, RunMark, printable
 
@@ -78,7 +79,7 @@ def _read_mark(folder: int) -> RunMark | None:
     except OSError:
         return RunMark("unknown", "", own=False)
     try:
-        values = json.loads(os.read(descriptor, _LONGEST_MARK))
+        values = parse(os.read(descriptor, _LONGEST_MARK))
         return RunMark(str(values["run"]), str(values["id"]), own=values["own"] is True)
     except (OSError, ValueError, KeyError, TypeError):
         return RunMark("unknown", "", own=False)

@@ -5,12 +5,14 @@ It is made from the same values that gpuctl itself connects with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from gpuctl.core.hosts import SSHTarget
 
 _SSH_PORT = 22
+_PORT = re.compile(r"[0-9]{1,5}")
 
 # What a `Host *` of the user's would add where this file is included above it: no agent goes to a rented host.
 _NOTHING_ELSE = (
@@ -53,7 +55,7 @@ def parse_ssh_config(text: str) -> list[SSHTarget]:
             proxy_command=block.get("ProxyCommand"),
         )
         for block in blocks
-        if {"HostName", "User"} <= block.keys() and block.get("Port", "").isdecimal()
+        if {"Host", "HostName", "User"} <= block.keys() and _PORT.fullmatch(block.get("Port", ""))
     ]
 
 

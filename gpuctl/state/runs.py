@@ -17,6 +17,7 @@ from gpuctl import __version__
 from gpuctl.core.codec import Unreadable, dumps, from_plain, loads, parse, to_plain
 from gpuctl.core.errors import GpuctlError, UsageError
 from gpuctl.core.run_names import is_run_name
+from gpuctl.core.text import safe, shorten
 from gpuctl.state.records import (
     SCHEMA,
     Progress,
@@ -29,6 +30,7 @@ from gpuctl.state.records import (
     migrated_progress,
 )
 
+_MOST_TOLD = 300
 _LOOKED_AT_S = 1.0
 """Longer than whoever only looks whether a run is being launched holds its lock."""
 
@@ -136,9 +138,12 @@ class RunFolder:
     def _read_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except GpuctlError:
+            raise
+        except Exception as error:  # a record of any shape: the one border
+            why = shorten(safe(repr(error)), _MOST_TOLD)
             raise GpuctlError(
-                f"this laptop's record of run {self.name} cannot be read ({self.path / 'run.json'}: {error!r})",
+                f"this laptop's record of run {self.name} cannot be read ({self.path / 'run.json'}: {why})",
                 "move that folder away; `gpuctl ls` and `gpuctl down` work without it",
             ) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from gpuctl.core.errors import UsageError
 from gpuctl.core.job import check_preset
 from gpuctl.workflows.jobs import LoadedJob
+from gpuctl.workflows.project_files import read_project_file
 
 HELP = ("-h", "--help")
 
@@ -32,6 +34,13 @@ class Option:
 
 def options_of(loaded: LoadedJob) -> list[Option]:
     """The options of the job's program, its own first; none where they cannot be told."""
+    try:
+        return _options_of(loaded)
+    except Exception:  # noqa: BLE001  (a source of any shape: what is not understood has no options that are known)
+        return []
+
+
+def _options_of(loaded: LoadedJob) -> list[Option]:
     words = loaded.job.command
     if "-m" not in words[:-1]:
         return []
@@ -64,12 +73,15 @@ def check_words(loaded: LoadedJob, words: Sequence[str]) -> None:
 
 
 def _source(loaded: LoadedJob, module: str) -> ast.Module:
-    """A module of the job's, parsed; an empty one where it is not there or is no Python that is understood here."""
+    """A module of the job's, parsed; an empty one where it is not there."""
     path = Path(loaded.working_folder, *module.split(".")).with_suffix(".py")
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
+        text = read_project_file(path, loaded.root)
+    except (FileNotFoundError, NotADirectoryError):
         return ast.Module(body=[], type_ignores=[])
+    with warnings.catch_warnings():  # of what the job's author wrote
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
 
 
 def _is_settings(node: ast.stmt) -> bool:

@@ -13,9 +13,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from gpuctl.core.errors import JobError, NotFound, UsageError
 from gpuctl.core.job import Job, job_without_file, names_dependencies, parse_job, python_of_project
+from gpuctl.core.outputs import printable
 from gpuctl.core.plan import Upload
 from gpuctl.core.text import did_you_mean
-from gpuctl.workflows.project_files import is_inside, read_project_file
+from gpuctl.workflows.project_files import is_inside, is_there, read_project_file
 from gpuctl.workflows.uploads import project_root
 
 _INCLUDES = re.compile(r"--?(r(?:equirement)?|c(?:onstraint)?)(?:\s*=\s*|\s+|(?<=-[rc]))(\S.*)")
@@ -183,7 +184,7 @@ def _root(folder: Path) -> Path:
 def _requirements(job: Job, folder: Path) -> tuple[str, ...]:
     named = job.requirements_file
     file = folder / (named or "requirements.txt")
-    if job.requirements or (named is None and not file.is_file()):
+    if job.requirements or (named is None and not is_there(file, Path.is_file)):
         return job.requirements
     root = _root(folder)
     if not is_inside(file, root):
@@ -205,14 +206,15 @@ def _included(line: str, file: Path, job: Job, folder: Path) -> str:
     found = _INCLUDES.fullmatch(line)
     if found is None or "://" in found[2]:
         return line
+    named = printable(found[2])
     included = Path(os.path.normpath(file.parent / found[2].strip("'\"")))
     for upload in reversed(_workspace(job, folder)):
         source = Path(upload.source)
         if included.is_relative_to(source):
-            if not included.is_file():
-                raise JobError(f"{file} names {found[2]}, but {included} does not exist", "correct it, or add the file")
+            if not is_there(included, Path.is_file):
+                raise JobError(f"{file} names {named}, but {included} does not exist", "correct it, or add the file")
             return f"-{found[1][0]} {Path(upload.name) / included.relative_to(source)}"
-    raise JobError(f"{file} names {found[2]}, which is not uploaded: it is outside the job", f"copy it into {folder}")
+    raise JobError(f"{file} names {named}, which is not uploaded: it is outside the job", f"copy it into {folder}")
 
 
 def _check_requirement(word: str, loaded: LoadedJob) -> None:
@@ -268,8 +270,8 @@ def _workspace(job: Job, folder: Path) -> tuple[Upload, ...]:
     package = folder.parent
     uploads = [Upload(str(folder), f"{package.name}/{folder.name}")]
     for name in job.include:
-        if not (package / name).is_dir():
-            raise JobError(f"{folder / 'job.toml'}: include names {name!r}, but there is no folder {package / name}")
+        if not is_there(package / name, Path.is_dir):
+            raise JobError(f"{folder / 'job.toml'}: include names {printable(name)!r}, but there is no folder of that name in {package}")
         uploads.append(Upload(str(package / name), f"{package.name}/{name}"))
     if (package / "__init__.py").exists():
         uploads.append(Upload(str(package / "__init__.py"), f"{package.name}/__init__.py"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from gpuctl.core.errors import JobError
@@ -20,6 +21,14 @@ def is_inside(path: str | os.PathLike[str], root: Path) -> bool:
 def lies_in(real: Path, root: Path) -> bool:
     """Whether a path without links is `root` or below it."""
     return real == root or root in real.parents
+
+
+def is_there(path: Path, looks: Callable[[Path], bool]) -> bool:
+    """What `Path.is_file` or `Path.is_dir` says; False too of a name that no disk takes: too long, or with a NUL."""
+    try:
+        return looks(path)
+    except (OSError, ValueError):
+        return False
 
 
 def read_project_file(file: Path, root: Path) -> str:
