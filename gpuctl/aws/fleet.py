@@ -78,7 +78,8 @@ def create_template(
             sleep=sleep,
         )
         if _run_of(found.get("Tags", [])) != _run_of(request["TagSpecifications"][0]["Tags"]):
-            raise CloudError(f"there is a launch template {name} of another run", "give the run another --name")
+            what = f"there is a launch template {name} that does not belong to this run"
+            raise CloudError(what, "give the run another --name")
         return found["LaunchTemplateId"]
 
 

@@ -271,7 +271,7 @@ def _workspace(job: Job, folder: Path) -> tuple[Upload, ...]:
     uploads = [Upload(str(folder), f"{package.name}/{folder.name}")]
     for name in job.include:
         if not is_there(package / name, Path.is_dir):
-            raise JobError(f"{folder / 'job.toml'}: include names {printable(name)!r}, but there is no folder of that name in {package}")
+            raise JobError(f"{folder / 'job.toml'}: include names {printable(name)!r}, which is no folder in {package}")
         uploads.append(Upload(str(package / name), f"{package.name}/{name}"))
     if (package / "__init__.py").exists():
         uploads.append(Upload(str(package / "__init__.py"), f"{package.name}/__init__.py"))
