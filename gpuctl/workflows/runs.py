@@ -32,9 +32,9 @@ from gpuctl.workflows.hosts import RunHandle, ask_state, instances_of, nobody
 T = TypeVar("T")
 
 ASK_TIMEOUT_S = 3.0
-ASKED_WITHIN_S = 5.0
 READ_WITHIN_S = 30.0
 """For so long a log that comes is read for its last losses: a host may send one without end."""
+ASKED_WITHIN_S = 5.0
 """However slow a host is in each step of a connection, `ls` waits no longer for all of them together."""
 
 _OFF = ("stopping", "stopped")
