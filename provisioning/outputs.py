@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Optional
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from provisioning.elsewhere import written_elsewhere
 from provisioning.listing import LOG, METRICS, Entry, Left, Link, Listing, OutputFile, Wish, output_file, read_wish
-from provisioning.paths import Paths, read_json
+from provisioning.paths import Paths
+from provisioning.processes import HeldFile, Process, held_files, still_at_work, words_of
 from provisioning.protocol import ALIVE_S, Channel
 from provisioning.state import RunState, describe, read_state
 
@@ -19,61 +18,27 @@ HELD_QUIET_NS = 30_000_000_000
 
 
 class StableCheck:
-    """Which files are whole: all once training has ended, else those that nothing has touched for a while.
+    """Which files are whole: those that nothing has touched for a while, and once training has ended all that no
+    process has open to write.
 
-    Two seconds; thirty for a file that training still has open to write in place, since a slow writer pauses. What is
+    While it trains: two seconds; thirty for a file that is open to write in place, since a slow writer pauses. What is
     open to append to (a log) is good at any length.
 
     The clock and what is open are looked at once, before any file is: whatever happens to a file after that makes it
     young, and whoever began to write it before that and has not ended is seen to have it open.
     """
 
-    def __init__(self, run: RunState, paths: Paths) -> None:
+    def __init__(self, run: RunState, held: Collection[HeldFile]) -> None:
         self._over = run.over
         self._now_ns = time.time_ns()
-        group = (read_json(paths.state) or {}).get("pgid")
-        self._held = frozenset() if self._over or group is None else _held_open(group)
+        self._held = frozenset(one.identity for one in held if run.over or not one.appends)
 
     def __call__(self, file: OutputFile) -> bool:
         """True where the file is whole as far as can be told from outside."""
+        held = (file.device, file.inode) in self._held
         if self._over:
-            return True
-        quiet_ns = self._now_ns - file.changed_ns
-        return quiet_ns >= (HELD_QUIET_NS if (file.device, file.inode) in self._held else QUIET_NS)
-
-
-def _held_open(group: int, proc: Path = Path("/proc")) -> frozenset[tuple[int, int]]:
-    """(device, inode) of what the group's processes have open to write in place; nothing where there is no /proc."""
-    held = set()
-    try:
-        pids = [name for name in os.listdir(proc) if name.isdigit() and _group_of(proc / name) == group]
-    except OSError:
-        return frozenset()
-    for pid in pids:
-        try:
-            for descriptor in os.listdir(proc / pid / "fd"):
-                flags = _open_flags(proc / pid / "fdinfo" / descriptor)
-                if flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_APPEND:
-                    status = os.stat(proc / pid / "fd" / descriptor)
-                    held.add((status.st_dev, status.st_ino))
-        except OSError:
-            continue  # it ended while we looked
-    return frozenset(held)
-
-
-def _group_of(process: Path) -> Optional[int]:
-    try:
-        # After the name in parentheses, which may hold anything: state, parent, group.
-        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[2])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _open_flags(fdinfo: Path) -> int:
-    for line in fdinfo.read_text().splitlines():
-        if line.startswith("flags:"):
-            return int(line.split()[1], 8)
-    return os.O_RDONLY
+            return not held
+        return self._now_ns - file.changed_ns >= (HELD_QUIET_NS if held else QUIET_NS)
 
 
 def manifest_verb(paths: Paths, channel: Channel) -> int:
@@ -90,7 +55,11 @@ def _tell_all(paths: Paths, channel: Channel, wish: Wish) -> tuple[_Told, dict[s
     # Both before the listing: what training writes after this look may be missing from it.
     begun = paths.last_begun()
     run, state = read_state(begun), describe(begun)
-    told = _Told(channel, StableCheck(run, begun))
+    held = held_files()
+    told = _Told(channel, StableCheck(run, held))
+    if run.over:
+        for process in still_at_work(begun, held):
+            told(still_runs(process))
     for own in _own_files(paths):
         told(own)
     listing = Listing(paths, wish)
@@ -104,8 +73,16 @@ def _tell_all(paths: Paths, channel: Channel, wish: Wish) -> tuple[_Told, dict[s
     return told, state
 
 
+def still_runs(process: Process) -> Left:
+    """What outlives the command may still write: nobody knows what, nor when."""
+    return Left(f"process {process.pid}", "running", f"{words_of(process)}: it runs on, and may write more", files=None)
+
+
 def left_nothing(paths: Paths) -> bool:
-    """True where the command wrote no file that anybody could miss, in the workspace or elsewhere. Raises OSError."""
+    """True where the command wrote no file that anybody could miss, in the workspace or elsewhere, and nothing of it
+    goes on. Raises OSError."""
+    if still_at_work(paths, held_files()):
+        return False
     wish = read_wish(paths, {})
     listing = Listing(paths, wish)
     if any(not isinstance(entry, Left) or entry.files != 0 for entry in listing):

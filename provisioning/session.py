@@ -56,6 +56,8 @@ def _begin(paths: Paths) -> None:
     _wait(lambda: not supervisor_lives(paths), 10)
     forget_last_run(paths)
     options = ["set-option", "-g", "history-limit", "50000", ";"]
+    # By that variable a session that the command makes is known to be its own.
+    options += ["set-option", "-ga", "update-environment", " GPUCTL_METRICS", ";"]
     session = ["new-session", "-d", "-s", SESSION, "-x", "200", "-y", "50", "-c", str(paths.work)]
     words = ["start-server", ";", *options, *session, sys.executable, os.path.abspath(sys.argv[0]), "run"]
     made = _tmux(*words)

@@ -26,6 +26,7 @@ from provisioning.paths import (
     reserve,
     write_json,
 )
+from provisioning.processes import adopt_orphans, reap_orphans, still_at_work
 from provisioning.protocol import Channel, PayloadError
 from provisioning.runnable import CannotRun, explain, needs_a_shell
 from provisioning.state import boot_id
@@ -35,6 +36,8 @@ _CHUNK = 1 << 16
 _LAST_WORDS_S = 1.0
 _LAST_WORDS_BYTES = 8192
 _TERM_S = 3.0
+_LEAVING_S = 2.0
+"""How long what has left the command's group may take to see that it has ended."""
 _HANGUP_GRACE_S = 60.0
 _FROM_OUTSIDE = "its host was shut down, or its tmux session was ended"
 _HARMLESS = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGXCPU", "SIGPWR", "SIGTRAP")
@@ -45,6 +48,7 @@ def run_verb(paths: Paths, channel: Channel) -> int:
     """Run the provisioned command to its end, then wait to power off where an idle limit is set."""
     del channel  # nobody is at the other end: the pane is a person's
     lock = _take_lock(paths)
+    adopt_orphans()
     signals = _Signals()
     spec = read_json(paths.spec)
     provisioned = read_json(paths.provisioned)
@@ -122,6 +126,7 @@ def _disk_size(paths: Paths) -> str:
 
 
 _LEFT_RUNNING = "what it had left running in the background was ended with it"
+_MOST_NAMED = 3
 _ENDED_WITH_IT = (
     f"the command ended, and {_LEFT_RUNNING}: run that in the foreground, without `&`, or end the script with `wait`"
 )
@@ -157,6 +162,7 @@ class _Signals:
         """Wait half a second; False where somebody asked to leave."""
         select.select([self.descriptor], [], [], 0.5)
         heard = self.heard()
+        reap_orphans()
         return signal.SIGTERM not in heard and signal.SIGHUP not in heard
 
 
@@ -200,7 +206,20 @@ class _Run:
             if left and not self.stopped:
                 self.why = _LEFT_RUNNING if process.returncode == 0 else None
                 self.note(_ENDED_WITH_IT)
+            self._name_what_goes_on()
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+    def _name_what_goes_on(self) -> None:
+        """What has left the command's group is not ended with it: it is named, and holds `down` up while it runs."""
+        end = time.monotonic() + _LEAVING_S
+        while (going_on := still_at_work(self.paths, ())) and time.monotonic() < end:
+            self.signals.pause()
+        if going_on:
+            names = ", ".join(str(process) for process in going_on[:_MOST_NAMED])
+            more = f" and {len(going_on) - _MOST_NAMED} more" if len(going_on) > _MOST_NAMED else ""
+            runs_on = f"what it had started runs on: {names}{more}"
+            self.note(f"the command ended, and {runs_on}; outputs are home only once that has ended")
+            self.why = f"{self.why}; {runs_on}" if self.why else runs_on
 
     def tell_started(self, group: Optional[int] = None) -> None:
         """Write down that it has begun; what is in the log by now is not the command's first output."""

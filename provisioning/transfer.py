@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from provisioning.listing import LOG, METRICS, check_path, open_beneath, output_file
 from provisioning.outputs import StableCheck
 from provisioning.paths import Paths, read_json, write_json
+from provisioning.processes import held_files
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import read_state
 
@@ -181,8 +182,7 @@ class TarStream:
 def send_verb(paths: Paths, channel: Channel) -> int:
     """Send files as one tar stream on standard output, and what each was on standard error."""
     named = channel.read_request().texts("paths")
-    begun = paths.last_begun()
-    settled = StableCheck(read_state(begun), begun)
+    settled = StableCheck(read_state(paths.last_begun()), held_files())
     tar = TarStream(channel)
     files = sum(_send_one(paths, path, tar=tar, settled=settled, channel=channel) for path in named)
     tar.write(b"\0" * (_BLOCK * 2))

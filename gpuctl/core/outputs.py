@@ -21,6 +21,9 @@ ASIDE = ".gpuctl-part"
 GROWING = frozenset({"gpuctl/log", "gpuctl/metrics.jsonl"})
 """What is only ever added to while a run lives: a prefix of it is a whole file."""
 
+RUNS_ON = "running"
+"""The kind of what is no file: a process that outlives the command, and that may write more."""
+
 MARK = "gpuctl/run.json"
 """The file in DEST that says which run's outputs these are."""
 

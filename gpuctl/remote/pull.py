@@ -13,6 +13,7 @@ from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
 from gpuctl.core.host_state import Training
 from gpuctl.core.outputs import (
     GROWING,
+    RUNS_ON,
     Left,
     Pulled,
     RemoteFile,
@@ -111,7 +112,7 @@ def pull_outputs(
         over_cuts = _OverCuts(host, pull, pause, back_within_s)
         over_cuts(pull.round)
         give_up = clock() + _PATIENCE_S
-        while pull.awaited() and clock() < give_up:
+        while pull.unsettled() and clock() < give_up:
             pause(_PAUSE_S)
             over_cuts(pull.round)
     result = pull.result()
@@ -240,6 +241,10 @@ class _Pull:
     def awaited(self) -> list[str]:
         """What may still come: what changed or vanished, and not what the host has listed and twice not sent."""
         return [path for path in self.incomplete if len(self.refused.get(path, ())) < _TIMES_REFUSED]
+
+    def unsettled(self) -> bool:
+        """True where another look may find more: a file that may still come, a process that may write more."""
+        return bool(self.awaited()) or any(one.kind == RUNS_ON for one in self.manifest.left.values())
 
     def result(self) -> Transfer:
         awaited = self.awaited()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from gpuctl.core.answers import NotPulled, PullAnswer, Skipped
 from gpuctl.core.errors import NotHome, UsageError
-from gpuctl.core.outputs import Left, Pulled, RunMark, Wish, amount, described, printable
+from gpuctl.core.outputs import RUNS_ON, Left, Pulled, RunMark, Wish, amount, described, printable
 from gpuctl.core.shell import command
 from gpuctl.remote.destination import Destination, read_mark
 from gpuctl.remote.host import Host
@@ -29,6 +30,7 @@ LEAVES_SOMETHING_AFTER_S = 600
 
 _MOST_NAMED = 5
 _MOST_PLACES = 100
+_PROCESS = re.compile(r"process (\d{1,10})", re.ASCII)
 AS_THE_JOB_SAYS = Wish()
 
 
@@ -277,6 +279,9 @@ def _remedy(run: str, destination: Path, left: Left) -> str | None:
         return f"rename it in gpuctl/work (gpuctl ssh {run}), then pull"
     if left.kind == "home":
         return f"download it to another folder: gpuctl pull {run} {destination / run}"
+    process = _PROCESS.fullmatch(left.path)
+    if left.kind == RUNS_ON and process is not None:
+        return f"wait until it has ended, or end it (gpuctl ssh {run} -- kill {process[1]}), then try again"
     if left.kind in ("unreadable", "deep"):
         return f"look at it: gpuctl ssh {run}"
     if left.kind == "outside" and left.path.isprintable() and " -> " not in left.path:

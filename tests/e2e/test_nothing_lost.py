@@ -68,6 +68,7 @@ HOME = [
 TOLD = [
     *("sparse.bin (3.2 GB: ", f"deep/{'d/' * 64} (", "~/out/ (7 B: ", "~/gpuctl/sibling/ (7 B: ", "/exp/ (7 B: "),
     *("outside.pt -> ", "pipe: ", "sock: ", "not downloaded yet, still being written: for-ever.bin"),
+    "it runs on, and may write more",
 ]
 """What does not, and is named, with its size where it has one."""
 
@@ -105,9 +106,12 @@ def test_each_way_to_write_ends_at_home_or_is_named(gpuctl: Gpuctl, project: Pat
 
 def test_what_to_type_brings_it_home(tmp_path: Path) -> None:
     """Another folder helps where something stands in a file's place; never where its name may be written nowhere."""
-    steps = {"home": f"gpuctl pull mine {tmp_path / 'mine'}", "name": "rename it", "reserved": "rename it"}
-    for kind, step in steps.items():
-        left = (Left(".ssh/id", "why", kind, files=1),)
+    named = {"home": f"gpuctl pull mine {tmp_path / 'mine'}", "name": "rename it", "reserved": "rename it"}
+    steps = [(Left(".ssh/id", "why", kind, files=1), step) for kind, step in named.items()]
+    steps.append((Left("process 812", "worker.py: it runs on", "running"), "gpuctl ssh mine -- kill 812"))
+    steps.append((Left("process 1; rm", "?", "running"), "look at it: gpuctl ssh mine;"))
+    for one, step in steps:
+        left = (one,)
         result = Transfer((), 0, (), left, (), (), 0, {}, training="succeeded", over=True)
         error = not_home("mine", PullResult(tmp_path, result))
-        assert error is not None and step in str(error.next_step), kind
+        assert error is not None and step in str(error.next_step), one

@@ -214,7 +214,8 @@ def manifest(host: Host, **request: Any) -> Found:
     *events, _ = host.call("manifest", **request)
     kinds: dict[str, dict[str, Any]] = {kind: {} for kind in ("file", "link", "skipped", "missing")}
     for event in events:
-        kinds[event["event"]][event["path"]] = event
+        if event["event"] != "alive":
+            kinds[event["event"]][event["path"]] = event
     links = {path: event["to"] for path, event in kinds["link"].items()}
     return Found(kinds["file"], links, kinds["skipped"], list(kinds["missing"]))
 

@@ -368,10 +368,11 @@ def test_what_the_command_leaves_behind_is_ended(host: Host) -> None:
 
 
 def test_a_daemon_that_holds_the_pipe_keeps_nobody_waiting(host: Host) -> None:
-    """What has left the group is not the run's any more: the run is over when its command is."""
+    """What has left the group is left alone: the run is over when its command is, and says what runs on."""
     script = "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\nprint('done', flush=True)"
     host.train(script)
-    assert host.wait_until_over()["state"] == "succeeded" and b"background" not in host.log
+    over = host.wait_until_over()
+    assert over["state"] == "succeeded" and "sleep 600" in over["why"] and b"background" not in host.log
     daemons = [pid for pid in host.left() if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\x00"]
     assert daemons, "the run waited for it"
     for pid in daemons:

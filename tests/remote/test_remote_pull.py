@@ -316,6 +316,25 @@ with stream() as tar:
     assert result.complete
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_process_that_may_write_more_is_waited_for(server: Server, tmp_path: Path, ends: bool) -> None:
+    """What ends within seconds leaves a pull that is whole; what does not is named, and there is no receipt."""
+    _program(
+        server,
+        manifest=f"""
+mark = os.path.expanduser("~/gpuctl/asked")
+if not (os.path.exists(mark) and {ends}):
+    emit("skipped", path="process 812", kind="running", why="worker.py: it runs on", files=None, bytes=0)
+open(mark, "w").close()
+manifested(0)
+""",
+        send="",
+    )
+    result = _pull(server, tmp_path)
+    assert (result.complete, _left(result)) == ((True, {}) if ends else (False, {"process 812": "running"}))
+    assert (_receipt(server) is not None) is ends
+
+
 def test_a_file_that_vanished_is_no_matter(server: Server, tmp_path: Path) -> None:
     """What was there for the manifest and is gone for the stream is neither home nor missing."""
     _program(
