@@ -20,6 +20,7 @@ _PROC = Path("/proc")
 _ADOPT = 36
 """PR_SET_CHILD_SUBREAPER, prctl(2)."""
 _LONGEST_WORDS = 60
+_MOST_NAMED = 3
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -178,6 +179,12 @@ def _pids() -> list[int]:
         return [int(name) for name in os.listdir(_PROC) if name.isdigit()]
     except OSError:
         return []
+
+
+def named(processes: Collection[Process]) -> str:
+    """A few of them by pid and words, for people."""
+    more = f" and {len(processes) - _MOST_NAMED} more" if len(processes) > _MOST_NAMED else ""
+    return ", ".join(str(process) for process in list(processes)[:_MOST_NAMED]) + more
 
 
 def words_of(process: Process) -> str:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Callable
+from collections.abc import Mapping
+from typing import Any, Callable
 
 from provisioning.paths import Paths, forget_last_run, note_traceback, read_json, reserve, write_json
+from provisioning.processes import descendants, living, named, topmost
 from provisioning.protocol import Channel, PayloadError
 from provisioning.state import RUNNING, describe, read_state, size_of, supervised_attempt, supervisor_lives
 
@@ -112,9 +114,18 @@ def stop_verb(paths: Paths, channel: Channel) -> int:
     if began is not None and read_state(paths).state == RUNNING and supervisor_lives(paths):
         os.kill(int(began["pid"]), signal.SIGTERM)
         if not _wait(lambda: read_state(paths).over, grace_s + 30):
-            raise PayloadError("training did not end", "the host's deadline or `down` will end it")
+            raise PayloadError(
+                f"training did not end{_who(began)}",
+                "end it as `gpuctl ssh` lets you; the host's deadline ends it anyway",
+            )
     channel.emit("state", **describe(paths))
     return 0
+
+
+def _who(began: Mapping[str, Any]) -> str:
+    below = descendants(int(began["pid"]), living())
+    left = topmost([process for process in below if process.pid != began.get("pgid")])
+    return f": {named(left)}" if left else ""
 
 
 def _wait(happened: Callable[[], bool], within_s: float) -> bool:

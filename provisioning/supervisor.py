@@ -26,10 +26,11 @@ from provisioning.paths import (
     reserve,
     write_json,
 )
-from provisioning.processes import adopt_orphans, reap_orphans, still_at_work
+from provisioning.processes import adopt_orphans, named, reap_orphans, still_at_work
 from provisioning.protocol import Channel, PayloadError
 from provisioning.runnable import CannotRun, explain, needs_a_shell
 from provisioning.state import boot_id
+from provisioning.stopping import Beyond, send_signal
 from provisioning.terminal import Pane, keep_keys_harmless
 
 _CHUNK = 1 << 16
@@ -126,7 +127,6 @@ def _disk_size(paths: Paths) -> str:
 
 
 _LEFT_RUNNING = "what it had left running in the background was ended with it"
-_MOST_NAMED = 3
 _ENDED_WITH_IT = (
     f"the command ended, and {_LEFT_RUNNING}: run that in the foreground, without `&`, or end the script with `wait`"
 )
@@ -179,6 +179,8 @@ class _Run:
         self.why: Optional[str] = None
         self.stopped = False
         self.steps: list[tuple[float, int]] = []
+        self.step: Optional[int] = None
+        self.process: Optional[subprocess.Popen[bytes]] = None
         self.output: Optional[int] = None
         self.began = time.time()
         try:
@@ -192,10 +194,11 @@ class _Run:
         program = command.program()
         keep_keys_harmless(0)
         guard = Guard()
+        self.beyond = Beyond(guard.group)
         try:
-            process = self._start(command, program, guard.group)
+            self.process = process = self._start(command, program, guard.group)
             self.tell_started(guard.group)
-            while process.poll() is None:
+            while process.poll() is None or (self.steps and self.beyond.goes_on()):
                 self._turn(guard, self._until_next_step())
             self._last_words()
         finally:
@@ -215,9 +218,7 @@ class _Run:
         while (going_on := still_at_work(self.paths, ())) and time.monotonic() < end:
             self.signals.pause()
         if going_on:
-            names = ", ".join(str(process) for process in going_on[:_MOST_NAMED])
-            more = f" and {len(going_on) - _MOST_NAMED} more" if len(going_on) > _MOST_NAMED else ""
-            runs_on = f"what it had started runs on: {names}{more}"
+            runs_on = f"what it had started runs on: {named(going_on)}"
             self.note(f"the command ended, and {runs_on}; outputs are home only once that has ended")
             self.why = f"{self.why}; {runs_on}" if self.why else runs_on
 
@@ -276,6 +277,7 @@ class _Run:
             self._take()
         if guard.told in ready and guard.was_interrupted():
             self.stopped = True
+            self._pass_on(guard)
         if self.signals.descriptor in ready:
             self._obey(self.signals.heard())
         now = time.monotonic()
@@ -283,8 +285,22 @@ class _Run:
             # A `provision` that the laptop has left, and that ends only now, would end the host while it trains.
             self.paths.power_off_at.unlink(missing_ok=True)
             self.next_look = now + 1.0
+            reap_orphans((guard.group, self.process.pid if self.process else 0))
+            if self.step == signal.SIGINT:  # whoever has lost its parent since
+                self.beyond.signal(self.step)
         while self.steps and self.steps[0][0] <= now:
-            guard.signal_group(self.steps.pop(0)[1])
+            self.step = self.steps.pop(0)[1]
+            guard.signal_group(self.step)
+            told = self.beyond.signal(self.step)
+            if self.step == signal.SIGKILL and told:
+                self.note(f"killed: {told}")
+
+    def _pass_on(self, guard: Guard) -> None:
+        """A C-c in the pane to a command that has left the guard's group, as `timeout` does; a stop tells it itself."""
+        if self.process is not None and not self.steps:
+            with suppress(OSError):
+                if os.getpgid(self.process.pid) != guard.group:
+                    send_signal([self.process.pid], signal.SIGINT)
 
     def _take(self) -> bool:
         """Move what the command printed to the log and the pane; False where nothing is there."""
