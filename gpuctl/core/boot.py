@@ -26,7 +26,10 @@ _OFF = "systemctl poweroff; sleep 60; poweroff -ff"
 _WAIT = f'while [ "$(date +%s)" -lt "$1" ]; do sleep 5; done; {_OFF}'
 
 UNUSED_S = 30 * 60
-"""A host on which nothing of gpuctl's has come to be for so long after its boot was left by whoever launched it."""
+"""A host that nobody has asked to be provisioned for so long after its boot was left by whoever launched it.
+
+The payload alone lies on it sooner, while the laptop still packs: `provision` makes `~/gpuctl/run`, and sets an end.
+"""
 
 POWER_OFF_MARK = "gpuctl-power-off"
 """The name of the second loop's process: `gpuctl-power-off USER`."""
@@ -40,7 +43,7 @@ alone=0 seen=
 while sleep 5; do
 case "${{HOME:-/}}" in / | /root) home=$(getent passwd "$1" | cut -d: -f6) ;; *) home=$HOME ;; esac
 run=$home/gpuctl/run at=$(number "$home/gpuctl/run/power-off-at") after=$(number "$home/gpuctl/run/power-off-if-alone")
-[ -d "$home/gpuctl" ] && seen=1
+[ -d "$run" ] && seen=1
 [ -n "$seen" ] || after={UNUSED_S}
 if [ -f "$run/lock" ] && ! flock -n -s "$run/lock" true; then after=; fi
 if [ -n "$after" ]; then alone=$((alone + 5)); else alone=0; fi

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from payload_host import RUN, wait_for
 
-from gpuctl.core.boot import BootKeys, user_data
+from gpuctl.core.boot import UNUSED_S, BootKeys, user_data
 from provisioning.lease import deadline_armed
 
 KEYS = BootKeys(host_private="PRIVATE\n" * 60, host_public="ssh-rsa " + "A" * 720, caller_public="ssh-rsa " + "B" * 720)
@@ -66,8 +66,8 @@ class Boot:
         self.environment["HOME"] = str(folder / "home")
         self.mark = f"GPUCTL_TEST_BOOT={folder}".encode()
 
-    def run(self, deadline: datetime) -> None:
-        command = config(deadline)["bootcmd"][0]
+    def run(self, deadline: datetime, *, unused_s: int = UNUSED_S) -> None:
+        command = [word.replace(f"after={UNUSED_S}", f"after={unused_s}") for word in config(deadline)["bootcmd"][0]]
         subprocess.run(command, env=self.environment, check=True, timeout=10)
 
     def powered_off(self) -> bool:
@@ -160,3 +160,17 @@ def test_a_host_whose_supervisor_is_gone_powers_off_where_that_was_asked_for(boo
         time.sleep(11)
         assert not boot.powered_off()
     wait_for(boot.powered_off)
+
+
+@pytest.mark.parametrize("provisioned", [False, True])
+def test_a_host_that_nobody_provisions_powers_off(boot: Boot, provisioned: bool) -> None:
+    """The payload came, and its laptop died before it asked for anything; `provision` sets an end of its own."""
+    (boot.run_folder.parent / "host.pyz").write_bytes(b"PK")
+    if not provisioned:
+        boot.run_folder.rmdir()
+    boot.run(in_an_hour(), unused_s=5)
+    if provisioned:
+        time.sleep(16)
+        assert not boot.powered_off()
+    else:
+        wait_for(boot.powered_off, 40)
