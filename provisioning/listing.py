@@ -77,9 +77,13 @@ Entry = Union[OutputFile, Link, Left]
 
 @dataclass(frozen=True)
 class Wish:
-    """What the job and whoever pulls want home. `named` None: all that the command wrote."""
+    """What the job and whoever pulls want home. `named` None: all that the command wrote.
+
+    `of_job` is what the job names, which comes in any case: as large as it is, and though it is made again by itself.
+    """
 
     named: Optional[Patterns]
+    of_job: Patterns
     exclude: Patterns
     checkpoints: Patterns
     largest: Optional[int]
@@ -89,10 +93,11 @@ def read_wish(paths: Paths, request: dict[str, Any]) -> Wish:
     """The job's words, as `provision` brought them, and those of a `manifest` request, which may ask for more."""
     outputs = (read_json(paths.spec) or {}).get("outputs") or {}
     everything = request.get("everything") is True
-    named = None if everything else outputs.get("paths")
+    of_job = Patterns(outputs.get("paths") or [])
     largest = request.get("max_size", LARGEST_UNASKED)
     return Wish(
-        named=None if named is None else Patterns(named),
+        named=None if everything or outputs.get("paths") is None else of_job,
+        of_job=of_job,
         exclude=Patterns([] if everything else outputs.get("exclude") or []),
         checkpoints=Patterns(outputs.get("checkpoints") or []),
         largest=largest if isinstance(largest, int) else None,
@@ -175,12 +180,14 @@ class Listing:
         self._real = os.path.realpath(paths.work)
         self._wish = wish
         self._code = Code(paths)
-        self._named = wish.named or Patterns([])
+        self._named = wish.of_job
         self.outside: dict[str, str] = {}
         """Links that lead out of the workspace, and where to."""
 
     def missing(self) -> list[str]:
-        """The named paths that match nothing."""
+        """The named paths that match nothing; none where all is wanted."""
+        if self._wish.named is None:
+            return []
         return [self._named.patterns[index] for index in sorted(self._named.unmatched)]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -202,13 +209,10 @@ class Listing:
         asked: list[OutputFile] = []
         unasked, unnamed = _Sum(), _Sum()
         for entry in entries:
-            if not isinstance(entry, OutputFile):
+            if not isinstance(entry, OutputFile) or self._named.match(entry.path):
                 yield entry
             elif self._wish.named is not None:
-                if self._named.match(entry.path):
-                    yield entry
-                else:
-                    unnamed.add(entry)
+                unnamed.add(entry)
             elif entry.path.startswith("outputs/") or self._wish.checkpoints.match(entry.path):
                 yield entry
             elif self._wish.largest is not None and entry.size > self._wish.largest:

@@ -111,6 +111,22 @@ for path in ("runs/a/m.pt", "runs/a/x.txt", "final.pt", "best.ckpt", "data/x/tra
     assert everything.missing == [] and everything.left() == {}
 
 
+def test_everything_is_no_less_than_what_the_job_names(host: Host) -> None:
+    """What is named comes though it is made again by itself, and as large as it is, whatever else is asked for."""
+    script = """
+import os
+os.makedirs(".cache/models"), os.makedirs("runs")
+for path in (".cache/models/m.bin", ".cache/other", "outputs/m.pt", "train.pyc", "runs/big.bin", "plain"):
+    open(path, "w").write("12345")
+os.truncate("runs/big.bin", 3 << 30)
+"""
+    finished(host, script, outputs={"paths": [".cache/models/", "outputs/", "*.pyc", "runs/", "never/"]})
+    named = {"gpuctl/log", ".cache/models/m.bin", "outputs/m.pt", "train.pyc", "runs/big.bin"}
+    assert set(manifest(host).files) == named
+    everything = manifest(host, everything=True)
+    assert set(everything.files) == {*named, "plain"} and everything.left() == {} and everything.missing == []
+
+
 def test_a_pattern_does_not_name_the_folder_that_a_command_is_given(host: Host) -> None:
     """`GPUCTL_OUTPUTS` is what of the first path is no pattern."""
     script = "import os\nopen(os.environ['GPUCTL_OUTPUTS'] + '/m.pt', 'w').write('1')"
