@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Optional
 
@@ -50,6 +50,8 @@ _ASIDE = re.compile(r"\..+\.(\d+|reserve)")
 _INSTANCE_STORE = Path("/opt/dlami/nvme")
 """Where Deep Learning AMIs mount an instance's own disks."""
 _SYSTEM = ("/proc", "/sys", "/dev", "/run")
+_IN_MEMORY = ("/dev/shm", "/run/user")
+"""Of these, where programs put files of their own."""
 
 
 def written_elsewhere(paths: Paths, checkpoints: Patterns, links: Mapping[str, str]) -> Iterator[Left]:
@@ -77,10 +79,15 @@ def written_elsewhere(paths: Paths, checkpoints: Patterns, links: Mapping[str, s
         if not _TEMPORARY.fullmatch(top):
             yield from scan.of(temporary / top, str(temporary / top), only=checkpoints)
     for path, target in sorted(links.items()):
-        if not f"{home}/".startswith(target.rstrip("/") + "/") and not target.startswith(_SYSTEM):
+        if not _is_in(str(home), [target]) and (not _is_in(target, _SYSTEM) or _is_in(target, _IN_MEMORY)):
             yield from scan.of(Path(target), f"{path} -> {target}")
     if scan.cut:
         yield Left("~/", "outside", "too many files to look through", files=None)
+
+
+def _is_in(path: str, folders: Iterable[str]) -> bool:
+    """True where a path is one of those folders, or lies in one."""
+    return any(f"{path}/".startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def _since_ns(paths: Paths) -> Optional[int]:

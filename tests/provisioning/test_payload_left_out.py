@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from payload_host import Host, finished, manifest
@@ -183,6 +185,19 @@ os.symlink(".cache/best", "best")
     assert set(found.files) == {"gpuctl/log"} and found.links == {}
     assert found.skipped["best"]["files"] is None
     assert found.skipped[f"m.pt -> {outside}/m.pt"]["files"] == 1
+
+
+def test_links_into_memory_are_looked_behind(host: Host) -> None:
+    """The kernel's own folders hold nothing of anybody's, but for two; and a name may begin as theirs do."""
+    with ExitStack() as made:
+        places = {"shm": made.enter_context(TemporaryDirectory(dir="/dev/shm"))}
+        if os.access("/", os.W_OK):
+            places["like"] = made.enter_context(TemporaryDirectory(dir="/", prefix="runs_"))
+        script = "import os\nos.symlink('/dev/null', 'null'), os.symlink('/proc', 'proc')\n"
+        for name, place in places.items():
+            script += f"open('{place}/m.pt', 'w').write('m'); os.symlink('{place}', '{name}')\n"
+        finished(host, script)
+        assert manifest(host).left() == {f"{name} -> {place}/": ("outside", 1) for name, place in places.items()}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
