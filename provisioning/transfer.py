@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Optional
 
 from provisioning.listing import LOG, METRICS, check_path, open_beneath, output_file
 from provisioning.outputs import StableCheck
@@ -204,12 +204,14 @@ def _send_one(paths: Paths, path: str, *, tar: TarStream, settled: StableCheck, 
             channel.queue("skipped", path=path, why="not a regular file")
             return 0
         tar.write(_header(path, before))
-        missing, sha256 = _copy(descriptor, tar, before.st_size)
+        missing, sha256, broken = _copy(descriptor, tar, before.st_size)
         _pad(tar, missing + -before.st_size % _BLOCK)
         whole = not missing and _is_whole(path, before, os.fstat(descriptor), settled)
     finally:
         os.close(descriptor)
     channel.queue("sent", path=path, size=before.st_size, sha256=sha256, whole=whole)
+    if broken is not None:
+        channel.queue("skipped", path=path, why=f"cannot be read to its end: {broken}")
     return 1
 
 
@@ -229,12 +231,19 @@ def _header(path: str, status: os.stat_result) -> bytes:
     return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _copy(descriptor: int, tar: TarStream, size: int) -> tuple[int, str]:
-    """Copy `size` bytes. Answers how many of them were not there any more, and the checksum of all as sent."""
+def _copy(descriptor: int, tar: TarStream, size: int) -> tuple[int, str, Optional[str]]:
+    """Copy `size` bytes. Answers how many of them were not there any more, and the checksum of all as sent.
+
+    Last, what the disk said where it did not give the rest: one bad block loses one file, and no others.
+    """
     sha256 = hashlib.sha256()
-    missing = size
+    missing, broken = size, None
     while missing:
-        data = os.read(descriptor, min(missing, _CHUNK))
+        try:
+            data = os.read(descriptor, min(missing, _CHUNK))
+        except OSError as error:
+            broken = str(error.strerror)
+            break
         if not data:
             break
         sha256.update(data)
@@ -242,7 +251,7 @@ def _copy(descriptor: int, tar: TarStream, size: int) -> tuple[int, str]:
         missing -= len(data)
     for zeros in _zeros(missing):
         sha256.update(zeros)
-    return missing, sha256.hexdigest()
+    return missing, sha256.hexdigest(), broken
 
 
 def _pad(tar: TarStream, size: int) -> None:

@@ -307,6 +307,25 @@ def test_what_cannot_be_read_is_named(host: Host) -> None:
     assert len(events) == 3
 
 
+def test_one_bad_block_loses_one_file(host: Host) -> None:
+    """A file that the disk does not give to its end is told, with the disk's word; the rest is sent."""
+    kernels = Path("/sys/class/net/lo")  # it says that `speed` has 4096 bytes, and reading one of them is an error
+    try:
+        (kernels / "speed").read_bytes()
+    except OSError as error:
+        said = str(error.strerror)
+    else:
+        pytest.skip("no file here that cannot be read")
+    host.provision(["true"])
+    host.work.rmdir()
+    host.work.symlink_to(kernels)
+    sent, events = host.send(["speed", "address"])
+    assert sent["speed"][1] == bytes(4096) and sent["address"][1].startswith(b"00:")
+    told = [(event["event"], event.get("path"), event.get("whole")) for event in events]
+    assert told[:3] == [("sent", "speed", False), ("skipped", "speed", None), ("sent", "address", False)]
+    assert events[0]["sha256"] == hashlib.sha256(bytes(4096)).hexdigest() and said in events[1]["why"]
+
+
 class _Slow:
     """A look that takes its time before each thing that it does."""
 
