@@ -8,6 +8,7 @@ from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
 from socket import socket
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
@@ -47,6 +48,8 @@ def get(url: str, *, limit: int, timeout_s: float, key: str | None = None) -> by
             body: bytes = answer.read(limit)
             return body
     except Exception as error:  # an address or an answer of any shape: the one border
+        if isinstance(error, HTTPError):
+            error.close()
         why = str(error) if isinstance(error, OSError) else f"{url}: {error!r}"
         raise OSError(shorten(safe(why), _MOST_TOLD)) from error
 

@@ -212,7 +212,7 @@ def _included(line: str, file: Path, job: Job, folder: Path) -> str:
         source = Path(upload.source)
         if included.is_relative_to(source):
             if not is_there(included, Path.is_file):
-                raise JobError(f"{file} names {named}, but {included} does not exist", "correct it, or add the file")
+                raise JobError(f"{file} names {named}, which does not exist", "correct it, or add the file")
             return f"-{found[1][0]} {Path(upload.name) / included.relative_to(source)}"
     raise JobError(f"{file} names {named}, which is not uploaded: it is outside the job", f"copy it into {folder}")
 

@@ -320,7 +320,7 @@ def test_a_name_in_use_is_refused_and_what_has_it_stays(cloud: Gpuctl) -> None:
     )
     try:
         error = the_error(cloud(*LAUNCH, "--name", "taken", *COMMAND, code=2))
-        assert "the name taken is in use: 1 things in us-east-1" in error and "gpuctl down taken" in error
+        assert "the name taken is in use: it tags 1 resource in us-east-1" in error and "gpuctl down taken" in error
         assert in_account(ec2) == {"groups": ["theirs"]}
     finally:
         ec2.delete_security_group(GroupName="theirs")

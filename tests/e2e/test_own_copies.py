@@ -67,7 +67,7 @@ def test_a_job_is_told_whole(inside: Inside) -> None:
         assert words in told
     row = inside.json("jobs", "char-rnn")
     assert list(row)[:4] == ["name", "summary", "command", "presets"]
-    assert {"option": "--embedding", "help": "numbers a character is turned into"}.items() <= next(
+    assert {"option": "--embedding", "help": "size of a character's embedding"}.items() <= next(
         option for option in row["options"] if option["option"] == "--embedding"
     ).items()
     sizes = {file["path"]: file["bytes"] for file in row["files"]}

@@ -105,10 +105,7 @@ class Slow:
 
 @pytest.fixture(scope="module")
 def cloud(shared_own_cloud: Gpuctl) -> Slow:
-    """The module's cloud, whose hosts never answer. Signals reach its launches under a shell's `&` and `nohup` too."""
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
+    """The module's cloud, whose hosts never answer."""
     tool = shared_own_cloud
     state, project = tool.home / "state/cloud", tool.folder / "project"
     for folder in (state, project):

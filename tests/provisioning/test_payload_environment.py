@@ -262,10 +262,10 @@ def test_large_downloads_are_told_before_they_come() -> None:
         "Downloading nvidia-cudnn-cu12 (707.7MiB)",
     ):
         watch(line)
-    told = [line for line in said if line.startswith("fetching")]
+    told = [line for line in said if line.startswith("downloading")]
     assert len(told) == 3
-    assert told[0].startswith("fetching small-1.0.whl: 12 MB (103 MB")
-    assert told[1].startswith("fetching torch-2.13.0")
+    assert told[0].startswith("downloading small-1.0.whl: 12 MB (103 MB")
+    assert told[1].startswith("downloading torch-2.13.0")
     assert "755 MB" in told[1]
 
 

@@ -109,7 +109,7 @@ class _Agent:
 
 def test_a_key_that_is_missing_here_is_told_as_that(server: Server, tmp_path: Path) -> None:
     """A laptop without the run's key hears that it has none, not that the host is down."""
-    with server.host(identity=tmp_path / "none") as host, pytest.raises(HostError, match="no key to run-1"):
+    with server.host(identity=tmp_path / "none") as host, pytest.raises(HostError, match="no key for run-1"):
         host.connect()
 
 
