@@ -57,10 +57,10 @@ class JobCommand(click.Command):
 
 
 def _is_of_job(name: str, option: str) -> bool:
-    from gpuctl.workflows.job_options import options_of
+    from gpuctl.workflows.job_options import option_names
     from gpuctl.workflows.jobs import find_job
 
     try:
-        return option in [one.name for one in options_of(find_job(name))]
+        return option in option_names(find_job(name))
     except GpuctlError:
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from gpuctl.workflows.jobs import LoadedJob
 from gpuctl.workflows.project_files import read_project_file
 
 HELP = ("-h", "--help")
+
+_Presets = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,22 @@ class Option:
 
 def options_of(loaded: LoadedJob) -> list[Option]:
     """The options of the job's program, its own first; none where they cannot be told."""
+    return _options(loaded, _presets)
+
+
+def option_names(loaded: LoadedJob) -> list[str]:
+    """What they are called, without their defaults, of which a program may have very many."""
+    return [option.name for option in _options(loaded, lambda program: {})]
+
+
+def _options(loaded: LoadedJob, presets_of: Callable[[ast.Module], _Presets]) -> list[Option]:
     try:
-        return _options_of(loaded)
+        return _found(loaded, presets_of)
     except Exception:  # noqa: BLE001  (a source of any shape: what is not understood has no options that are known)
         return []
 
 
-def _options_of(loaded: LoadedJob) -> list[Option]:
+def _found(loaded: LoadedJob, presets_of: Callable[[ast.Module], _Presets]) -> list[Option]:
     words = loaded.job.command
     if "-m" not in words[:-1]:
         return []
@@ -50,9 +61,9 @@ def _options_of(loaded: LoadedJob) -> list[Option]:
         return []
     names = [node.module for node in program.body if isinstance(node, ast.ImportFrom) and node.module]
     computes = any(name.endswith(".device") for name in names)
-    trees = [_source(loaded, name) for name in names if name.endswith(".args")]
-    common = [option for tree in trees for option in _added(tree, device=computes)]
-    return [*_settings(settings, _presets(program)), *common] if common else []
+    args = next((name for name in names if name.endswith(".args")), None)
+    common = list(_added(_source(loaded, args), device=computes)) if args else []
+    return [*_settings(settings, presets_of(program)), *common] if common else []
 
 
 def check_words(loaded: LoadedJob, words: Sequence[str]) -> None:
@@ -63,7 +74,7 @@ def check_words(loaded: LoadedJob, words: Sequence[str]) -> None:
     if not words or not words[0].startswith("-"):
         return
     check_preset(loaded.job, words)
-    known = [option.name for option in options_of(loaded)]
+    known = option_names(loaded)
     given = [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
     for name in given if known else []:
         if name not in HELP and not any(one.startswith(name) for one in known):
@@ -97,27 +108,27 @@ def _option_call(line: ast.stmt) -> ast.Call | None:
     return None
 
 
-def _settings(settings: ast.ClassDef, presets: dict[str, dict[str, Any]]) -> Iterator[Option]:
+def _settings(settings: ast.ClassDef, presets: _Presets) -> Iterator[Option]:
     for line in settings.body:
         call = _option_call(line)
         if call is None or not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
             continue
-        name, usual, text = line.target.id, _literal(call.args[0]), _literal(call.args[1])
+        name, usual, text = line.target.id, _literal(call.args[0]), _text(call.args[1])
         values = {preset: changed.get(name, usual) for preset, changed in presets.items()}
         flag = "--" + name.replace("_", "-")
-        yield Option(flag, str(text or ""), {preset: value for preset, value in values.items() if value is not None})
+        yield Option(flag, text, {preset: value for preset, value in values.items() if value is not None})
         if isinstance(usual, bool):
             yield Option(flag.replace("--", "--no-", 1), f"the opposite of {flag}")
 
 
-def _presets(program: ast.Module) -> dict[str, dict[str, Any]]:
+def _presets(program: ast.Module) -> _Presets:
     """What each preset changes of the settings' own defaults."""
     for node in program.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             pairs = zip(node.value.keys, node.value.values, strict=True)
-            calls = {_literal(key): value for key, value in pairs if isinstance(value, ast.Call)}
+            calls = {_text(key): value for key, value in pairs if isinstance(value, ast.Call)}
             if calls and len(calls) == len(node.value.keys):
-                return {str(name): _keywords(call) for name, call in calls.items()}
+                return {name: _keywords(call) for name, call in calls.items()}
     return {}
 
 
@@ -132,12 +143,20 @@ def _added(tree: ast.Module, *, device: bool) -> Iterator[Option]:
             for line in node.body:
                 call = line.value if isinstance(line, ast.Expr) else None
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "add":
-                    yield Option(str(_literal(call.args[0])), str(_keywords(call).get("help") or ""))
+                    told = {keyword.arg: keyword.value for keyword in call.keywords}
+                    if name := _text(call.args[0] if call.args else None):
+                        yield Option(name, _text(told.get("help")))
 
 
 def _literal(node: ast.expr | None) -> Any:
     """The value that is written there, None where it is not written but computed."""
     try:
         return ast.literal_eval(node) if node is not None else None
-    except ValueError:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # by its documentation
         return None
+
+
+def _text(node: ast.expr | None) -> str:
+    """The text that is written there, empty where something else is."""
+    value = _literal(node)
+    return value if isinstance(value, str) else ""

@@ -109,6 +109,8 @@ def test_a_command_may_be_a_list() -> None:
         ('name = "a"\nname = "b"', "job.toml, line 2"),
         ('name = "unended', "job.toml, line 1"),
         ("x = " + "[" * 10_000, "job.toml"),
+        ("data" + ".a" * 500 + " = 1", "job.toml: tables or lists are nested too deeply"),
+        (r""""a\"b" . 'c"'."d".""" * 20 + "e = 1", "job.toml: tables or lists are nested too deeply"),
         ("x = " + "9" * 10_000, "job.toml"),
         ("name = 3", "`name` must be a string, not a number"),
         ('name = "Char RNN"', "`name` must be lower-case letters"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpuctl.core.errors import UsageError
-from gpuctl.workflows.job_options import check_words, options_of
+from gpuctl.workflows.job_options import check_words, option_names, options_of
 from gpuctl.workflows.jobs import LoadedJob, load_job, packaged_jobs
 from jobs.common.args import parse
 
@@ -80,3 +80,51 @@ def test_a_program_that_is_made_otherwise_is_let_be(tmp_path: Path) -> None:
         check_words(loaded, ("--x", "3", "--preset", "small"))
         with pytest.raises(UsageError, match="no preset 'smal'; did you mean small"):
             check_words(loaded, ("--preset", "smal"))
+
+
+PROGRAM = "from common.args import parse\nclass Settings:\n    epochs: int = option({}, 'how many')\n"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Somebody's project that is made as the packaged jobs are."""
+    folder = tmp_path / "project"
+    (folder / "common").mkdir(parents=True)
+    (folder / "job.toml").write_text('command = ["python", "-m", "train"]\n')
+    (folder / "train.py").write_text(PROGRAM.format(3))
+    (folder / "common/args.py").write_text("def parse():\n    add('--seed', help='where chance begins')\n")
+    assert option_names(load_job(folder)) == ["--epochs", "--seed"]
+    return folder
+
+
+@pytest.mark.parametrize("file", ["train.py", "common/args.py"])
+def test_of_a_program_nothing_is_read_but_small_files_of_its_project(foreign: Path, tmp_path: Path, file: str) -> None:
+    """A link out of it may lead to anything: /dev/zero, a pipe."""
+    source = (foreign / file).read_text()
+    (tmp_path / "outside.py").write_text(source)
+    (foreign / file).unlink()
+    (foreign / file).symlink_to(tmp_path / "outside.py")
+    assert option_names(load_job(foreign)) == []
+    (foreign / file).unlink()
+    (foreign / file).write_text(source + "#" * 1024**2)
+    assert option_names(load_job(foreign)) == []
+
+
+@pytest.mark.parametrize("module", ["/", "..", ".", "/dev/zero", "a" * 5_000])
+def test_a_module_may_be_called_anything(foreign: Path, module: str) -> None:
+    """It is no module then, and the host's Python says so."""
+    (foreign / "job.toml").write_text(f'command = "python -m {module}"\n')
+    assert option_names(load_job(foreign)) == []
+
+
+def test_a_source_that_is_made_to_break_a_parser_is_no_error(foreign: Path) -> None:
+    """Whether Python's parser gives up on it, or the reading of a value in it does."""
+    for source in (f"x = {'-' * 100_000}1", f"x = {'(' * 300}", f"x = {'1+' * 20_000}1", "x = '\\d'\n"):
+        (foreign / "train.py").write_text(source)
+        assert option_names(load_job(foreign)) == []
+    (foreign / "common/args.py").write_text("def parse():\n    add()\n    add({[]: 1})\n    add('--seed', help=0x1)\n")
+    for default in ("{[]: 1}", "+" * 150 + "1", "1" * 5_000, f"0x{'1' * 5_000}"):
+        (foreign / "train.py").write_text(f"{PROGRAM.format(default)}PRESETS = {{[]: Settings()}}\n")
+        loaded = load_job(foreign)
+        assert [option.name for option in options_of(loaded)] in ([], ["--epochs", "--seed"])
+        check_words(loaded, ("--epochs", "3"))
