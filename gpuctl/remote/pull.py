@@ -13,6 +13,7 @@ from gpuctl.core.errors import HostError, HostRefused, HostUnreachable
 from gpuctl.core.host_state import Training
 from gpuctl.core.outputs import (
     GROWING,
+    MARK,
     RUNS_ON,
     Left,
     Pulled,
@@ -99,9 +100,9 @@ def pull_outputs(
 
     Only what earlier pulls of the run brought there (`claimed`) is ever replaced; nothing is written into folders at
     its top that are another host's (`reserved`); `on_claim` hears what is about to be brought besides. Files that are
-    being written are looked at again for 10 s, a connection that breaks is made again,
-    if it can be in `back_within_s`. Where `is_home` says that nothing is left behind the host gets a receipt, and may
-    end itself. Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is
+    being written are looked at again for 10 s, a connection that breaks is made again, if it can be in `back_within_s`.
+    Where `is_home` says that nothing is left behind, and the disk has all of it, the host gets a receipt, and may end
+    itself. Raises HostError and its kind where the host fails, GpuctlError where DEST cannot be written; what is
     home by then is whole.
     """
     with Destination(dest, mark) as home:
@@ -115,9 +116,10 @@ def pull_outputs(
         while pull.unsettled() and clock() < give_up:
             pause(_PAUSE_S)
             over_cuts(pull.round)
-    result = pull.result()
-    if not is_home(result):
-        return result
+        result = pull.result()
+        if not is_home(result):
+            return result
+        home.sync((*pull.manifest.files, *pull.manifest.links, MARK))
     try:
         over_cuts(pull.give_receipt)
     except HostRefused as error:

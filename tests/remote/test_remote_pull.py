@@ -700,6 +700,32 @@ def test_a_receipt_that_cannot_be_written_is_told_and_all_is_home(server: Server
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_all_is_on_the_disk_before_the_host_may_forget_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file, small ones too and those of a pull that was cut off, and every folder that a name is new in."""
+    _plain(server, {"config.json": b"{}", "a/deep/adapter.bin": b"x" * 100, "a/model.bin": b"m" * 2_000_000})
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        """The system's own, and what is known when it is called: the name, and whether the host has its receipt."""
+        fsync(descriptor)
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        synced.append((name, _receipt(server) is None))
+
+    dest = tmp_path / "new" / "home"
+    names = ("config.json", "a/deep/adapter.bin", "a/model.bin", "a/deep", "a", ".", "..", "../..")
+    expected = {(os.path.normpath(dest / name), True) for name in names}
+    monkeypatch.setattr(os, "fsync", watched)
+    known = _pull(server, dest).known
+    assert expected <= set(synced) and _receipt(server) is not None
+    (server.home / "gpuctl" / "receipt").unlink()
+    synced.clear()
+    assert _pull(server, dest, dict(known)).files == ()
+    assert expected <= set(synced) and _receipt(server) is not None
+
+
 def test_a_full_disk_at_home_is_told(tmp_path: Path) -> None:
     """A disk that is full ends the pull in one line that says so, and that the host keeps what it has."""
     full = os.open("/dev/full", os.O_WRONLY)
