@@ -6,15 +6,16 @@ from functools import partial
 
 import click
 
-from gpuctl.cli.options import cloud_options, json_option, now, print_json, profile_of
+from gpuctl.cli.options import check_all_told, cloud_options, json_option, now, print_json, profile_of, tell_silent
 
 
 @click.command("ls")
 @cloud_options
 @json_option
 def command(as_json: bool, cloud: str | None, region: str | None) -> None:
-    """List every run that has a host in the account, whichever laptop launched it.
+    """List every run that has a host in a region, whichever laptop launched it.
 
+    Without --region, the usual region is asked, and each one in which a run of this laptop may still be up.
     Without a run's key, only its host's state is known (`host up`). For a host that does not answer (`lost`), the last
     known state is shown.
     """
@@ -23,10 +24,12 @@ def command(as_json: bool, cloud: str | None, region: str | None) -> None:
     from gpuctl.workflows.runs import list_runs
 
     profile, here = profile_of(cloud)
-    runs = list_runs(profile, paths=here, region=region, now=now(), tell=partial(click.echo, err=True))
+    answer = list_runs(profile, paths=here, region=region, now=now(), tell=partial(click.echo, err=True))
     if as_json:
-        print_json({"runs": runs})
-    elif runs:
-        show(runs_table(runs))
+        print_json(answer)
+    elif answer.runs:
+        show(runs_table(answer.runs))
     else:
-        click.echo("no runs; `gpuctl launch JOB` starts one", err=True)
+        click.echo(f"no runs in {', '.join(answer.regions)}; `gpuctl launch JOB` starts one", err=True)
+    tell_silent(answer.silent)
+    check_all_told(answer.silent, "gpuctl ls")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from gpuctl.core.errors import UsageError
+from gpuctl.core.errors import GpuctlError, UsageError
+from gpuctl.core.text import safe
 from gpuctl.state.paths import Paths, paths
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from gpuctl.core.answers import SilentRegion
     from gpuctl.core.profile import Profile
     from gpuctl.workflows.hosts import RunHandle
 
@@ -141,6 +143,19 @@ def print_json(value: object) -> None:
     from gpuctl.core.codec import dumps
 
     click.echo(dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def check_all_told(silent: Sequence[SilentRegion], again: str) -> None:
+    """Raises GpuctlError where a region that was asked did not answer: what is there is not in what was shown."""
+    if silent:
+        regions = ", ".join(one.region for one in silent)
+        raise GpuctlError(f"{regions} did not answer, see above", f"`{again}` again once AWS answers there")
+
+
+def tell_silent(silent: Sequence[SilentRegion]) -> None:
+    """Say which regions did not answer, and why."""
+    for one in silent:
+        click.echo(safe(f"nobody knows what is up in {one.region} ({one.error})"), err=True)
 
 
 def check_can_ask(command: str, *, yes: bool) -> None:

@@ -62,6 +62,23 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
+class SilentRegion:
+    """A region that was asked and did not answer, and why: what is there is not known."""
+
+    region: str
+    error: str
+
+
+@dataclass(frozen=True)
+class RunsAnswer:
+    """All runs that have a host in the regions that were asked and answered: `ls`."""
+
+    runs: tuple[RunSummary, ...]
+    regions: tuple[str, ...]
+    silent: tuple[SilentRegion, ...] = ()
+
+
+@dataclass(frozen=True)
 class LastLoss:
     """The last loss of a split; of one that is not finite, `nonfinite` says what it was (`nan`, `inf`)."""
 
@@ -160,11 +177,13 @@ class DownFailure:
 
 @dataclass(frozen=True)
 class DownAnswer:
-    """What was removed, and what AWS still has: `down`."""
+    """What was removed, and what AWS still has: `down`. Of `down --all`, `regions` were asked for runs and answered."""
 
     removed: tuple[ResourceRow, ...]
     left: tuple[ResourceRow, ...]
     failed: tuple[DownFailure, ...] = ()
+    regions: tuple[str, ...] = ()
+    silent: tuple[SilentRegion, ...] = ()
 
 
 @dataclass(frozen=True)

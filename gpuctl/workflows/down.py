@@ -15,16 +15,16 @@ from pathlib import Path
 from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import Resource, find_instances, find_resources
 from gpuctl.aws.offers import prices
-from gpuctl.core.answers import DownAnswer, DownFailure, ResourceRow
+from gpuctl.core.answers import DownAnswer, DownFailure, ResourceRow, SilentRegion
 from gpuctl.core.cost import hours
-from gpuctl.core.errors import CloudGone, GpuctlError, HostError, NotFound, NotHome
+from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, HostError, NotFound, NotHome
 from gpuctl.core.hosts import Instance, by_number
 from gpuctl.core.outputs import Wish
 from gpuctl.core.profile import Profile
 from gpuctl.remote.host import Host
 from gpuctl.remote.training import stop_training, training_state
 from gpuctl.state.paths import Paths
-from gpuctl.state.runs import RunFolder, all_run_folders, run_folder
+from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.boot import open_host_started
 from gpuctl.workflows.clouds import open_cloud
 from gpuctl.workflows.each_host import at_once
@@ -39,6 +39,7 @@ from gpuctl.workflows.pull import (
     note_home,
     pull_from,
 )
+from gpuctl.workflows.regions import accounts_to_ask, ask_each, folders_up, regions_of
 from gpuctl.workflows.removal import accounts_of, known_resources, may_have_made, remove_everywhere
 from gpuctl.workflows.reporter import Reporter
 from gpuctl.workflows.side_by_side import side_by_side
@@ -66,12 +67,54 @@ class DownResult:
         return DownAnswer(removed, left, tuple(DownFailure(run, str(error)) for run, error in self.failed))
 
 
-def runs_of_mine(profile: Profile, *, paths: Paths, region: str | None) -> tuple[RunHandle, ...]:
-    """Every run of the caller's own that left anything in the account, or that this laptop believes to be up."""
-    account = Account(profile, region)
-    names = {r.run for r in find_resources(account, owner=account.owner()) if r.run}
-    names.update(_believed_up(paths, profile, account.region))
-    return tuple(RunHandle(name, profile, account, run_folder(paths.runs, name)) for name in sorted(names))
+@dataclass(frozen=True)
+class OwnRuns:
+    """The caller's own runs, and which regions were asked for them."""
+
+    runs: tuple[RunHandle, ...]
+    regions: tuple[str, ...] = ()
+    silent: tuple[SilentRegion, ...] = ()
+
+
+def runs_of_mine(profile: Profile, *, paths: Paths, region: str | None) -> OwnRuns:
+    """Every run of the caller's own that left anything in the regions that are asked, or that this laptop believes to
+    be up there. Raises what keeps all of them from answering."""
+    accounts = accounts_to_ask(profile, paths, region)
+    owner = _owner(accounts)
+    asked = ask_each(accounts, lambda account: {one.run for one in find_resources(account, owner=owner) if one.run})
+    found: dict[str, list[Account]] = {}
+    for account, names in asked.said:
+        for name in names:
+            found.setdefault(name, []).append(account)
+    for folder in folders_up(paths, profile):
+        home = next((one for one in accounts if one.region == folder.header().region), None)
+        if home is not None:
+            found.setdefault(folder.name, []).append(home)
+    runs = [run for name in sorted(found) for run in _handles(name, profile, run_folder(paths.runs, name), found[name])]
+    return OwnRuns(tuple(runs), asked.regions, asked.silent)
+
+
+def _owner(accounts: Sequence[Account]) -> str:
+    """Who asks, as the first region says that answers."""
+    *others, last = accounts
+    for account in others:
+        try:
+            return account.owner()
+        except CloudGone:
+            raise
+        except CloudError:
+            continue
+    return last.owner()
+
+
+def _handles(name: str, profile: Profile, folder: RunFolder, found: Sequence[Account]) -> list[RunHandle]:
+    """A run once, where this laptop knows in which regions it is: `accounts_of` has them, and the handle's own besides.
+    Of another laptop's run each region is taken down by itself."""
+    known = regions_of(folder)
+    if not known:
+        return [RunHandle(name, profile, account, folder) for account in found]
+    elsewhere = [account for account in found if account.region not in known]
+    return [RunHandle(name, profile, (elsewhere or found)[0], folder)]
 
 
 def run_by_name(
@@ -190,14 +233,6 @@ def _check_place(run: RunHandle, accounts: Sequence[Account]) -> None:
             f"nothing is tagged with {run.name} in this AWS account: it was launched in another",
             "use the credentials that it was launched with",
         )
-
-
-def _believed_up(paths: Paths, profile: Profile, region: str) -> list[str]:
-    """Runs that this laptop believes to be up, by name, whatever the account says."""
-    folders = [folder for folder in all_run_folders(paths.runs) if not folder.progress().down]
-    headers = {folder.name: folder.known_header() for folder in folders}
-    here = (profile.name, region)
-    return [name for name, header in headers.items() if header is not None and (header.cloud, header.region) == here]
 
 
 def _forget(folder: RunFolder) -> None:

@@ -11,6 +11,7 @@ from gpuctl.aws.inventory import AWAY_S, Resource, find_resources, survey
 from gpuctl.aws.removal import StillInUse, remove
 from gpuctl.core.errors import CloudError, CloudGone, GpuctlError, NotAllowed
 from gpuctl.state.runs import RunFolder
+from gpuctl.workflows.regions import regions_of
 from gpuctl.workflows.reporter import Reporter
 
 _ROUNDS_IN_VAIN = 6
@@ -24,12 +25,7 @@ _UNKNOWN_FOR_S = 600.0
 def accounts_of(account: Account, folder: RunFolder) -> list[Account]:
     """The account in each region in which the run's launch has begun an attempt or made something, that of its host
     first, and the caller's own last."""
-    regions: list[str] = []
-    with suppress(GpuctlError):  # there is no record, or none that can be read
-        regions.append(folder.header().region)
-        regions.extend(attempt.region for attempt in reversed(folder.read().begun))
-    regions.extend(one.region for one in folder.progress().made if one.region)
-    return [account.in_region(region) for region in dict.fromkeys([*regions, account.region])]
+    return [account.in_region(region) for region in dict.fromkeys([*regions_of(folder), account.region])]
 
 
 def tagged(account: Account, folder: RunFolder) -> list[Resource]:

@@ -13,10 +13,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from gpuctl.aws.account import Account
 from gpuctl.aws.inventory import find_instances, find_resources
 from gpuctl.aws.offers import prices
-from gpuctl.core.answers import HostRow, LastLoss, ResourceRow, RunState, RunStatus, RunSummary
+from gpuctl.core.answers import HostRow, LastLoss, ResourceRow, RunsAnswer, RunState, RunStatus, RunSummary
 from gpuctl.core.cost import cost_usd
 from gpuctl.core.errors import GpuctlError, HostError, HostKeyMismatch, HostUnreachable
 from gpuctl.core.host_state import HostState
@@ -28,6 +27,7 @@ from gpuctl.state.records import Progress
 from gpuctl.state.runs import RunFolder, run_folder
 from gpuctl.workflows.follow import Follower, note_state
 from gpuctl.workflows.hosts import RunHandle, ask_state, instances_of, nobody
+from gpuctl.workflows.regions import accounts_to_ask, ask_each
 
 T = TypeVar("T")
 
@@ -52,21 +52,24 @@ class Known:
 
 def list_runs(
     profile: Profile, *, paths: Paths, region: str | None, now: datetime, tell: Callable[[str], None] = nobody
-) -> list[RunSummary]:
-    """Every run with a host in the account: two kinds of AWS calls, then all hosts at once.
+) -> RunsAnswer:
+    """Every run with a host in the regions that are asked: two kinds of AWS calls in each, then all hosts at once.
 
     `tell` hears of a run whose folder here is damaged; its row has what the account knows.
     """
-    account = Account(profile, region)
-    instances = prices(account, find_instances(account, run=None, owner=None))
-    by_run: dict[str, list[Instance]] = {}
-    for instance in instances:
-        by_run.setdefault(instance.tags.run, []).append(instance)
-    runs = {name: RunHandle(name, profile, account, run_folder(paths.runs, name)) for name in sorted(by_run)}
-    for run in runs.values():
+    asked = ask_each(accounts_to_ask(profile, paths, region), lambda account: prices(account, find_instances(account)))
+    by_run: dict[tuple[str, str], tuple[RunHandle, list[Instance]]] = {}
+    for account, instances in asked.said:
+        for one in instances:
+            run = RunHandle(one.tags.run, profile, account, run_folder(paths.runs, one.tags.run))
+            by_run.setdefault((run.name, account.region), (run, []))[1].append(one)
+    runs = [by_run[key] for key in sorted(by_run)]
+    for run, _ in runs:
         _tell_damaged(run.folder, tell)
-    known = _ask_hosts({name: (run, by_run[name]) for name, run in runs.items()})
-    return [summary(run, by_run[name], known[name], now=now) for name, run in runs.items()]
+    rows = zip(runs, _ask_hosts(runs), strict=True)
+    return RunsAnswer(
+        tuple(summary(run, hosts, known, now=now) for (run, hosts), known in rows), asked.regions, asked.silent
+    )
 
 
 def _tell_damaged(folder: RunFolder, tell: Callable[[str], None]) -> None:
@@ -77,16 +80,16 @@ def _tell_damaged(folder: RunFolder, tell: Callable[[str], None]) -> None:
         tell(str(error))
 
 
-def _ask_hosts(runs: Mapping[str, tuple[RunHandle, list[Instance]]]) -> dict[str, Known]:
+def _ask_hosts(runs: Sequence[tuple[RunHandle, list[Instance]]]) -> list[Known]:
     """What each run's host says, where this laptop has the key: of a run that has ended, when its host ends itself."""
-    known = {name: _known_here(run) for name, (run, _) in runs.items()}
-    asked = [
-        name for name, (run, hosts) in runs.items() if run.folder.has_key() and any(h.state == "running" for h in hosts)
-    ]
-    answers = _gathered({name: partial(_ask, runs[name][0]) for name in asked}, within_s=ASKED_WITHIN_S)
-    for name in asked:
-        known[name] = replace(known[name], asked=True, answer=answers.get(name))
-    return known
+    known = [_known_here(run) for run, _ in runs]
+    asked = {
+        at: partial(_ask, run)
+        for at, (run, hosts) in enumerate(runs)
+        if run.folder.has_key() and any(h.state == "running" for h in hosts)
+    }
+    answers = _gathered(asked, within_s=ASKED_WITHIN_S)
+    return [replace(one, asked=True, answer=answers.get(at)) if at in asked else one for at, one in enumerate(known)]
 
 
 def _ask(run: RunHandle) -> HostState | None:
@@ -99,9 +102,9 @@ def _ask(run: RunHandle) -> HostState | None:
     return state
 
 
-def _gathered(calls: Mapping[str, Callable[[], T | None]], *, within_s: float) -> dict[str, T]:
+def _gathered(calls: Mapping[int, Callable[[], T | None]], *, within_s: float) -> dict[int, T]:
     """What the calls answer in that time, each in a thread of its own: one that hangs keeps nobody waiting longer."""
-    answers: SimpleQueue[tuple[str, T | None]] = SimpleQueue()
+    answers: SimpleQueue[tuple[int, T | None]] = SimpleQueue()
     for name, call in calls.items():
         work = partial(_put_answer, answers, name, call)
         threading.Thread(target=work, name=f"gpuctl ls {name}", daemon=True).start()
@@ -114,7 +117,7 @@ def _gathered(calls: Mapping[str, Callable[[], T | None]], *, within_s: float) -
     return found
 
 
-def _put_answer(answers: SimpleQueue[tuple[str, T | None]], name: str, call: Callable[[], T | None]) -> None:
+def _put_answer(answers: SimpleQueue[tuple[int, T | None]], name: int, call: Callable[[], T | None]) -> None:
     answers.put((name, call()))
 
 

@@ -404,7 +404,7 @@ def test_a_down_that_fails_answers_in_json_all_the_same(cloud: Gpuctl) -> None:
     """Of one run as of several: why it is still there. The exit code and the line for a person stay what they are."""
     answer = cloud("down", "nobody", "--json", code=6)
     failed = [{"run": "nobody", "error": the_error(answer)}]
-    assert json.loads(answer.out) == {"removed": [], "left": [], "failed": failed}
+    assert json.loads(answer.out) == {"removed": [], "left": [], "failed": failed, "regions": [], "silent": []}
 
 
 def test_a_run_of_another_aws_account_keeps_its_keys(cloud: Gpuctl) -> None:
@@ -427,8 +427,9 @@ def test_a_run_file_that_is_damaged_is_named_and_stops_nothing_else(cloud: Gpuct
     (folder / "run.json").write_text('{"plan": {}')
     error = the_error(cloud("status", "damaged", code=1))
     assert "damaged/run.json" in error and "move that folder away" in error
-    assert cloud.json("ls") == {"runs": []}
-    assert cloud.json("down", "--all", "-y") == {"removed": [], "left": [], "failed": []}
+    assert cloud.json("ls")["runs"] == []
+    nothing = {"removed": [], "left": [], "failed": [], "regions": ["us-east-1"], "silent": []}
+    assert cloud.json("down", "--all", "-y") == nothing
     (folder / "run.json").unlink()
     folder.rmdir()
 
@@ -478,9 +479,9 @@ def test_json_answers_have_the_documented_keys(cloud: Gpuctl) -> None:
     assert isinstance(offer["price_usd_per_hour"], float) and offer["market"] == "spot"
     job = cloud.json("jobs")["jobs"][0]
     assert list(job) == ["name", "summary", "command", "presets"]
-    assert cloud.json("ls") == {"runs": []}
+    assert cloud.json("ls")["runs"] == []
     plan = cloud.json(*LAUNCH, "--dry-run", "--name", "dry", *COMMAND)
     assert plan["run"] == "dry" and plan["workload"]["command"] == ["python", "train.py"]
     assert plan["attempts"][0]["region"] == "us-east-1" and plan["lease"]["ends"].endswith("Z")
-    assert cloud.json("ls") == {"runs": []} and not (cloud.home / "state/runs/dry").exists()
+    assert cloud.json("ls")["runs"] == [] and not (cloud.home / "state/runs/dry").exists()
     assert cloud("status", "no-such-run", "--json", code=6).out == ""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from e2e_tool import Gpuctl, the_error
 
+from gpuctl.aws.account import Account
 from gpuctl.aws.images import find_image
 from gpuctl.aws.inventory import find_resources
 from gpuctl.aws.offers import find_offers
@@ -97,3 +98,27 @@ def test_a_name_that_is_a_runs_in_another_region_is_refused(gpuctl: Gpuctl, laun
     assert "train loss" in gpuctl("tail", run, "--no-follow").out
     down = gpuctl("down", run, "--region", ELSEWHERE, "-y")
     assert "nothing is left" in down.out and (gpuctl.folder / run / "outputs/checkpoint.pt").exists()
+
+
+def test_ls_and_down_all_ask_where_this_laptop_has_runs(gpuctl: Gpuctl, project: Path) -> None:
+    """And say which regions that were. One that is silent keeps no run elsewhere up, and is never read as empty."""
+    words = ("--region", ELSEWHERE, "--name", "abroad", "-d", "-y", "--", "python", "train.py")
+    gpuctl("launch", str(project), *words)
+    listed = gpuctl.json("ls")
+    assert [(row["run"], row["region"]) for row in listed["runs"]] == [("abroad", ELSEWHERE)]
+    assert (listed["regions"], listed["silent"]) == (["us-east-1", ELSEWHERE], [])
+    assert "no runs in us-east-1; " in gpuctl("ls", "--region", "us-east-1").err
+    assert gpuctl("down", "--all", "-y", "--region", "us-east-1").out == "no runs of yours in us-east-1\n"
+
+    gpuctl.fault(operation="DescribeInstances", code="InternalError", status=503, times=-1, region="us-east-1")
+    listing = gpuctl("ls", code=1)
+    assert "abroad" in listing.out and "nobody knows what is up in us-east-1 (" in listing.err
+    went = gpuctl("down", "--all", "-y", "--discard", code=1)
+    assert f"abroad: nothing is left in {ELSEWHERE}" in went.out
+    assert the_error(went).startswith("us-east-1 did not answer, see above")
+    gpuctl.no_faults()
+    assert find_resources(Account(embedded_profile(gpuctl.cloud()), ELSEWHERE), run="abroad") == []
+    gpuctl.forget_calls()
+    assert "no runs in us-east-1; " in gpuctl("ls").err
+    assert [call["operation"] for call in gpuctl.calls()] == ["DescribeInstances"], "no more than for one region"
+    assert gpuctl("down", "--all", "-y").out == "no runs of yours in us-east-1\n"

@@ -309,7 +309,7 @@ def test_a_killed_launch_is_found_by_down_before_ec2_knows_of_it(slow: Slow) -> 
     wait_for(lambda: slow.calls().count("CreateFleet"), what="the call")
     time.sleep(1.2)
     answer = slow.tool("down", "--all", "-y")
-    assert "removed instance i-" in answer.out and answer.out.endswith(f"{slow.name}: nothing is left\n")
+    assert "removed instance i-" in answer.out and answer.out.endswith(f"{slow.name}: nothing is left in us-east-1\n")
     slow.assert_nothing("kill -9")
 
 
