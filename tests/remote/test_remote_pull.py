@@ -328,7 +328,7 @@ if not (os.path.exists(mark) and {ends}):
 open(mark, "w").close()
 manifested(0)
 """,
-        send="",
+        send="pass",
     )
     result = _pull(server, tmp_path)
     assert (result.complete, _left(result)) == ((True, {}) if ends else (False, {"process 812": "running"}))
