@@ -106,14 +106,17 @@ def test_what_runs_as_another_user_is_signalled_by_sudo(monkeypatch: pytest.Monk
 
 @pytest.mark.prove
 def test_who_did_not_end_is_named(host: Host) -> None:
-    """Where nothing reaches it: here its supervisor is halted."""
+    """Where nothing reaches it: here its supervisor is halted, and tmux too, which would wake it."""
     start(host, ["python", "train.py"], {"train.py": SAVES})
-    supervisor = json.loads((host.root / "run/1/state.json").read_text())["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    halted = [int(host.tmux("display-message", "-p", "#{pid}").stdout)]
+    halted.append(json.loads((host.root / "run/1/state.json").read_text())["pid"])
+    for pid in halted:
+        os.kill(pid, signal.SIGSTOP)
     try:
         code, (*_, error) = host.try_call("stop", grace_s=0)
+        (left,) = still_there(host, b"train.py")
     finally:
-        os.kill(supervisor, signal.SIGCONT)
-    (left,) = still_there(host, b"train.py")
+        for pid in halted:
+            os.kill(pid, signal.SIGCONT)
     assert code == 1 and error["message"] == f"training did not end: process {left} (python train.py)"
     host.wait_until_over()
