@@ -33,7 +33,8 @@ def test_included_requirements_are_named_by_their_place_in_the_workspace(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("line", "says"), [("-r gone.txt", "names gone.txt, but "), ("-r ../x.txt", "it is outside the job")]
+    ("line", "says"),
+    [("-r gone.txt", "gone.txt, which does not exist"), ("-r ../x.txt", "it is outside the job")],
 )
 def test_requirements_that_the_host_would_not_have_are_refused(tmp_path: Path, line: str, says: str) -> None:
     """Before a host is paid for."""

@@ -117,7 +117,7 @@ def test_everything_is_no_less_than_what_the_job_names(host: Host) -> None:
     """What is named comes though it is made again by itself, and as large as it is, whatever else is asked for."""
     script = """
 import os
-os.makedirs(".cache/models"), os.makedirs("runs")
+os.makedirs("runs"), os.makedirs("outputs")
 for path in (".cache/models/m.bin", ".cache/other", "outputs/m.pt", "train.pyc", "runs/big.bin", "plain"):
     open(path, "w").write("12345")
 os.truncate("runs/big.bin", 3 << 30)

@@ -120,10 +120,12 @@ def downsample(points: Sequence[Point], n: int) -> list[Point]:
     """
     if len(points) <= n:
         return list(points)
-    kept: set[int] = set()
-    for split in SPLITS:
-        mine = [i for i, found in enumerate(points) if found.split == split]
-        kept.update(_extremes(points, mine, max(2, n * len(mine) // len(points))))
+    by_split = [[i for i, found in enumerate(points) if found.split == split] for split in SPLITS]
+    small = [mine for mine in by_split if n * len(mine) < 2 * len(points)]
+    large = [mine for mine in by_split if mine not in small]
+    left, of = n - sum(min(2, len(mine)) for mine in small), sum(map(len, large))
+    kept = {i for mine in small for i in _extremes(points, mine, 2)}
+    kept.update(i for mine in large for i in _extremes(points, mine, max(2, left * len(mine) // of)))
     return [points[i] for i in sorted(kept)]
 
 
