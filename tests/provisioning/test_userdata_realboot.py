@@ -134,7 +134,7 @@ def test_the_payload_takes_a_run_to_its_end(host_pyz: Path, tmp_path: Path) -> N
         f'call() {{ echo "$2" | su - "$(ls /home)" -c "python3 /tmp/host.pyz $1"; }}\n'
         f"call provision {shlex.quote(json.dumps(request))}\n"
         """call start '{"schema": 1}'; sleep 2; call state '{"schema": 1}'; call manifest '{"schema": 1}'\n"""
-        """call receipt '{"schema": 1, "files": 1, "bytes": 8, "at": 1}'; sleep 20"""
+        """call receipt '{"schema": 1, "files": 1, "bytes": 8, "at": 1, "over": true}'; sleep 20"""
     )
     said = machine.boot(script, 90)
     events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
@@ -142,6 +142,8 @@ def test_the_payload_takes_a_run_to_its_end(host_pyz: Path, tmp_path: Path) -> N
     assert told["provisioned"]["environment"] == "found", said
     assert told["state"]["state"] == "succeeded"
     assert told["state"]["deadline_armed"] is True
+    assert told["manifest"]["state"]["state"] == "succeeded"
+    assert not [event for event in events if event.get("kind") == "running"], said
     assert told["receipt"]["final"] is True
     assert machine.lived_s(said) < 60
 
@@ -166,7 +168,7 @@ def test_a_host_that_was_restarted_still_ends_once_its_outputs_are_home(host_pyz
         f"call provision {request(machine, ['sleep', '600'], idle_s=8)}\n"
         """call start '{"schema": 1}'; sync; systemctl reboot --force --force\n"""
         """else call state '{"schema": 1}'; call manifest '{"schema": 1}'\n"""
-        """call receipt '{"schema": 1, "files": 1, "bytes": 8, "at": 1}'; date +at:%s; fi"""
+        """call receipt '{"schema": 1, "files": 1, "bytes": 8, "at": 1, "over": true}'; date +at:%s; fi"""
     )
     began = time.time()
     said = machine.boot(script, 240)
