@@ -13,6 +13,7 @@ from provisioning.paths import Paths, disk_is_full, read_json
 from provisioning.protocol import Channel
 
 RUNNING = "running"
+_MOST_DIGITS = 15
 _FAR = 1e12
 """Seconds since the epoch: what the command may have written beyond it is no time, and neither is NaN."""
 
@@ -192,4 +193,4 @@ def parse_gpus(text: str) -> list[dict[str, Any]]:
 
 def _whole(value: str) -> Optional[int]:
     stripped = value.strip()
-    return int(stripped) if stripped.isascii() and stripped.isdigit() else None
+    return int(stripped) if stripped.isascii() and stripped.isdigit() and len(stripped) <= _MOST_DIGITS else None
