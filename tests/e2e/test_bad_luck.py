@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from e2e_tool import Answer, Gpuctl, Inside, in_account, processes_of, the_error, wait_for
 
+NOTHING = {"removed": [], "left": [], "failed": [], "regions": [], "silent": []}
+"""What `down --json` says where there was nothing to take down."""
 TRAINING = ("python", "train.py", "100000")
 
 NAMES = [
@@ -226,7 +228,7 @@ def test_down_may_be_said_twice_and_the_run_is_still_known(story: Story) -> None
     """The second `down` finds nothing and is no error; afterwards the log is here, and the state is `down`."""
     assert json.loads(story.down.out)["left"] == []
     assert {one["kind"] for one in json.loads(story.down.out)["removed"]} >= {"instance", "security-group"}
-    assert json.loads(story.again.out) == {"removed": [], "left": [], "failed": []}
+    assert json.loads(story.again.out) == NOTHING
     later = story.later
     assert re.search(r"^state +down, exit code 1$", later["status"].out, re.MULTILINE)
     assert later["tail"].code == 3 and later["tail"].out.endswith("no such data\n")
@@ -378,5 +380,5 @@ def test_a_cloud_that_dies_is_told_by_every_command(own_cloud: Gpuctl, project: 
     assert f"the embedded cloud had died, and with it: {instance} (run lost)" in status.err
     assert re.search(r"^state +interrupted$", status.out, re.MULTILINE)
     assert "run lost no longer has a host" in the_error(own_cloud("tail", "lost", "-n", "1", code=1))
-    assert own_cloud.json("down", "lost") == {"removed": [], "left": [], "failed": []}
+    assert own_cloud.json("down", "lost") == NOTHING
     assert re.search(r"^state +down$", own_cloud("status", "lost").out, re.MULTILINE)

@@ -76,7 +76,7 @@ def test_ctrl_c_once_training_has_ended_names_the_host(gpuctl: Gpuctl, project: 
     assert process.returncode == 1 and "the host of toy may still run and cost money; `gpuctl pull toy`" in rest
     assert [run["run"] for run in gpuctl.json("ls")["runs"]] == ["toy"]
     gpuctl("down", "toy")
-    assert gpuctl.json("ls") == {"runs": []}
+    assert gpuctl.json("ls")["runs"] == []
 
 
 @pytest.mark.prove
