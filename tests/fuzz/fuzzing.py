@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import resource
 import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -58,6 +60,30 @@ class Hung(BaseException):
 
 class Broken(AssertionError):
     """An input that is neither taken nor refused."""
+
+
+class Stranger:
+    """A server on loopback that says the same bytes to whoever comes, one after the other."""
+
+    def __init__(self, stack: ExitStack, *, listens_first: bool = False) -> None:
+        self._listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.port: int = self._listener.getsockname()[1]
+        self.says, self._listens_first = b"", listens_first
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            with peer, suppress(OSError):
+                if self._listens_first:
+                    peer.recv(65536)
+                peer.sendall(self.says)
+                peer.shutdown(socket.SHUT_WR)
+                while peer.recv(65536):
+                    pass
 
 
 def plain(read: Read) -> Callable[[Path, ExitStack], Read]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +12,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from fuzzing import Parser, Read
+from fuzzing import Parser, Read, Stranger
 
 from gpuctl.aws.access import allows_ssh, caller_cidr, default_subnets
 from gpuctl.aws.account import Account
@@ -128,31 +126,13 @@ def _fleet(account: Account) -> object:
 
 
 def _raw(folder: Path, stack: ExitStack) -> Read:
-    """A server that says these bytes to whoever comes."""
-    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    said: list[bytes] = []
-
-    def serve() -> None:
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            with peer:
-                try:
-                    peer.recv(65536)
-                    peer.sendall(said[-1])
-                    peer.shutdown(socket.SHUT_WR)
-                    peer.recv(65536)
-                except OSError:
-                    continue
-
-    threading.Thread(target=serve, daemon=True).start()
+    """A server that is no AWS: this machine's address, and where a host is."""
+    server = Stranger(stack, listens_first=True)
+    url = f"http://127.0.0.1:{server.port}"
     profile = replace(PROFILE, caller_address_url=f"{url}/address", host_directory_url=f"{url}/hosts")
 
     def read(data: bytes) -> None:
-        said[:] = [data]
+        server.says = data
         try:
             caller_cidr(profile)
         except GpuctlError as error:

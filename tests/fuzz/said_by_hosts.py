@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import paramiko
-from fuzzing import Parser, Read, pieces, plain
+from fuzzing import Parser, Read, Stranger, pieces, plain
 
 from gpuctl.core.codec import dumps
 from gpuctl.core.errors import HostUnreachable
@@ -270,31 +270,13 @@ def _recorded_handshake(key: paramiko.PKey) -> bytes:
 
 def _ssh(folder: Path, stack: ExitStack) -> Read:
     caller = generate_key("caller")
-    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    target = SSHTarget("run-1", "127.0.0.1", listener.getsockname()[1], "ubuntu")
+    server = Stranger(stack)
+    target = SSHTarget("run-1", "127.0.0.1", server.port, "ubuntu")
     (folder / "id").write_text(caller.private)
     (folder / "known").write_text(render_known_hosts([target], HOST_KEY.public))
-    said: list[bytes] = []
-
-    def serve() -> None:
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                peer.sendall(said[-1])
-                peer.shutdown(socket.SHUT_WR)
-                while peer.recv(65536):
-                    pass
-            except OSError:
-                pass
-            peer.close()
-
-    threading.Thread(target=serve, daemon=True).start()
 
     def read(data: bytes) -> None:
-        said[:] = [data]
+        server.says = data
         began = time.monotonic()
         with Host(target, identity_file=folder / "id", known_hosts_file=folder / "known") as host:
             try:
