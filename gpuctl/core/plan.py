@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
-from gpuctl.core.lease import Lease
+from gpuctl.core.lease import Lease, lease_ends
 from gpuctl.core.offers import Market, Offer
 from gpuctl.core.tags import RunTags
 from gpuctl.core.uploads import UploadSummary
@@ -149,23 +150,36 @@ def most_usd_per_hour(attempts: Sequence[Attempt]) -> Decimal:
     return max(attempt.limit_usd_per_hour(pool) or pool.price_usd_per_hour for attempt, pool in pools)
 
 
-def unlike(agreed: Plan, stored: Plan, number: int) -> str | None:
-    """What of a stored plan and its attempt of that number a person did not agree to; None if that goes on as agreed.
+@dataclass(frozen=True)
+class Terms:
+    """What a person asked for that binds a plan made earlier: prices have moved since, and what was asked has not.
 
-    Prices and hours move between two launches of the same words: less than was agreed to is as agreed.
+    `suitable` are the region, market and instance type of each offer that would do at any price.
     """
-    attempt = stored.attempt(number)
-    same = [one for one in agreed.attempts if (one.region, one.market) == (attempt.region, attempt.market)]
-    types = {pool.instance_type for one in same for pool in one.pools}
-    most = same[0].max_price_usd_per_hour if same else None
-    limit = attempt.max_price_usd_per_hour
+
+    asked_at: datetime
+    max_hours: Decimal | None
+    budget_usd: Decimal | None
+    suitable: frozenset[tuple[str, Market, str]]
+
+
+def unlike(agreed: Plan, terms: Terms, stored: Plan, number: int) -> str | None:
+    """What a person did not agree to of a stored plan that goes on with its attempt of that number; None if nothing."""
+    attempts = stored.attempts[number - 1 :]
+    most, limits = agreed.attempts[0].max_price_usd_per_hour, {one.max_price_usd_per_hour for one in attempts}
+    latest = lease_ends(
+        terms.asked_at,
+        max_hours=terms.max_hours,
+        budget_usd=terms.budget_usd,
+        price_usd_per_hour=most_usd_per_hour(attempts),
+    )
+    pools = {(one.region, one.market, pool.instance_type) for one in attempts for pool in one.pools}
     found = {
         "job": stored.job != agreed.job,
         "command": stored.workload.command != agreed.workload.command,
-        "region or market": not same,
-        "instance type": not types.issuperset(pool.instance_type for pool in attempt.pools),
-        "maximum price": most is not None and (limit is None or limit > most),
-        "end of its lease": stored.lease.ends > agreed.lease.ends,
+        "region, market or instance type": not terms.suitable.issuperset(pools),
+        "maximum price": most is not None and any(limit is None or limit > most for limit in limits),
+        "end of its lease": stored.lease.ends > latest,
         "--then or --discard": replace(stored.lease, ends=agreed.lease.ends) != agreed.lease,
         "workload": _asked(stored.workload) != _asked(agreed.workload),
     }

@@ -25,8 +25,8 @@ from gpuctl.core.outputs import (
 from gpuctl.remote.host import Host
 from gpuctl.remote.protocol import Event
 
-MOST_FILES = 200_000
-_MOST_TEXT = 24 * 1024 * 1024
+MOST_FILES = 300_000
+_MOST_TEXT = 48 * 1024 * 1024
 """Bytes in this laptop's memory, of names and reasons."""
 
 
@@ -72,9 +72,9 @@ class Manifest:
         self._events += 1
         self._text += sum(sys.getsizeof(text) for text in _texts(found, path))
         if self._events > MOST_FILES or self._text > _MOST_TEXT:
-            raise HostError(
-                f"{self.name} lists more than {MOST_FILES} outputs", "name fewer in the job's `[outputs] paths`"
-            )
+            most = f"{MOST_FILES:,} outputs" if self._events > MOST_FILES else f"{_MOST_TEXT >> 20} MiB of names"
+            step = "pack some of them into an archive there (gpuctl ssh) and remove them, then pull again"
+            raise HostError(f"{self.name} lists more than {most}", step)
         if found is None:
             self.left[path] = Left(path, "the host's entry for it cannot be read")
         elif isinstance(found, RemoteFile):

@@ -118,7 +118,7 @@ def _half_made(planned: Planned, folder: RunFolder) -> RunRecord | None:
         return None
     stored = folder.read()
     requested = stored.fleet_request is not None
-    what = unlike(plan, stored.plan, stored.attempt)
+    what = unlike(plan, planned.terms, stored.plan, stored.attempt)
     if what is not None and (requested or what in ("job", "command")):
         raise UsageError(
             f"the name {name} belongs to an unfinished launch of {stored.plan.job} with another {what}",

@@ -19,7 +19,7 @@ from gpuctl.core.errors import UsageError
 from gpuctl.core.job import merge_command
 from gpuctl.core.lease import Lease, check_then, lease_ends, lease_hours
 from gpuctl.core.offers import ANY_GPU, Requirements, parse_gpu, rank
-from gpuctl.core.plan import Access, Plan, Upload, Workload, images_wanted, most_usd_per_hour, plan_attempts
+from gpuctl.core.plan import Access, Plan, Terms, Upload, Workload, images_wanted, most_usd_per_hour, plan_attempts
 from gpuctl.core.profile import Profile
 from gpuctl.core.python_version import refuse_python
 from gpuctl.core.run_names import check_run_name, new_run_name
@@ -70,9 +70,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, the account that it is for, and what the host alone gets: the environment's values, the files."""
+    """A plan, the terms it was made for, what the host alone gets (environment values, files), and the account."""
 
     plan: Plan
+    terms: Terms
     environment: dict[str, str]
     content: UploadContent
     account: Account
@@ -130,7 +131,9 @@ def plan_launch(asked: Asked, *, profile: Profile, paths: Paths, now: datetime) 
         access=Access(caller_cidr=cidr),
         lease=Lease(ends, request.then_s, request.discard),
     )
-    return Planned(plan, asked.environment, asked.content, account)
+    kinds = frozenset((one.region, one.market, one.instance_type.name) for one in offers)
+    terms = Terms(now, request.max_hours, request.budget_usd, kinds)
+    return Planned(plan, terms, asked.environment, asked.content, account)
 
 
 def _workload(asked: Asked) -> Workload:

@@ -17,6 +17,7 @@ from gpuctl.core.losses.points import (
     parse_metrics_line,
     point_row,
     positions,
+    thin,
 )
 from gpuctl.core.losses.sources import MetricsSource
 
@@ -133,6 +134,18 @@ def test_a_spike_survives() -> None:
     kept = downsample(points, 100)
     assert points[5_001] in kept
     assert points[7_001] in kept
+
+
+def test_a_few_points_beside_many_are_kept_whole() -> None:
+    """However often: a hundred validations among two hundred thousand steps are what a person looks for."""
+    points: list[Point] = []
+    for step in range(20_000):
+        points.append(Point(step, None, "train", 1.0))
+        if step % 200 == 0:
+            points.append(Point(step, None, "val", 5.0 - step / 1e4))
+        thin(points, 1000)
+    assert [found.step for found in points if found.split == "val"] == list(range(0, 20_000, 200))
+    assert len(points) <= 1000 and points[0].step == 0
 
 
 def test_where_points_stand() -> None:

@@ -115,17 +115,16 @@ def positions(points: Sequence[Point]) -> tuple[Literal["step", "epoch", "point"
 def downsample(points: Sequence[Point], n: int) -> list[Point]:
     """At most `n` of the points (no fewer than two a split), in order: the first, the last and the extremes between.
 
-    Each split gets its share of `n`, and each stretch of its points gives its lowest and its highest, so that a spike
-    is never lost. Points that are not finite count as highest.
+    The splits share `n` equally, and what one does not need (a few `val` beside many `train`) is the others'. Each
+    stretch of a split's points gives its lowest and its highest, so that a spike is never lost. Points that are not
+    finite count as highest.
     """
     if len(points) <= n:
         return list(points)
     by_split = [[i for i, found in enumerate(points) if found.split == split] for split in SPLITS]
-    small = [mine for mine in by_split if n * len(mine) < 2 * len(points)]
-    large = [mine for mine in by_split if mine not in small]
-    left, of = n - sum(min(2, len(mine)) for mine in small), sum(map(len, large))
-    kept = {i for mine in small for i in _extremes(points, mine, 2)}
-    kept.update(i for mine in large for i in _extremes(points, mine, max(2, left * len(mine) // of)))
+    kept: set[int] = set()
+    for done, mine in enumerate(sorted(by_split, key=len)):
+        kept.update(_extremes(points, mine, max(2, (n - len(kept)) // (len(by_split) - done))))
     return [points[i] for i in sorted(kept)]
 
 
